@@ -1,0 +1,64 @@
+"""Every error rqchat raises on purpose.
+
+    RqchatError (exit 1)          something failed; the sentence says what, what is allowed, what to do
+    |-- UsageError (exit 2)       the command line or a slash command makes no sense
+    |-- DoesNotFitError (exit 3)  no plan fits this GPU
+    |-- ContextLengthError (exit 4)  the input is longer than the context; carries both token counts
+    `-- ModelError (exit 1)       a model folder or hub id cannot be used
+        InputError (exit 1)       a file, image or standard input cannot be used
+
+`cli/app.py` turns them into one line on stderr and the exit code; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContextLengthError",
+    "DoesNotFitError",
+    "InputError",
+    "ModelError",
+    "RqchatError",
+    "UsageError",
+]
+
+
+class RqchatError(Exception):
+    """Base of all errors meant for the person at the prompt. `exit_code` is the process's."""
+
+    exit_code: int = 1
+
+
+class UsageError(RqchatError):
+    """Wrong usage: an unknown option, a value out of range, a command with the wrong argument."""
+
+    exit_code = 2
+
+
+class DoesNotFitError(RqchatError):
+    """No combination of weights and KV bits fits the device."""
+
+    exit_code = 3
+
+
+class ContextLengthError(RqchatError):
+    """The input has more tokens than the context holds.
+
+    Attributes:
+        input_tokens: tokens of the whole rendered prompt.
+        context_tokens: tokens that the planned context holds.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, input_tokens: int, context_tokens: int) -> None:
+        super().__init__(message)
+        self.input_tokens = input_tokens
+        self.context_tokens = context_tokens
+
+
+class ModelError(RqchatError):
+    """A model id, folder or file cannot be used."""
+
+
+class InputError(RqchatError):
+    """A document, image or standard input cannot be used."""

@@ -1,0 +1,275 @@
+"""The direction of imports, and what the source must not hold, read from the syntax trees.
+
+Every rule runs twice: over this project, where it must find nothing, and over a small tree with
+one planted fault, where it must find it.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILE_LINES_LIMIT = 500
+
+TORCH_FREE_ENGINE = tuple(
+    f"rqchat.engine.{name}"
+    for name in (
+        "settings",
+        "events",
+        "conversation",
+        "shape",
+        "plan",
+        "documents",
+        "images",
+        "models",
+        "thoughts",
+    )
+)
+NUMERIC = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL")
+
+# layer -> what its modules may import besides the standard library. The longest prefix of a
+# module's name decides which row is its own; a row admits a name and everything below it.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "rqchat": (),
+    "rqchat.__main__": ("rqchat.cli.app",),
+    "rqchat.cli": ("rqchat.cli", "rqchat.ui", "rqchat.engine", "rqchat.errors", "typer"),
+    "rqchat.ui": ("rqchat.ui", *TORCH_FREE_ENGINE, "rqchat.errors", "rich", "prompt_toolkit"),
+    "rqchat.engine": (
+        *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
+        *("huggingface_hub", "jinja2", "bitsandbytes"),
+    ),
+    "rqchat.pocket": (
+        *("rqchat.pocket", *TORCH_FREE_ENGINE, "rqchat.errors", "rotorquant", *NUMERIC),
+    ),
+    "rotorquant": ("rotorquant", "torch", "transformers"),
+    "rotorquant.ops": ("rotorquant.ops", "torch"),
+    "rotorquant.ops.kernel": ("rotorquant.ops", "torch", "triton"),
+}
+# What a row above admits by its prefix and must not.
+FORBIDDEN: dict[str, tuple[str, ...]] = {
+    "rqchat.engine": ("rotorquant.ops",),
+    "rqchat.pocket": ("rotorquant.ops",),
+}
+LATE_IMPORTS = ("rqchat.cli", "rotorquant.__init__")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: the module it names, its line, and whether it runs when the file is imported."""
+
+    target: str
+    line: int
+    in_function: bool
+    typing_only: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: `name` is dotted, with `__init__` kept for a package's own file."""
+
+    name: str
+    path: Path
+    lines: int
+    tree: ast.Module
+
+    @property
+    def layer(self) -> str:
+        """The key of `LAYERS` that holds for this module."""
+        if self.name.startswith("rotorquant.ops.") and self.name.endswith(".kernel"):
+            return "rotorquant.ops.kernel"
+        return max((row for row in LAYERS if _below(self.name, row)), key=len)
+
+
+Tree = dict[str, Module]
+
+
+def _below(name: str, *prefixes: str) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
+
+
+def read_tree(root: Path) -> Tree:
+    """Every module of `rqchat` and `rotorquant` under `root`, by dotted name."""
+    modules = {}
+    for base, package in ((root, "rqchat"), (root / "kernels", "rotorquant")):
+        for path in sorted((base / package).rglob("*.py")):
+            name = ".".join(path.relative_to(base).with_suffix("").parts)
+            source = path.read_text(encoding="utf-8")
+            modules[name] = Module(name, path, len(source.splitlines()), ast.parse(source))
+    return modules
+
+
+def imports_of(module: Module, tree: Tree) -> Iterator[Import]:
+    """All imports of a module, with `from package import module` resolved to the module."""
+    yield from _walk(module.tree, module, tree, in_function=False, typing_only=False)
+
+
+def _walk(
+    node: ast.AST, module: Module, tree: Tree, *, in_function: bool, typing_only: bool
+) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        for target in _targets(child, module, tree):
+            yield Import(target, child.lineno, in_function, typing_only)  # type: ignore[attr-defined]
+        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        typed = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        yield from _walk(
+            child,
+            module,
+            tree,
+            in_function=in_function or inside,
+            typing_only=typing_only or typed,
+        )
+
+
+def _targets(node: ast.AST, module: Module, tree: Tree) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
+        "import_module",
+        "__import__",
+    ):
+        constants = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        return [str(constants[0]) if constants else "?"]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    parents = module.name.split(".")[: -node.level] if node.level else []
+    origin = ".".join([*parents, *([node.module] if node.module else [])])
+    full_names = [f"{origin}.{alias.name}" for alias in node.names]
+    return [name if name in tree or f"{name}.__init__" in tree else origin for name in full_names]
+
+
+def forbidden_imports(tree: Tree) -> list[str]:
+    """Imports against the table `LAYERS`."""
+    found = []
+    for module in tree.values():
+        for item in imports_of(module, tree):
+            own_root = item.target == module.name.split(".")[0] == "rqchat"
+            top = item.target.split(".")[0]
+            if own_root or item.target == "?" or top in sys.stdlib_module_names:
+                continue
+            if not _below(item.target, *LAYERS[module.layer]) or _below(
+                item.target, *FORBIDDEN.get(module.layer, ())
+            ):
+                found.append(f"{module.name}:{item.line} ({module.layer}) imports {item.target}")
+    return found
+
+
+def late_imports(tree: Tree) -> list[str]:
+    """Imports inside functions, outside the places that need them to keep torch unloaded."""
+    return [
+        f"{module.name}:{item.line} imports {item.target} inside a function"
+        for module in tree.values()
+        if not _below(module.name, *LATE_IMPORTS)
+        for item in imports_of(module, tree)
+        if item.in_function
+    ]
+
+
+def import_rings(tree: Tree) -> list[str]:
+    """The first ring among the imports that run when a module is imported."""
+    graph = {
+        module.name: {
+            item.target if item.target in tree else f"{item.target}.__init__"
+            for item in imports_of(module, tree)
+            if not item.in_function and not item.typing_only
+        }
+        for module in tree.values()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [" -> ".join(error.args[1])]
+    return []
+
+
+def long_files(tree: Tree) -> list[str]:
+    """Files over the limit."""
+    return [
+        f"{module.name} has {module.lines} lines"
+        for module in tree.values()
+        if module.lines > FILE_LINES_LIMIT
+    ]
+
+
+def prints(tree: Tree) -> list[str]:
+    """Calls of `print` outside the one layer that writes to the screen."""
+    return [
+        f"{module.name}:{node.lineno} prints"
+        for module in tree.values()
+        if not _below(module.name, "rqchat.ui")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+    ]
+
+
+Rule = Callable[[Tree], list[str]]
+RULES: tuple[Rule, ...] = (forbidden_imports, late_imports, import_rings, long_files, prints)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_project_keeps_the_rule(rule: Rule) -> None:
+    tree = read_tree(ROOT)
+    assert {"rqchat.cli.app", "rqchat.engine.settings", "rotorquant.__init__"} <= tree.keys()
+    assert rule(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "source", "expected"),
+    [
+        (forbidden_imports, "rqchat/cli/ask.py", "import torch", "imports torch"),
+        (forbidden_imports, "rqchat/cli/ask.py", "def f():\n  import rotorquant", "rotorquant"),
+        (forbidden_imports, "rqchat/ui/a.py", "import typer", "imports typer"),
+        (forbidden_imports, "rqchat/ui/a.py", "from rqchat.engine import session", "engine"),
+        (forbidden_imports, "rqchat/engine/a.py", "from .. import ui", "rqchat.ui"),
+        (forbidden_imports, "rqchat/engine/a.py", "import rqchat.pocket.facts", "rqchat.pocket"),
+        (forbidden_imports, "rqchat/engine/a.py", "from rotorquant.ops import x", "rotorquant"),
+        (forbidden_imports, "rqchat/pocket/a.py", "import rqchat.engine.loader", "engine.loader"),
+        (forbidden_imports, "kernels/rotorquant/cache.py", "import rqchat.errors", "rqchat"),
+        (forbidden_imports, "kernels/rotorquant/cache.py", "import rich", "rich"),
+        (forbidden_imports, "kernels/rotorquant/ops/a/__init__.py", "import triton", "triton"),
+        (forbidden_imports, "kernels/rotorquant/ops/a/kernel.py", "import transformers", "transf"),
+        (forbidden_imports, "kernels/rotorquant/ops/a/b.py", "import rotorquant.config", "config"),
+        (late_imports, "rqchat/engine/a.py", "def f():\n  import json", "json"),
+        (late_imports, "rqchat/ui/a.py", "def f(n):\n  import_module(n)", "inside a function"),
+        (import_rings, "rqchat/engine/a.py", "from rqchat.engine import b", "rqchat.engine.a"),
+        (long_files, "rqchat/engine/a.py", "\n" * 501, "501 lines"),
+        (prints, "rqchat/cli/ask.py", "print(1)", "rqchat.cli.ask:1"),
+    ],
+)
+def test_the_rule_finds_a_fault(
+    tmp_path: Path, rule: Rule, path: str, source: str, expected: str
+) -> None:
+    _write(tmp_path, "rqchat/ui/__init__.py", "")
+    _write(tmp_path, "rqchat/engine/b.py", "import rqchat.engine.a")
+    assert rule(read_tree(tmp_path)) == []
+    _write(tmp_path, path, source)
+    (fault,) = rule(read_tree(tmp_path))
+    assert expected in fault
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("rqchat/cli/ask.py", "def f():\n  from rqchat.engine import session"),
+        ("rqchat/cli/ask.py", "from rqchat import __version__"),
+        ("rqchat/ui/a.py", "from rqchat.engine.events import Done\nprint(1)"),
+        ("kernels/rotorquant/ops/a/kernel.py", "import triton.language as tl"),
+        ("kernels/rotorquant/__init__.py", "def f(n):\n  return import_module(n)"),
+        ("rqchat/engine/a.py", "if TYPE_CHECKING:\n  from rqchat.engine import b"),
+    ],
+)
+def test_no_rule_objects_to_what_is_allowed(tmp_path: Path, path: str, source: str) -> None:
+    _write(tmp_path, "rqchat/engine/b.py", "import rqchat.engine.a")
+    _write(tmp_path, path, source)
+    assert [fault for rule in RULES for fault in rule(read_tree(tmp_path))] == []
+
+
+def _write(root: Path, path: str, source: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(source, encoding="utf-8")
