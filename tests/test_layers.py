@@ -48,6 +48,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.pocket": (
         *("rqchat.pocket", *TORCH_FREE_ENGINE, "rqchat.errors", "rotorquant", *NUMERIC),
     ),
+    # It measures through the real engine, or it would not measure what users get.
+    "rqchat.pocket.evaluate": ("rqchat.pocket", "rqchat.engine"),
     "rotorquant": ("rotorquant", "torch", "transformers"),
     "rotorquant.ops": ("rotorquant.ops", "torch"),
     "rotorquant.ops.kernel": ("rotorquant.ops", "torch", "triton"),

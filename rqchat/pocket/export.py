@@ -1,0 +1,52 @@
+"""Write the trained model as the folder that ships: `python -m rqchat.pocket.export CHECKPOINT`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig
+from transformers.models.gemma4.modeling_gemma4 import Gemma4ForConditionalGeneration
+
+from rqchat.pocket.architecture import SPECIAL_TOKENS, build_model, model_folder
+
+__all__ = ["export_model", "load_checkpoint"]
+
+
+def load_checkpoint(path: Path) -> Gemma4ForConditionalGeneration:
+    """The float32 model of a training checkpoint."""
+    model = build_model(0)
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    return model.eval()
+
+
+def export_model(model: Gemma4ForConditionalGeneration, folder: Path) -> None:
+    """Save bf16 safetensors, the config and Gemma 4's recommended sampling into `folder`."""
+    model = model.to(torch.bfloat16)
+    # A training attention or an installed one must not be written into the config.
+    model.set_attn_implementation("sdpa")
+    token_id = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
+    model.generation_config = GenerationConfig(
+        bos_token_id=token_id["<bos>"],
+        eos_token_id=[token_id["<eos>"], token_id["<turn|>"], token_id["<|tool_response>"]],
+        pad_token_id=token_id["<pad>"],
+        do_sample=True,
+        temperature=1.0,
+        top_k=64,
+        top_p=0.95,
+    )
+    model.save_pretrained(folder)
+
+
+def main() -> None:
+    """Read the arguments and export."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--out", type=Path, default=model_folder())
+    arguments = parser.parse_args()
+    export_model(load_checkpoint(arguments.checkpoint), arguments.out)
+
+
+if __name__ == "__main__":
+    main()
