@@ -1,0 +1,137 @@
+"""Attention for transformers: views instead of key and value tensors, and no masks.
+
+`register` adds two entries under the name `rotorquant`: an attention function, and a mask function
+that builds nothing but hands the padding, where there is any, through as [B, 1, 1, length].
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from rotorquant.errors import CacheStateError, UnsupportedModelError
+from rotorquant.ops.attend import Part, attend_exact
+from rotorquant.views import attend_in_blocks
+
+__all__ = ["ATTENTION_NAME", "attention", "padding_mask", "register"]
+
+ATTENTION_NAME = "rotorquant"
+
+
+def register() -> None:
+    """Make `rotorquant` a known attention implementation; repeated calls change nothing."""
+    AttentionInterface.register(ATTENTION_NAME, attention)
+    AttentionMaskInterface.register(ATTENTION_NAME, padding_mask)
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: Any,
+    value: Any,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    rotorquant_blocks: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of a transformers layer.
+
+    Args:
+        module: the attention module.
+        query: [B, heads, T, D].
+        key, value: the `LayerView` of a `RotorQuantCache`; or, for any other cache that grows and
+            for none, tensors [B, kv_heads, N, D] that end with the query's tokens.
+        attention_mask: from `padding_mask`.
+        scaling: factor of the scores; 1 / sqrt(D) by default.
+        dropout: must be 0.
+        sliding_window: tokens seen by a query, itself included, or None for all.
+        rotorquant_blocks: [B, length] image numbers, -1 for text (`images.py`).
+
+    Returns:
+        [B, T, heads, D] in the query's dtype, and None for the weights.
+
+    Raises:
+        UnsupportedModelError: the layer asks for dropout, soft-capped scores or attention sinks.
+        CacheStateError: a mask of a shape other than `padding_mask` gives.
+    """
+    unknown = [name for name in ("softcap", "s_aux", "sinks") if kwargs.get(name) is not None]
+    if unknown or dropout:
+        raise UnsupportedModelError(
+            f"rotorquant attention has no {', '.join(unknown) or 'dropout'}; use another "
+            "attn_implementation for this"
+        )
+    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    key_mask = _key_mask(attention_mask)
+    if not isinstance(key, torch.Tensor):
+        output: torch.Tensor = key.attend(query, factor, key_mask, rotorquant_blocks)
+        return output, None
+    blocks = None if sliding_window is None else rotorquant_blocks
+    return _attend_tensors(query, key, value, factor, sliding_window, key_mask, blocks), None
+
+
+def padding_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Any = None,
+    attention_mask: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> torch.Tensor | None:
+    """The padding [B, 1, 1, length] of the sequence so far, False where padded; None without any.
+
+    Raises:
+        UnsupportedModelError: the cache has room for tokens that do not exist yet (static caches).
+        CacheStateError: `attention_mask` does not cover the cached tokens.
+    """
+    length = int(q_offset) + q_length
+    if int(kv_offset) + kv_length > length:
+        raise UnsupportedModelError("rotorquant attention serves no static cache")
+    if attention_mask is None:
+        return None
+    if attention_mask.shape[-1] < length:
+        raise CacheStateError(
+            f"attention_mask has {attention_mask.shape[-1]} tokens; it needs all {length}, those "
+            "in the cache included"
+        )
+    mask = attention_mask[:, :length].to(torch.bool)
+    return None if bool(mask.all()) else mask[:, None, None, :]
+
+
+def _attend_tensors(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float,
+    window: int | None,
+    key_mask: torch.Tensor | None,
+    blocks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention without a `RotorQuantCache`: the keys are the last ones of the sequence."""
+    keys = key.shape[2]
+    past = keys - query.shape[2]
+    mask = None if key_mask is None else key_mask[:, key_mask.shape[1] - keys :]
+    own = None if blocks is None else blocks[:, blocks.shape[1] - keys :]
+
+    def parts(grouped: torch.Tensor, start: int) -> list[Part]:
+        return [attend_exact(grouped, key, value, past + start, window, mask, own)]
+
+    return attend_in_blocks(query, key.shape[1], scaling, parts)
+
+
+def _key_mask(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+    if attention_mask is None:
+        return None
+    if attention_mask.dtype != torch.bool or attention_mask.shape[1:3] != (1, 1):
+        raise CacheStateError(
+            f"attention_mask of shape {tuple(attention_mask.shape)} is no padding mask; give a "
+            "mask [batch, tokens], or use another attn_implementation for a mask of your own"
+        )
+    return attention_mask[:, 0, 0]

@@ -1,0 +1,90 @@
+"""Token storage: tensors that share a count of tokens and grow together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+__all__ = ["TokenBuffer"]
+
+_GROW_TOKENS = 1024
+
+
+class TokenBuffer:
+    """Tensors [B, H, capacity, ...] of which the first `length` tokens are in use.
+
+    Args:
+        like: one tensor [B, H, any, ...] per stream: its shape without tokens, dtype and device.
+        capacity: tokens to allocate now.
+    """
+
+    def __init__(self, like: Sequence[torch.Tensor], capacity: int = 0) -> None:
+        self.length = 0
+        self._tensors = [_room(tensor, capacity) for tensor in like]
+
+    @property
+    def capacity(self) -> int:
+        """Tokens for which there is room."""
+        return self._tensors[0].shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, unused room included."""
+        return sum(tensor.nbytes for tensor in self._tensors)
+
+    def rows(self, low: int = 0, high: int | None = None) -> list[torch.Tensor]:
+        """Views of tokens `low` to `high`, by default of all in use."""
+        stop = self.length if high is None else high
+        return [tensor[:, :, low:stop] for tensor in self._tensors]
+
+    def append(self, rows: Sequence[torch.Tensor]) -> None:
+        """Add tokens; there must be room."""
+        stop = self.length + rows[0].shape[2]
+        for tensor, new in zip(self._tensors, rows, strict=True):
+            tensor[:, :, self.length : stop] = new
+        self.length = stop
+
+    def drop_front(self, tokens: int) -> None:
+        """Forget the first `tokens` tokens; the others move to the front."""
+        for tensor, kept in zip(self._tensors, self.rows(tokens), strict=True):
+            tensor[:, :, : self.length - tokens] = kept.clone()
+        self.length -= tokens
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        self.length = min(self.length, length)
+
+    def make_room(self, tokens: int) -> None:
+        """See to room for `tokens` more; grows by a quarter at least, so that it is rarely done."""
+        needed = self.length + tokens
+        if needed > self.capacity:
+            grown = max(needed, self.capacity * 5 // 4)
+            self.resize(-(-grown // _GROW_TOKENS) * _GROW_TOKENS)
+
+    def resize(self, capacity: int) -> None:
+        """Reallocate for exactly `capacity` tokens, which is at least `length`."""
+        if capacity != self.capacity:
+            self._replace(lambda old: _moved(old, capacity, self.length))
+
+    def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Replace every tensor by `change` of it, which keeps all but the first dimension."""
+        self._replace(change)
+
+    def _replace(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        # One at a time, so that only one stream is held twice.
+        for index, tensor in enumerate(self._tensors):
+            with torch.inference_mode(False):
+                self._tensors[index] = change(tensor)
+
+
+def _room(like: torch.Tensor, capacity: int) -> torch.Tensor:
+    # An inference tensor could not be written to outside inference mode.
+    with torch.inference_mode(False):
+        return like.new_empty((*like.shape[:2], capacity, *like.shape[3:]))
+
+
+def _moved(old: torch.Tensor, capacity: int, length: int) -> torch.Tensor:
+    new = _room(old, capacity)
+    new[:, :, :length] = old[:, :, :length]
+    return new

@@ -1,0 +1,215 @@
+"""Specification of the attend ops: online softmax over tiles, in float32.
+
+A part keeps, for every query row, top = the largest score so far, mass = sum_j exp(s_j - top) and
+total = sum_j exp(s_j - top) v_j (Milakov and Gimelshein 2018, arXiv 1805.02867). Parts over
+disjoint keys merge by bringing them to a common top.
+
+Rows stored before their rotary embedding ("tied latent", K = RoPE(w V)): for a rotary pair with
+stored values (z1, z2), c = cos and s = sin of the key's angle, and the query side prepared once,
+
+    score part = c (a1 z1 + a2 z2) + s (b1 z1 + b2 z2)
+
+where a = R (w q) and b = R (w (q2, -q1)) for the query pair (q1, q2) and the rotor R in which V is
+stored. All other dimensions enter as a plain dot product.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from rotorquant.ops.dequantize import lookup
+
+__all__ = ["SCORE_BUDGET", "Part", "Rope", "Rows", "attend_exact", "attend_packed", "merge"]
+
+SCORE_BUDGET = 2**23  # scores held at once: 32 MiB in float32
+TILE_KEYS = 4096
+QUERY_STEP = 256
+_EMPTY_TOP = -1e30  # finite, so that exp(-inf - top) is 0 and never NaN
+
+
+class Part(NamedTuple):
+    """Running softmax: top and mass [..., 1], total [..., D], all float32."""
+
+    top: torch.Tensor
+    mass: torch.Tensor
+    total: torch.Tensor
+
+
+class Rows(NamedTuple):
+    """Packed head vectors: planes [B, H, N, bytes] uint8 and scale [B, H, N] float16.
+
+    Plain values [B, H, N, D] stand in `primary` alone; then scale is None.
+    """
+
+    primary: torch.Tensor
+    extra: torch.Tensor | None
+    scale: torch.Tensor | None
+
+
+class Rope(NamedTuple):
+    """Rotary part of the scores.
+
+    query: [B, H, R, 4 r] float32: a1, a2, b1, b2 of the r rotated pairs.
+    first, second: [r] places of the pairs' members in a stored row.
+    positions: [B, N] integers, of the keys.
+    frequencies: [r] float32, radians per position.
+    dtype: to which the model rounds cosine and sine.
+    """
+
+    query: torch.Tensor
+    first: torch.Tensor
+    second: torch.Tensor
+    positions: torch.Tensor
+    frequencies: torch.Tensor
+    dtype: torch.dtype
+
+
+def attend_packed(
+    query: torch.Tensor,
+    key: Rows,
+    value: Rows | None,
+    table: torch.Tensor | None,
+    rope: Rope | None,
+    key_mask: torch.Tensor | None,
+) -> Part:
+    """See `rotorquant.ops.attend.attend_packed`."""
+    batch, heads, rows, _ = query.shape
+    part = _empty(query)
+    count = key.primary.shape[2]
+    step = max(1, SCORE_BUDGET // (batch * heads * min(TILE_KEYS, count)))
+    for low in range(0, count, TILE_KEYS):
+        keys = slice(low, min(low + TILE_KEYS, count))
+        stored = _stored(key, table, keys)
+        values = stored if value is None else _stored(value, table, keys)
+        value_scale = (key if value is None else value).scale
+        features = None if rope is None else _rope_features(stored, rope, keys)
+        for start in range(0, rows, step):
+            chosen = slice(start, start + step)
+            scores = query[:, :, chosen] @ stored.mT
+            if rope is not None and features is not None:
+                scores += rope.query[:, :, chosen] @ features.mT
+            if key.scale is not None:
+                scores *= key.scale[:, :, None, keys].float()
+            if key_mask is not None:
+                scores.masked_fill_(~key_mask[:, None, None, keys], -torch.inf)
+            scale = None if value_scale is None else value_scale[:, :, None, keys].float()
+            _advance(Part(*(field[:, :, chosen] for field in part)), scores, values, scale)
+    return part
+
+
+def attend_exact(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_start: int,
+    window: int | None,
+    key_mask: torch.Tensor | None,
+    blocks: torch.Tensor | None,
+) -> Part:
+    """See `rotorquant.ops.attend.attend_exact`."""
+    batch, heads, group, length, _ = query.shape
+    part = _empty(query)
+    step = max(1, SCORE_BUDGET // (batch * heads * group * min(TILE_KEYS, key.shape[2])))
+    step = min(step, QUERY_STEP if window is None else max(64, min(window, 1024)))
+    for start in range(0, length, step):
+        stop = min(start + step, length)
+        first, end = query_start + start, query_start + stop
+        low = 0 if window is None else max(0, first - window + 1)
+        high = end if blocks is None else _block_end(blocks, end)
+        chosen = Part(*(field[:, :, :, start:stop].flatten(2, 3) for field in part))
+        rows = query[:, :, :, start:stop].flatten(2, 3)
+        for tile in range(low, high, TILE_KEYS):
+            keys = slice(tile, min(tile + TILE_KEYS, high))
+            scores = rows @ key[:, :, keys].float().mT
+            visible = _visible(first, end, keys, window, key_mask, blocks, key.device)
+            if visible is not None:
+                grid = scores.unflatten(2, (group, stop - start))
+                grid.masked_fill_(~visible, -torch.inf)
+            _advance(chosen, scores, value[:, :, keys].float(), None)
+        for field, done in zip(part, chosen, strict=True):
+            field[:, :, :, start:stop] = done.unflatten(2, (group, stop - start))
+    return part
+
+
+def merge(parts: list[Part]) -> torch.Tensor:
+    """See `rotorquant.ops.attend.merge`."""
+    if len(parts) == 1:
+        top, mass, total = parts[0]
+    else:
+        top = torch.stack([part.top for part in parts]).amax(0)
+        weights = [torch.exp(part.top - top) for part in parts]
+        mass = sum((w * p.mass for w, p in zip(weights, parts, strict=True)), torch.zeros_like(top))
+        total = sum(
+            (w * p.total for w, p in zip(weights, parts, strict=True)),
+            torch.zeros_like(parts[0].total),
+        )
+    return total / mass.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _empty(query: torch.Tensor) -> Part:
+    column = query.new_full((*query.shape[:-1], 1), _EMPTY_TOP)
+    return Part(column, torch.zeros_like(column), torch.zeros_like(query))
+
+
+def _advance(
+    part: Part, scores: torch.Tensor, values: torch.Tensor, scale: torch.Tensor | None
+) -> None:
+    """Take one more tile into `part`, in place; `scores` is overwritten."""
+    top = torch.maximum(part.top, scores.amax(-1, keepdim=True))
+    weight = scores.sub_(top).exp_()
+    shrink = torch.exp(part.top - top)
+    part.mass.mul_(shrink).add_(weight.sum(-1, keepdim=True))
+    part.total.mul_(shrink).add_((weight if scale is None else weight.mul_(scale)) @ values)
+    part.top.copy_(top)
+
+
+def _stored(rows: Rows, table: torch.Tensor | None, keys: slice) -> torch.Tensor:
+    """Unscaled values [B, H, n, D] float32 in storage order."""
+    if table is None:
+        return rows.primary[:, :, keys].float()
+    extra = None if rows.extra is None else rows.extra[:, :, keys]
+    return lookup(rows.primary[:, :, keys], extra, table)
+
+
+def _rope_features(stored: torch.Tensor, rope: Rope, keys: slice) -> torch.Tensor:
+    """[B, H, n, 4 r]: c z1, c z2, s z1, s z2."""
+    angles = rope.positions[:, None, keys, None].float() * rope.frequencies
+    cos = angles.cos().to(rope.dtype).float()
+    sin = angles.sin().to(rope.dtype).float()
+    one, two = stored.index_select(-1, rope.first), stored.index_select(-1, rope.second)
+    return torch.cat((cos * one, cos * two, sin * one, sin * two), dim=-1)
+
+
+def _block_end(blocks: torch.Tensor, end: int) -> int:
+    """Where the block that holds key end - 1 stops, in the row where it reaches furthest."""
+    last = blocks[:, end - 1 : end]
+    same = ((blocks == last) & (last >= 0)).nonzero()[:, 1]
+    return max(end, int(same.max()) + 1) if same.numel() else end
+
+
+def _visible(
+    first: int,
+    end: int,
+    keys: slice,
+    window: int | None,
+    key_mask: torch.Tensor | None,
+    blocks: torch.Tensor | None,
+    device: torch.device,
+) -> torch.Tensor | None:
+    """Bool, broadcastable to [B, H, G, end - first, keys]; None when every key is seen."""
+    seen = None
+    if keys.stop > first + 1 or (window is not None and keys.start < end - window):
+        at_query = torch.arange(first, end, device=device).unsqueeze(-1)
+        at_key = torch.arange(keys.start, keys.stop, device=device)
+        seen = at_key <= at_query
+        if blocks is not None:
+            own = blocks[:, None, None, first:end, None]
+            seen = seen | ((own == blocks[:, None, None, None, keys]) & (own >= 0))
+        if window is not None:
+            seen = seen & (at_key > at_query - window)
+    if key_mask is not None:
+        padding = key_mask[:, None, None, None, keys]
+        seen = padding if seen is None else seen & padding
+    return seen

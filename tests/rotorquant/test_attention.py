@@ -1,0 +1,98 @@
+"""Attention over packed tokens against transformers' eager attention over the same tokens unpacked.
+
+One cache serves both: with `eager` it hands over dequantized K and V, and transformers builds its
+own masks; then it goes back to its mark and the chunk runs again with `rotorquant`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from rotorquant import RotorQuantCache
+from tests.rotorquant.models import (
+    IMAGE_TOKEN,
+    SMALL_WINDOW,
+    gemma,
+    gemma_with_images,
+    llama,
+    picture,
+    random_tokens,
+)
+
+MODELS = {"tied": gemma, "split": lambda: gemma(attention_k_eq_v=False), "llama": llama}
+
+
+def both_ways(model: Any, cache: RotorQuantCache, **inputs: Any) -> tuple[Any, Any]:
+    """Logits of one more chunk, eager first."""
+    config, mark = model.config.get_text_config(), cache.mark()
+    logits = []
+    for name in ("eager", "rotorquant"):
+        config._attn_implementation = name
+        logits.append(model(**inputs, past_key_values=cache).logits)
+        cache.rewind(mark)
+    return logits[0], logits[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])
+@pytest.mark.parametrize("chunk", [1, 21])
+@pytest.mark.parametrize("padding", [0, 29])
+def test_packed_attention_is_eager_attention_over_the_dequantized_cache(
+    kind: str, bits: int, chunk: int, padding: int
+) -> None:
+    model = MODELS[kind]()
+    tokens = random_tokens(2, 100 + chunk)
+    mask = torch.ones_like(tokens)
+    mask[0, :padding] = 0
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    cache = RotorQuantCache(model, bits=bits, **SMALL_WINDOW)
+    model(
+        tokens[:, :100],
+        attention_mask=mask[:, :100],
+        position_ids=positions[:, :100],
+        past_key_values=cache,
+    )
+    eager, packed = both_ways(
+        model,
+        cache,
+        input_ids=tokens[:, 100:],
+        attention_mask=mask,
+        position_ids=positions[:, 100:],
+    )
+    # Float32 rounding through up to six layers, logits of order 1.
+    torch.testing.assert_close(packed, eager, atol=5e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_so_it_is_for_a_picture_in_the_chunk() -> None:
+    model = gemma_with_images()
+    text = random_tokens(1, 100)
+    soft = torch.full((1, 12), IMAGE_TOKEN)
+    chunk = torch.cat((text[:, 80:84], torch.tensor([[9]]), soft, text[:, 84:90]), dim=1)
+    types = torch.cat((torch.zeros(1, 80), (chunk == IMAGE_TOKEN).float()), dim=1).long()
+    cache = RotorQuantCache(model, bits=4, **SMALL_WINDOW)
+    model(text[:, :80], past_key_values=cache)
+    eager, packed = both_ways(model, cache, input_ids=chunk, mm_token_type_ids=types, **picture(1))
+    torch.testing.assert_close(packed, eager, atol=5e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_other_caches_and_no_cache_stay_right_under_rotorquant_attention() -> None:
+    model, tokens = gemma(), random_tokens(2, 60)
+    mask = torch.ones_like(tokens)
+    mask[1, :9] = 0
+    model.config._attn_implementation = "eager"
+    expected = model(tokens, attention_mask=mask).logits[:, 9:]
+    RotorQuantCache(model)
+    assert model.config._attn_implementation == "rotorquant"
+    given = model(tokens, attention_mask=mask).logits[:, 9:]
+    torch.testing.assert_close(given, expected, atol=2e-5, rtol=0)
+    cache = DynamicCache(config=model.config)
+    model(tokens[:, :40], attention_mask=mask[:, :40], past_key_values=cache)
+    given = model(tokens[:, 40:], attention_mask=mask, past_key_values=cache).logits
+    torch.testing.assert_close(given, expected[:, 31:], atol=2e-5, rtol=0)
