@@ -1,0 +1,108 @@
+"""What the engine says while it works: frozen records, read by screen, `--json` and benchmarks.
+
+No torch here, so that the screen can import it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "Done",
+    "Event",
+    "LoadProgress",
+    "MemoryUse",
+    "Notice",
+    "PrefillProgress",
+    "StopReason",
+    "TextDelta",
+    "ThoughtDelta",
+    "Timing",
+    "TokenCounts",
+]
+
+StopReason = Literal["eos", "length", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One line for the user, such as 'no GPU found: using the pocket model'."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """Loading the model: `done_bytes` of `total_bytes` (0 when unknown) in `stage`."""
+
+    stage: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """Reading the prompt. `cached_tokens` of `total_tokens` needed no work."""
+
+    done_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ThoughtDelta:
+    """A piece of the model's thought channel; never part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer. The answer is the concatenation of all of them."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Token counts of one answer: `input` is the whole prompt, images and cached part included."""
+
+    input: int
+    image: int
+    cached: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds and rates of one answer. `load_s` is the model load of this process."""
+
+    load_s: float
+    prefill_s: float
+    decode_s: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Planned and measured peak memory, weights and cache included, in bytes."""
+
+    planned_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of an answer, also of an interrupted one."""
+
+    stop_reason: StopReason
+    seed: int
+    tokens: TokenCounts
+    timing: Timing
+    memory: MemoryUse
+
+
+Event = Notice | LoadProgress | PrefillProgress | ThoughtDelta | TextDelta | Done

@@ -1,0 +1,180 @@
+"""From `--model` to the files of a model: the pocket model, a folder or a hub id. No torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# The package resolves its names lazily: pocket and folders never pay for its HTTP client
+import huggingface_hub as hub
+
+from rqchat.engine.settings import Settings
+from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.errors import ModelError
+
+__all__ = ["DEFAULT_GPU_MODEL", "POCKET", "ModelSource", "fetch_model", "resolve_model"]
+
+POCKET = "pocket"
+DEFAULT_GPU_MODEL = "google/gemma-4-31B-it"
+_KNOWN_CONFIGS = {DEFAULT_GPU_MODEL: GEMMA4_31B_CONFIG}
+_SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that was found, or whose configuration at least is known.
+
+    Attributes:
+        name: what `--json` calls it: `pocket`, the hub id, or the folder as it was given.
+        config: its config.json.
+        folder: where its files lie; None while a hub model is not on this machine yet.
+    """
+
+    name: str
+    config: dict[str, Any]
+    folder: Path | None
+
+    @property
+    def shape(self) -> ModelShape:
+        """Parameters and KV geometry.
+
+        Raises:
+            ModelError: not a Gemma 4.
+        """
+        try:
+            return ModelShape.from_config(self.config)
+        except ModelError as error:
+            raise ModelError(f"{self.name} cannot be used: {error}") from None
+
+
+def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
+    """Finds the model that `settings.model` names; downloads at most its configuration.
+
+    Raises:
+        ModelError: no such model, a folder that holds none, or another family's.
+    """
+    wanted = settings.model.strip()
+    if wanted == "auto":
+        wanted = DEFAULT_GPU_MODEL if has_gpu else POCKET
+    if wanted == POCKET:
+        source = _from_folder(Path(__file__).parent.parent / POCKET, POCKET)
+    elif _looks_like_path(wanted):
+        source = _from_folder(Path(wanted).expanduser(), wanted)
+    else:
+        source = _from_hub(wanted, settings.offline)
+    _ = source.shape  # refuses another family before weights are looked for or downloaded
+    if source.folder is not None:
+        _check_weights(source.folder, source.name)
+    return source
+
+
+def fetch_model(source: ModelSource, *, offline: bool) -> Path:
+    """The folder with all files of `source`, downloaded if they are not here yet.
+
+    Raises:
+        ModelError: not to be had, or files are missing.
+    """
+    folder = source.folder or _download(source.name, offline, (*_SMALL_FILES, "*.safetensors"))
+    _check_weights(folder, source.name)
+    return folder
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).is_dir()
+
+
+def _from_folder(folder: Path, name: str) -> ModelSource:
+    if not folder.exists():
+        raise ModelError(
+            f"there is no model {name!r}; give a folder, a hub id such as {DEFAULT_GPU_MODEL},"
+            f" or {POCKET!r}"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{name} is no model: a model folder holds config.json, tokenizer.json and"
+            " .safetensors files"
+        )
+    return ModelSource(name, _read_json(folder / "config.json", name), folder)
+
+
+def _from_hub(name: str, offline: bool) -> ModelSource:
+    if name in _KNOWN_CONFIGS:
+        return ModelSource(name, dict(_KNOWN_CONFIGS[name]), None)
+    try:
+        cached = hub.try_to_load_from_cache(name, "config.json")
+    except hub.errors.HFValidationError as error:
+        raise ModelError(f"{name!r} is no model name: {error}") from None
+    if isinstance(cached, str):
+        return ModelSource(name, _read_json(Path(cached), name), None)
+    folder = _download(name, offline, ("config.json",))
+    return ModelSource(name, _read_json(folder / "config.json", name), None)
+
+
+def _download(name: str, offline: bool, patterns: tuple[str, ...]) -> Path:
+    try:
+        return Path(
+            hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=offline)
+        )
+    except hub.errors.LocalEntryNotFoundError:
+        way_out = "leave out --offline" if offline else "check the network"
+        raise ModelError(
+            f"{name} is not on this machine and could not be downloaded; {way_out}, or use"
+            f" --model {POCKET}, which needs no network"
+        ) from None
+    except hub.errors.GatedRepoError:
+        raise ModelError(
+            f"{name} asks for a login: accept its licence on huggingface.co, then run"
+            " 'hf auth login'"
+        ) from None
+    except hub.errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"there is no model {name!r} on the hub; check the spelling, such as"
+            f" {DEFAULT_GPU_MODEL}"
+        ) from None
+    except (hub.errors.HfHubHTTPError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(f"{name} could not be downloaded: {reason}") from None
+
+
+def _check_weights(folder: Path, name: str) -> None:
+    """Every safetensors file that the model names is there and not empty."""
+    index = folder / _INDEX
+    if index.is_file():
+        shards = _read_json(index, name).get("weight_map", {})
+        wanted = sorted({str(shard) for shard in shards.values()}) if shards else [_INDEX]
+    else:
+        wanted = [_WEIGHTS]
+    missing = [shard for shard in wanted if not _has_bytes(folder / shard)]
+    if not missing:
+        return
+    if (folder / "pytorch_model.bin").exists():
+        raise ModelError(
+            f"{name} holds pickled weights (pytorch_model.bin), which can run code when loaded;"
+            " only safetensors are accepted"
+        )
+    raise ModelError(
+        f"{name} is not whole: {len(missing)} of {len(wanted)} weight files are missing or empty,"
+        f" such as {missing[0]}; download it again"
+    )
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path.name} of {name} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path.name} of {name} is no JSON object; download the model again")
+    return content

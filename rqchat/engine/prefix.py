@@ -1,0 +1,83 @@
+"""What the cache holds, so that a turn reads only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rqchat.engine.prompt import Prompt
+
+__all__ = ["CachedPrefix"]
+
+
+class _Mark(NamedTuple):
+    """The cache's own mark, and the tokens that it holds there."""
+
+    tokens: int
+    mark: Any
+
+
+class CachedPrefix:
+    """A cache with the keys (`Prompt.keys`) of the tokens in it, and places to go back to.
+
+    An answer is written into history differently from how it was generated: thoughts and the
+    prefilled empty thought are gone. So the next turn shares tokens only up to where the answer
+    began, and that is where a mark is set.
+    """
+
+    def __init__(self, cache: Any, most_marks: int) -> None:
+        """`most_marks` are kept, each with a copy of the sliding windows; the latest ones."""
+        self.cache = cache
+        self._most_marks = most_marks
+        self._keys: list[int] = []
+        self._marks: list[_Mark] = []
+
+    def __len__(self) -> int:
+        """Tokens in the cache."""
+        return len(self._keys)
+
+    def reuse(self, prompt: Prompt) -> int:
+        """Goes back to the longest beginning of `prompt` that can be kept; its length.
+
+        At least the last token is left to read, for its logits.
+        """
+        common = min(_common_length(self._keys, prompt.keys), len(prompt.keys) - 1)
+        for span in prompt.images:
+            if span.start < common < span.end:
+                common = span.start
+        if common == len(self._keys):
+            return common
+        self._marks = [mark for mark in self._marks if mark.tokens <= common]
+        if not self._marks:
+            self.reset()
+            return 0
+        tokens, mark = self._marks[-1]
+        self.cache.rewind(mark)
+        del self._keys[tokens:]
+        return tokens
+
+    def extend(self, keys: Sequence[int]) -> None:
+        """These tokens are in the cache now."""
+        self._keys.extend(keys)
+
+    def mark(self) -> None:
+        """Remember this place; the oldest one is forgotten if it is one too many."""
+        self._marks = [mark for mark in self._marks if mark.tokens < len(self._keys)]
+        # The room is freed before the next copy is made
+        del self._marks[: max(0, len(self._marks) + 1 - self._most_marks)]
+        self._marks.append(_Mark(len(self._keys), self.cache.mark()))
+
+    def reset(self) -> None:
+        """Empty the cache."""
+        self.cache.reset()
+        self._keys.clear()
+        self._marks.clear()
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    length = 0
+    for left, right in zip(first, second, strict=False):
+        if left != right:
+            break
+        length += 1
+    return length

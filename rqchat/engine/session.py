@@ -1,0 +1,278 @@
+"""One conversation over one model and one cache: what the commands use of the torch side."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import torch
+
+from rotorquant import RotorQuantCache, RotorQuantError
+from rqchat.engine.conversation import Message, UserTurn
+from rqchat.engine.events import (
+    Done,
+    Event,
+    MemoryUse,
+    Notice,
+    Timing,
+    TokenCounts,
+)
+from rqchat.engine.generate import Generation
+from rqchat.engine.hardware import DeviceInfo, choose_device, find_devices
+from rqchat.engine.loader import LoadedModel, load_model
+from rqchat.engine.memory import RECENT_TOKENS, SINK_TOKENS
+from rqchat.engine.models import POCKET, resolve_model
+from rqchat.engine.plan import MemoryPlan, make_plan
+from rqchat.engine.prefix import CachedPrefix
+from rqchat.engine.prompt import Prompt, PromptWriter
+from rqchat.engine.sampling import Sampler
+from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.errors import ContextLengthError, ModelError, RqchatError
+
+__all__ = ["ChatSession", "Message", "UserTurn"]
+
+_ANSWER_ROOM_TOKENS = 1024  # what a suggested --context leaves for the answer
+_GPU_MARKS = 1  # what the plan counts; on a CPU the models and their windows are small
+_CPU_MARKS = 8
+
+
+def _ignore(event: Event) -> None:
+    """Nobody listens."""
+
+
+class ChatSession:
+    """A conversation. Not to be shared between threads, but for `interrupt`.
+
+    Attributes:
+        system: the system message, or None; a new one holds from the next turn on.
+        thinking: whether the model is asked to think before it answers.
+    """
+
+    def __init__(self, loaded: LoadedModel, plan: MemoryPlan, model_name: str) -> None:
+        """Most callers want `open`."""
+        self.system: str | None = None
+        self.thinking = False
+        self._loaded, self._plan, self._model_name = loaded, plan, model_name
+        vision = loaded.model.config.vision_config
+        self._writer = PromptWriter(
+            loaded.tokenizer,
+            loaded.image_processor,
+            plan.image_tokens,
+            side_patches=vision.position_embedding_size if vision else 0,
+        )
+        self._prefix = CachedPrefix(
+            _make_cache(loaded, plan, model_name), _GPU_MARKS if plan.device.is_gpu else _CPU_MARKS
+        )
+        self._messages: tuple[Message, ...] = ()
+        self._stop = threading.Event()
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings,
+        *,
+        system: str | None = None,
+        on_event: Callable[[Event], None] = _ignore,
+    ) -> Self:
+        """Plans and loads; `on_event` gets `Notice` and `LoadProgress`.
+
+        Raises:
+            RqchatError: no such model or device, or it does not fit.
+        """
+        device = _device(settings)
+        source = resolve_model(settings, device.is_gpu)
+        if settings.model == "auto" and source.name == POCKET:
+            on_event(Notice(f"no GPU found: using the {POCKET} model, a small demonstration"))
+        plan = make_plan(source.shape, device, settings)
+        if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
+            on_event(Notice(plan.reason))
+        loaded = load_model(source, plan, on_event, offline=settings.offline)
+        if settings.image_tokens is None:
+            own = loaded.image_processor.max_soft_tokens
+            plan = dataclasses.replace(plan, image_tokens=own)
+        session = cls(loaded, plan, source.name)
+        session.system = system
+        return session
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """What was planned and loaded."""
+        return self._plan
+
+    @property
+    def model_name(self) -> str:
+        """`pocket`, a hub id or a folder."""
+        return self._model_name
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The conversation without the system message."""
+        return self._messages
+
+    @property
+    def used_tokens(self) -> int:
+        """Tokens in the cache."""
+        return len(self._prefix)
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that the plan holds, answers included."""
+        return self._plan.chosen.context_tokens
+
+    def count_tokens(self, turn: UserTurn) -> int:
+        """Tokens of the whole prompt that `turn` would make, pictures included."""
+        return len(self._write(turn).token_ids)
+
+    def ask(self, turn: UserTurn, sampling: SamplingSettings | None = None) -> Iterator[Event]:
+        """Answers `turn`; the conversation has grown by both once `Done` came.
+
+        Closing the iterator early keeps the text so far, as an interruption does.
+
+        Raises:
+            ContextLengthError: at once, when the prompt leaves no room for an answer.
+            RqchatError: from the iterator, when the device runs out of memory.
+        """
+        prompt = self._write(turn)
+        room = self.context_tokens - len(prompt.token_ids)
+        if room < 1:
+            raise self._too_long(prompt)
+        self._stop.clear()
+        return self._answer(turn, prompt, sampling or SamplingSettings(), room)
+
+    def interrupt(self) -> None:
+        """Ends the running answer after the current step. Safe from threads and signal handlers."""
+        self._stop.set()
+
+    def clear(self) -> None:
+        """Forget the conversation; the system message stays."""
+        self._messages = ()
+        self._prefix.reset()
+
+    def _answer(
+        self, turn: UserTurn, prompt: Prompt, sampling: SamplingSettings, room: int
+    ) -> Iterator[Event]:
+        generation = Generation(
+            self._loaded, self._writer, self._prefix, self._plan.chunk_tokens, self._stop.is_set
+        )
+        sampler = Sampler(sampling)
+        most_tokens = min(room, sampling.max_tokens or room)
+        try:
+            yield from generation.run(prompt, sampler, most_tokens)
+        except GeneratorExit:
+            self._keep(turn, generation)
+            raise
+        except torch.OutOfMemoryError:
+            self._prefix.reset()
+            raise RqchatError(
+                "the GPU ran out of memory; the conversation is as it was. Take fewer --kv-bits, a"
+                " shorter --context, or close other programs that use the GPU"
+            ) from None
+        except RotorQuantError as error:
+            self._prefix.reset()
+            raise RqchatError(f"the KV cache failed: {error}") from error
+        except BaseException as error:
+            self._prefix.reset()  # nobody knows what it holds
+            if isinstance(error, KeyboardInterrupt):
+                self._keep(turn, generation)
+            raise
+        self._keep(turn, generation)
+        yield self._done(generation, prompt, sampler.seed)
+
+    def _keep(self, turn: UserTurn, generation: Generation) -> None:
+        """Adds question and answer to the conversation; an interruption without text adds none."""
+        interrupted = generation.stop_reason == "interrupted"
+        if interrupted and not generation.answer:
+            return
+        asked = Message("user", turn.text, turn.pictures, turn.documents)
+        answer = Message("assistant", generation.answer, interrupted=interrupted)
+        self._messages = (*self._messages, asked, answer)
+
+    def _done(self, generation: Generation, prompt: Prompt, seed: int) -> Done:
+        read = len(prompt.token_ids) - generation.cached_tokens
+        return Done(
+            stop_reason=generation.stop_reason,
+            seed=seed,
+            tokens=TokenCounts(
+                input=len(prompt.token_ids),
+                image=prompt.image_tokens,
+                cached=generation.cached_tokens,
+                output=generation.output_tokens,
+            ),
+            timing=Timing(
+                load_s=self._loaded.load_s,
+                prefill_s=generation.prefill_s,
+                decode_s=generation.decode_s,
+                prefill_tokens_per_s=_rate(read, generation.prefill_s),
+                decode_tokens_per_s=_rate(generation.output_tokens, generation.decode_s),
+            ),
+            memory=MemoryUse(
+                planned_bytes=self._plan.chosen.bytes.total,
+                peak_bytes=_peak_bytes(self._plan.device),
+            ),
+        )
+
+    def _write(self, turn: UserTurn) -> Prompt:
+        system = (Message("system", self.system),) if self.system else ()
+        asked = Message("user", turn.text, turn.pictures, turn.documents)
+        return self._writer.write((*system, *self._messages, asked), thinking=self.thinking)
+
+    def _too_long(self, prompt: Prompt) -> ContextLengthError:
+        count, context = len(prompt.token_ids), self.context_tokens
+        config = self._loaded.model.config.get_text_config()
+        wanted = min(count + _ANSWER_ROOM_TOKENS, config.max_position_embeddings)
+        ways = ["shorten the input"]
+        if self._messages:
+            ways.append("clear the conversation")
+        if self._plan.asked_tokens == context and count < wanted:
+            ways.append(f"ask for --context {wanted}")
+        elif any(candidate.context_tokens > count for candidate in self._plan.candidates):
+            ways.append(f"take fewer bits with --kv-bits or --weights and --context {wanted}")
+        return ContextLengthError(
+            f"the prompt has {count:,} tokens, but the context holds {context:,} with the answer;"
+            f" {', or '.join(ways)}",
+            input_tokens=count,
+            context_tokens=context,
+        )
+
+
+def _make_cache(loaded: LoadedModel, plan: MemoryPlan, model_name: str) -> RotorQuantCache:
+    try:
+        return RotorQuantCache(
+            loaded.model,
+            bits=plan.chosen.kv_bits,
+            sink_tokens=SINK_TOKENS,
+            recent_tokens=RECENT_TOKENS,
+            sliding_bits=plan.chosen.sliding_bits,
+            max_tokens=plan.chosen.context_tokens,
+        )
+    except RotorQuantError as error:
+        raise ModelError(f"{model_name} cannot be used: {error}") from error
+
+
+def _device(settings: Settings) -> DeviceInfo:
+    """The device to load on; `--vram` limits what may be used of it."""
+    device = choose_device(settings, find_devices())
+    if settings.vram_bytes is None:
+        return device
+    return dataclasses.replace(
+        device,
+        total_bytes=settings.vram_bytes,
+        free_bytes=min(settings.vram_bytes, device.free_bytes),
+        source="--vram",
+    )
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if seconds > 0 else 0.0
+
+
+def _peak_bytes(device: DeviceInfo) -> int:
+    """What torch's allocator held at most on a GPU; on a CPU the process's peak resident size."""
+    if device.is_gpu:
+        return torch.cuda.max_memory_allocated(device.torch_name)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,137 @@
+"""What the user asked for: frozen records, checked once, never written back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from rqchat.errors import UsageError
+
+__all__ = [
+    "DEFAULT_IMAGE_TOKENS",
+    "IMAGE_TOKEN_BUDGETS",
+    "KV_BITS",
+    "WEIGHTS",
+    "SamplingSettings",
+    "Settings",
+    "parse_size_bytes",
+    "visible_gpus",
+]
+
+IMAGE_TOKEN_BUDGETS = (70, 140, 280, 560, 1120)
+DEFAULT_IMAGE_TOKENS = 280
+KV_BITS = (2, 3, 4, 5, 6, 8, 16)
+WEIGHTS = ("bf16", "int8", "int4", "nf4", "int2")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to pick, plan and load a model. `None` means: let the plan decide.
+
+    Attributes:
+        model: hub id, folder, `pocket`, or `auto` (Gemma 4 31B with a GPU, else `pocket`).
+        weights: one of `WEIGHTS`, or None.
+        kv_bits: one of `KV_BITS`, or None.
+        context_tokens: tokens to plan for, or None for the longest that fits.
+        image_tokens: soft-token budget of one picture, one of `IMAGE_TOKEN_BUDGETS`, or None for
+            the model's own default.
+        vram_bytes: plan for a card of this size instead of the one that is there.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        offline: never touch the network.
+    """
+
+    model: str = "auto"
+    weights: str | None = None
+    kv_bits: int | None = None
+    context_tokens: int | None = None
+    image_tokens: int | None = None
+    vram_bytes: int | None = None
+    device: str = "auto"
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("--weights", self.weights, WEIGHTS)
+        _check_choice("--kv-bits", self.kv_bits, KV_BITS)
+        _check_choice("--image-tokens", self.image_tokens, IMAGE_TOKEN_BUDGETS)
+        if self.context_tokens is not None and self.context_tokens < 1:
+            raise UsageError(f"--context is {self.context_tokens}; it needs at least 1 token")
+        if not self.model.strip():
+            raise UsageError("--model is empty; give a hub id, a folder, or 'pocket'")
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """The defaults, with `RQCHAT_MODEL` and `RQCHAT_VRAM` from the environment applied."""
+        vram = os.environ.get("RQCHAT_VRAM")
+        return cls(
+            model=os.environ.get("RQCHAT_MODEL") or "auto",
+            vram_bytes=parse_size_bytes(vram, name="RQCHAT_VRAM") if vram else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How the next token is drawn. The defaults are Gemma 4's recommendation (model card).
+
+    Attributes:
+        temperature: 0 is greedy and repeats to the bit on the same machine.
+        top_p: nucleus mass in (0, 1].
+        top_k: candidates kept; 0 keeps all.
+        min_p: candidates below this share of the best one's probability are dropped; 0 is off.
+        seed: None draws a fresh one, which `Done` reports.
+        max_tokens: longest answer; None runs to the end of the context.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 0.95
+    top_k: int = 64
+    min_p: float = 0.0
+    seed: int | None = None
+    max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 10.0:
+            raise UsageError(f"temperature is {self.temperature}; it goes from 0 to 10")
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError(f"top-p is {self.top_p}; it lies above 0 and at most at 1")
+        if self.top_k < 0:
+            raise UsageError(f"top-k is {self.top_k}; it is 0 (off) or more")
+        if not 0.0 <= self.min_p < 1.0:
+            raise UsageError(f"min-p is {self.min_p}; it goes from 0 to below 1")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UsageError(f"max-tokens is {self.max_tokens}; an answer needs at least 1 token")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed is {self.seed}; it goes from 0 to 2^63 - 1")
+
+
+def parse_size_bytes(text: str, *, name: str = "--vram") -> int:
+    """Bytes of `24GiB` (2^30), `24GB` (10^9), `24G` (2^30), `512MiB` or a plain number of bytes.
+
+    Raises:
+        UsageError: `text` is no size.
+    """
+    units = {"": 1, "b": 1, "mb": 10**6, "mib": 2**20, "m": 2**20}
+    units |= {"gb": 10**9, "gib": 2**30, "g": 2**30, "tb": 10**12, "tib": 2**40, "t": 2**40}
+    cleaned = text.strip().lower().replace("_", "")
+    number = cleaned.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = cleaned[len(number) :].strip()
+    try:
+        size_bytes = int(float(number) * units[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise UsageError(f"{name} is {text!r}; write a size such as 24GiB or 16GB") from None
+    if size_bytes <= 0:
+        raise UsageError(f"{name} is {text!r}; it must be more than nothing, such as 24GiB")
+    return size_bytes
+
+
+def visible_gpus() -> tuple[str, ...] | None:
+    """Indices or UUIDs in `CUDA_VISIBLE_DEVICES`, as torch reads it; None when it is not set."""
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return None
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value is not None and value not in allowed:
+        choices = ", ".join(str(choice) for choice in allowed)
+        raise UsageError(f"{name} is {value!r}; allowed are {choices}")

@@ -1,0 +1,264 @@
+"""The size of a model from its config.json: parameters per group and geometry of the KV cache.
+
+Plain arithmetic, no torch. The counts follow the module tree of transformers 5.17 to 5.23
+(`models/gemma4` and `models/gemma4_unified`); the tests compare them with the modules themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rqchat.engine.towers import audio_parameters, vision_parameters
+from rqchat.errors import ModelError
+
+__all__ = ["GEMMA4_31B_CONFIG", "KVLayers", "ModelShape"]
+
+_FAMILIES = ("gemma4", "gemma4_unified")
+_DEFAULT_PATTERN = 6  # every sixth layer is global where the config names no layer types
+
+
+@dataclass(frozen=True, slots=True)
+class KVLayers:
+    """The layers of one kind that store keys and values.
+
+    Attributes:
+        layers: how many store their own (layers that borrow another's are not counted).
+        heads: KV heads of each.
+        head_dim: values per head.
+        tied: `attention_k_eq_v`: K is a fixed function of V and the position, so V alone is kept.
+    """
+
+    layers: int
+    heads: int
+    head_dim: int
+    tied: bool = False
+
+    @property
+    def values_per_token(self) -> int:
+        """Stored values of one token over all these layers."""
+        return self.layers * self.heads * self.head_dim * (1 if self.tied else 2)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the plan needs to know about a model; counts of parameters and persistent buffers.
+
+    Attributes:
+        linears: weights of the decoder's linear layers, experts included: what gets quantized.
+        linear_rows: output rows of those, where per-row scales are kept.
+        largest_linear: weights of the biggest single linear.
+        embedding: input embedding, per-layer embeddings included.
+        head: output head; 0 when tied to the embedding.
+        norms: norm weights and scalars of the text model.
+        vision: image tower and projection.
+        audio: audio tower and projection, where the checkpoint has them.
+        hidden, intermediate, query_heads, vocabulary: widths of the text model.
+        vision_hidden, vision_intermediate: widths of the image tower, 0 without one.
+        global_kv, sliding_kv: the layers that see everything, and those that see `window` tokens.
+        window: tokens a sliding layer sees, its own included.
+        max_context_tokens: the longest sequence the model knows.
+    """
+
+    linears: int
+    linear_rows: int
+    largest_linear: int
+    embedding: int
+    head: int
+    norms: int
+    vision: int
+    audio: int
+    hidden: int
+    intermediate: int
+    query_heads: int
+    vocabulary: int
+    vision_hidden: int
+    vision_intermediate: int
+    global_kv: KVLayers
+    sliding_kv: KVLayers
+    window: int
+    max_context_tokens: int
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        text = self.linears + self.embedding + self.head + self.norms
+        return text + self.vision + self.audio
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelShape:
+        """Reads a Gemma 4 `config.json`.
+
+        Raises:
+            ModelError: another family's config, or a field is missing or no number.
+        """
+        family = config.get("model_type")
+        if family not in _FAMILIES:
+            raise ModelError(
+                f"this model is of the family {family!r}; rqchat runs Gemma 4"
+                f" (model_type {' or '.join(_FAMILIES)})"
+            )
+        try:
+            return _from_text_config(config["text_config"], config)
+        except (KeyError, TypeError, ValueError, StopIteration) as error:
+            raise ModelError(
+                f"its config.json is no whole Gemma 4 config ({error!r}); download the model again"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Counts of one decoder layer."""
+
+    linears: int
+    rows: int
+    norms: int
+    largest: int
+
+
+def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> ModelShape:
+    kinds = _layer_types(text)
+    stored = kinds[: len(kinds) - int(text.get("num_kv_shared_layers", 0))]
+    tied = bool(text.get("attention_k_eq_v", False))
+    layers = [
+        _layer(text, kind == "full_attention", borrows=index >= len(stored))
+        for index, kind in enumerate(kinds)
+    ]
+    ple_linears, ple_embedding, ple_norms, ple_rows = _per_layer_inputs(text, len(kinds))
+    hidden, vocabulary = int(text["hidden_size"]), int(text["vocab_size"])
+    own_head = not config.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
+    vision, audio = config.get("vision_config"), config.get("audio_config")
+    global_heads, global_dim = _kv_heads(text, is_global=True)
+    sliding_heads, sliding_dim = _kv_heads(text, is_global=False)
+    return ModelShape(
+        linears=sum(layer.linears for layer in layers) + ple_linears,
+        linear_rows=sum(layer.rows for layer in layers) + ple_rows,
+        largest_linear=max(layer.largest for layer in layers),
+        embedding=vocabulary * hidden + ple_embedding,
+        head=vocabulary * hidden if own_head else 0,
+        norms=sum(layer.norms for layer in layers) + hidden + ple_norms,
+        vision=vision_parameters(vision, hidden) if vision else 0,
+        audio=audio_parameters(audio, hidden) if audio else 0,
+        hidden=hidden,
+        intermediate=int(text["intermediate_size"]),
+        query_heads=int(text["num_attention_heads"]),
+        vocabulary=vocabulary,
+        vision_hidden=int(vision.get("hidden_size", 0)) if vision else 0,
+        vision_intermediate=int(vision.get("intermediate_size", 0)) if vision else 0,
+        global_kv=KVLayers(stored.count("full_attention"), global_heads, global_dim, tied),
+        sliding_kv=KVLayers(stored.count("sliding_attention"), sliding_heads, sliding_dim),
+        window=int(text["sliding_window"]),
+        max_context_tokens=int(text["max_position_embeddings"]),
+    )
+
+
+def _layer_types(text: Mapping[str, Any]) -> list[str]:
+    count = int(text["num_hidden_layers"])
+    given = text.get("layer_types")
+    if given:
+        kinds = [str(kind) for kind in given]
+    else:
+        kinds = ["sliding_attention"] * count
+        kinds[_DEFAULT_PATTERN - 1 :: _DEFAULT_PATTERN] = ["full_attention"] * (
+            count // _DEFAULT_PATTERN
+        )
+    kinds[-1] = "full_attention"  # transformers forces the last layer to be global
+    if len(kinds) != count or set(kinds) - {"full_attention", "sliding_attention"}:
+        raise ValueError(f"layer_types does not name {count} full or sliding layers")
+    return kinds
+
+
+def _kv_heads(text: Mapping[str, Any], *, is_global: bool) -> tuple[int, int]:
+    """KV heads and head size of one kind of layer."""
+    heads, head_dim = int(text["num_key_value_heads"]), int(text["head_dim"])
+    if not is_global:
+        return heads, head_dim
+    overrides = text.get("per_layer_config")
+    if overrides:  # how transformers 5.15 and later write the sizes; the last layer is global
+        last = next(value for key, value in overrides.items() if int(key) == _last_index(text))
+        return int(last.get("num_key_value_heads", heads)), int(last.get("head_dim", head_dim))
+    given = text.get("num_global_key_value_heads")
+    # The override holds for k_eq_v models only: configuration_gemma4.py
+    if given is not None and text.get("attention_k_eq_v", False):
+        heads = int(given)
+    return heads, int(text.get("global_head_dim") or 512)
+
+
+def _last_index(text: Mapping[str, Any]) -> int:
+    return int(text["num_hidden_layers"]) - 1
+
+
+def _layer(text: Mapping[str, Any], is_global: bool, *, borrows: bool) -> _Layer:
+    hidden, inner = int(text["hidden_size"]), int(text["intermediate_size"])
+    heads, head_dim = _kv_heads(text, is_global=is_global)
+    query_rows, kv_rows = int(text["num_attention_heads"]) * head_dim, heads * head_dim
+    if borrows:
+        kv_linears = 0
+        inner *= 2 if text.get("use_double_wide_mlp", False) else 1
+    else:
+        kv_linears = 1 if is_global and text.get("attention_k_eq_v", False) else 2
+    linears = 2 * hidden * query_rows + kv_linears * hidden * kv_rows + 3 * hidden * inner
+    rows = query_rows + hidden + kv_linears * kv_rows + 2 * inner + hidden
+    norms = 4 * hidden + 1 + head_dim * (1 if borrows else 2)  # 1: layer_scalar
+    if text.get("attention_bias", False):
+        norms += query_rows + hidden + kv_linears * kv_rows
+    largest = max(hidden * inner, hidden * query_rows)
+    width = int(text.get("hidden_size_per_layer_input") or 0)
+    if width:
+        linears, rows, norms = linears + 2 * hidden * width, rows + width + hidden, norms + hidden
+    if text.get("enable_moe_block", False):
+        experts, expert_inner = int(text["num_experts"]), int(text["moe_intermediate_size"])
+        linears += hidden * experts + 3 * hidden * expert_inner * experts
+        rows += experts + experts * (2 * expert_inner + hidden)
+        norms += 3 * hidden + hidden + experts  # three norms, router scale, per-expert scale
+    return _Layer(linears, rows, norms, largest)
+
+
+def _per_layer_inputs(text: Mapping[str, Any], layers: int) -> tuple[int, int, int, int]:
+    """Linears, embedding, norms and linear rows of the per-layer embeddings (E2B, E4B)."""
+    width = int(text.get("hidden_size_per_layer_input") or 0)
+    if not width:
+        return 0, 0, 0, 0
+    vocabulary = int(text.get("vocab_size_per_layer_input", text["vocab_size"]))
+    rows = layers * width
+    return int(text["hidden_size"]) * rows, vocabulary * rows, width, rows
+
+
+GEMMA4_31B_CONFIG: Mapping[str, Any] = {
+    "model_type": "gemma4",
+    "tie_word_embeddings": True,
+    "text_config": {
+        "model_type": "gemma4_text",
+        "vocab_size": 262_144,
+        "hidden_size": 5376,
+        "intermediate_size": 21_504,
+        "num_hidden_layers": 60,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "num_global_key_value_heads": 4,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "attention_k_eq_v": True,
+        "sliding_window": 1024,
+        "max_position_embeddings": 262_144,
+        "hidden_size_per_layer_input": 0,
+        "num_kv_shared_layers": 0,
+        "use_bidirectional_attention": "vision",
+        "final_logit_softcapping": 30.0,
+    },
+    "vision_config": {
+        "model_type": "gemma4_vision",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "head_dim": 72,
+        "patch_size": 16,
+        "pooling_kernel_size": 3,
+        "position_embedding_size": 10_240,
+        "standardize": True,
+    },
+}
+"""The published configuration of Gemma 4 31B, so that `rqchat plan` needs no network."""

@@ -1,0 +1,168 @@
+"""Parameter counts and KV geometry against the modules that transformers builds."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma4Config, Gemma4ForConditionalGeneration
+
+from rqchat.engine.shape import GEMMA4_31B_CONFIG, KVLayers, ModelShape
+from rqchat.errors import ModelError
+from tests.helpers import TINY_CONFIG
+
+
+def _counts(config: Any) -> dict[str, int]:
+    """Parameters and persistent buffers per group, the tied head once."""
+    with torch.device("meta"):
+        model = Gemma4ForConditionalGeneration(Gemma4Config(**copy.deepcopy(dict(config))))
+    counts = dict.fromkeys(("linears", "embedding", "head", "norms", "vision", "audio"), 0)
+    for name, tensor in model.state_dict().items():
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            continue
+        group = "linears" if tensor.ndim >= 2 else "norms"
+        for part, its_group in (
+            ("vision", "vision"),
+            ("audio", "audio"),
+            ("lm_head", "head"),
+            ("embed_tokens", "embedding"),
+        ):
+            if part in name:
+                group = its_group
+                break
+        counts[group] += tensor.numel()
+    return counts
+
+
+def _small_e_model() -> dict[str, Any]:
+    """E2B and E4B in small: per-layer embeddings, borrowed KV, wide MLPs, audio."""
+    config = copy.deepcopy(TINY_CONFIG)
+    config["text_config"] |= {
+        "attention_k_eq_v": False,
+        "num_hidden_layers": 12,
+        "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": 200,
+        "num_kv_shared_layers": 6,
+        "use_double_wide_mlp": True,
+    }
+    config["vision_config"] |= {"use_clipped_linears": True, "standardize": False}
+    config["audio_config"] = {
+        "model_type": "gemma4_audio",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "subsampling_conv_channels": [16, 8],
+        "output_proj_dims": 96,
+    }
+    return config
+
+
+def _small_moe_model() -> dict[str, Any]:
+    config = copy.deepcopy(TINY_CONFIG)
+    config["text_config"] |= {
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 24,
+    }
+    return config
+
+
+def _small_untied_model() -> dict[str, Any]:
+    config = copy.deepcopy(TINY_CONFIG)
+    config["tie_word_embeddings"] = False
+    config["text_config"] |= {"attention_bias": True}
+    del config["vision_config"]
+    return config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [GEMMA4_31B_CONFIG, TINY_CONFIG, _small_e_model(), _small_moe_model()],
+    ids=["31B", "tiny", "E", "MoE"],
+)
+def test_parameters_equal_the_modules(config: Any) -> None:
+    shape = ModelShape.from_config(config)
+
+    counts = _counts(config)
+
+    assert {name: getattr(shape, name) for name in counts} == counts
+    assert shape.parameters == sum(counts.values())
+
+
+def test_an_own_head_and_biases_are_counted() -> None:
+    config = _small_untied_model()
+    shape = ModelShape.from_config(config)
+
+    assert shape.parameters == sum(_counts(config).values())
+    assert shape.head == shape.embedding == 271 * 64
+
+
+def test_the_31b_is_the_published_one() -> None:
+    shape = ModelShape.from_config(GEMMA4_31B_CONFIG)
+
+    assert shape.parameters == 31_273_088_876  # 31.27 G, twice that is the 62.5 GB download
+    assert shape.global_kv == KVLayers(layers=10, heads=4, head_dim=512, tied=True)
+    assert shape.sliding_kv == KVLayers(layers=50, heads=16, head_dim=256)
+    assert shape.global_kv.values_per_token * 2 == 40_960  # bytes in bf16, V alone
+    assert (shape.window, shape.max_context_tokens) == (1024, 262_144)
+
+
+def test_layers_that_borrow_keys_store_none() -> None:
+    shape = ModelShape.from_config(_small_e_model())
+
+    assert shape.global_kv == KVLayers(layers=1, heads=2, head_dim=32)
+    assert shape.sliding_kv == KVLayers(layers=5, heads=2, head_dim=16)
+
+
+@pytest.mark.parametrize("config", [GEMMA4_31B_CONFIG, _small_e_model()], ids=["31B", "E"])
+def test_a_config_saved_by_transformers_reads_the_same(config: Any) -> None:
+    saved = json.loads(Gemma4Config(**copy.deepcopy(dict(config))).to_json_string())
+
+    assert ModelShape.from_config(saved) == ModelShape.from_config(config)
+
+
+def test_another_family_is_named() -> None:
+    with pytest.raises(ModelError, match="'llama'.*Gemma 4"):
+        ModelShape.from_config({"model_type": "llama", "hidden_size": 64})
+
+
+@pytest.mark.parametrize("damage", [{"hidden_size": None}, {"layer_types": ["full_attention"]}])
+def test_half_a_config_is_refused(damage: dict[str, Any]) -> None:
+    config = copy.deepcopy(TINY_CONFIG)
+    config["text_config"] |= damage
+
+    with pytest.raises(ModelError, match="no whole Gemma 4 config"):
+        ModelShape.from_config(config)
+
+
+def test_the_unified_model_is_counted() -> None:
+    unified = pytest.importorskip("transformers.models.gemma4_unified")
+    text = {
+        key: value
+        for key, value in TINY_CONFIG["text_config"].items()
+        if key not in ("hidden_size_per_layer_input", "vocab_size_per_layer_input", "model_type")
+    }
+    config = {
+        "model_type": "gemma4_unified",
+        "text_config": text,
+        "vision_config": {
+            "model_type": "gemma4_unified_vision",
+            "mm_embed_dim": 32,
+            "mm_posemb_size": 64,
+            "output_proj_dims": 32,
+        },
+        "audio_config": {"model_type": "gemma4_unified_audio", "audio_embed_dim": 40},
+    }
+    with torch.device("meta"):
+        model = unified.Gemma4UnifiedForConditionalGeneration(
+            unified.Gemma4UnifiedConfig(**copy.deepcopy(config))
+        )
+
+    found = sum(
+        tensor.numel() for name, tensor in model.state_dict().items() if name != "lm_head.weight"
+    )
+    assert ModelShape.from_config(config).parameters == found
