@@ -1,0 +1,135 @@
+"""`rqchat`: the Typer application, and the one place where errors become exit codes.
+
+    0 done or the reader of a pipe has gone, 1 failed, 2 wrong usage, 3 does not fit this GPU,
+    4 input longer than the context, 130 interrupted
+
+Only what `--help` and `--version` need is imported here; each command loads the rest itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from rqchat import __version__
+from rqchat.cli import ask, doctor, options, plan
+from rqchat.errors import RqchatError, UsageError
+
+__all__ = ["app", "main"]
+
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="rqchat",
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("ask")(ask.ask)
+app.command("plan")(plan.plan)
+app.command("doctor")(doctor.doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rqchat {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def chat(
+    context: typer.Context,
+    system: options.System = None,
+    model: options.Model = None,
+    weights: options.Weights = None,
+    kv_bits: options.KvBits = None,
+    context_tokens: options.ContextTokens = None,
+    image_tokens: options.ImageTokens = None,
+    device: options.Device = None,
+    offline: options.Offline = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar=options.NO_VALUE,
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version and leave.",
+        ),
+    ] = False,
+) -> None:
+    """Chat with Gemma 4 on your own GPU, with the longest context that fits it.
+
+    Without a command, rqchat starts a chat; a document piped in is read first.
+
+    [bold]rqchat[/bold]                                      chat
+    [bold]rqchat ask --image cat.png "describe"[/bold]       one answer
+    [bold]cat book.txt | rqchat ask "who tells it?"[/bold]   a document, then a question
+    """
+    del version
+    given = {
+        "model": model,
+        "weights": weights,
+        "kv_bits": kv_bits,
+        "context_tokens": context_tokens,
+        "image_tokens": image_tokens,
+        "device": device,
+        "offline": offline or None,
+    }
+    if context.invoked_subcommand is None:
+        from rqchat.cli.chat import run_chat
+
+        run_chat(options.make_settings(**given), system)
+    elif system is not None or any(value is not None for value in given.values()):
+        command = context.invoked_subcommand
+        raise UsageError(f"options for {command!r} stand after it: rqchat {command} --option ...")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code.
+
+    Args:
+        arguments: the words after the program's name; None takes them from `sys.argv`.
+
+    Raises:
+        SystemExit: always.
+    """
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app(args=arguments, prog_name="rqchat", standalone_mode=False)
+    except RqchatError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _INTERRUPTED
+    except Exception as error:
+        return _usage_or_bug(error)
+    return code if isinstance(code, int) else 0
+
+
+def _usage_or_bug(error: Exception) -> int:
+    """Exit code of what Typer found wrong with the command line; any other error is a bug.
+
+    Typer keeps the class of its usage errors private, so they are known by their two methods.
+    """
+    from rqchat.ui.console import ReaderGoneError
+
+    if isinstance(error, ReaderGoneError):
+        return 0
+    message = getattr(error, "format_message", None)
+    if message is None:
+        raise error
+    command = getattr(getattr(error, "ctx", None), "command_path", "rqchat")
+    return _fail(f"{message()} ('{command} --help' explains)", getattr(error, "exit_code", 2))
+
+
+def _fail(message: str, exit_code: int) -> int:
+    from rqchat.ui.console import Screen
+
+    Screen().error(f"rqchat: {message}")
+    return exit_code

@@ -1,0 +1,159 @@
+"""The one door to the torch side: a session, opened here or behind a prompt that is typed in.
+
+Tests put a fake in place of `open_session`; commands know a session by `Session` alone.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
+
+from rqchat.engine.events import Event
+from rqchat.engine.settings import SamplingSettings, Settings
+
+if TYPE_CHECKING:
+    from rqchat.engine.conversation import Message, UserTurn
+    from rqchat.engine.plan import MemoryPlan
+
+__all__ = ["BackgroundOpening", "Session", "interruptible", "open_in_foreground", "open_session"]
+
+
+class Session(Protocol):
+    """What commands use of `rqchat.engine.session.ChatSession`."""
+
+    system: str | None
+    thinking: bool
+
+    @property
+    def plan(self) -> MemoryPlan: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def used_tokens(self) -> int: ...
+    @property
+    def context_tokens(self) -> int: ...
+    def count_tokens(self, turn: UserTurn) -> int: ...
+    def ask(self, turn: UserTurn, sampling: SamplingSettings) -> Iterator[Event]: ...
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    def interrupt(self) -> None: ...
+    def clear(self) -> None: ...
+
+
+Opener = Callable[[Settings, str | None, Callable[[Event], None]], Session]
+
+
+def open_session(
+    settings: Settings, system: str | None, on_event: Callable[[Event], None]
+) -> Session:
+    """Plan and load; this is where torch is imported.
+
+    Raises:
+        RqchatError: the model cannot be had, does not fit, or cannot be read.
+    """
+    from rqchat.engine.session import ChatSession
+
+    return ChatSession.open(settings, system=system, on_event=on_event)
+
+
+class BackgroundOpening:
+    """Opens a session in a thread, so that typing can begin at once.
+
+    The thread is a daemon: leaving before the model is there does not wait for it.
+    """
+
+    def __init__(self, opener: Callable[[], Session]) -> None:
+        self._opener = opener
+        self._session: Session | None = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._open, name="rqchat-opening", daemon=True)
+        self._thread.start()
+
+    @property
+    def session(self) -> Session | None:
+        """The session once it is there."""
+        return self._session
+
+    @property
+    def error(self) -> BaseException | None:
+        """What opening ended with, where it failed."""
+        return self._error
+
+    def wait(self) -> Session:
+        """The session, waited for.
+
+        Raises:
+            RqchatError: opening failed; whatever else it raised is passed on too.
+        """
+        # A join without timeout cannot be interrupted by Ctrl-C on every platform.
+        while self._thread.is_alive():
+            self._thread.join(0.1)
+        if self._error is not None:
+            raise self._error
+        assert self._session is not None
+        return self._session
+
+    def _open(self) -> None:
+        try:
+            self._session = self._opener()
+        except BaseException as error:
+            self._error = error
+
+
+def open_in_foreground(
+    settings: Settings, system: str | None, on_event: Callable[[Event], None]
+) -> Session:
+    """`open_session`, with a Ctrl-C that no library's catch-all can swallow while it is imported.
+
+    Raises:
+        RqchatError: see `open_session`.
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile, at the latest when the session is there.
+    """
+    pressed = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    with _on_ctrl_c(on_interrupt):
+        session = open_session(settings, system, on_event)
+    if pressed:
+        raise KeyboardInterrupt
+    return session
+
+
+@contextmanager
+def interruptible(session: Session) -> Iterator[None]:
+    """Within, the first Ctrl-C asks the session to stop and a second one raises KeyboardInterrupt.
+
+    The session then ends its answer with `Done(stop_reason="interrupted")` and keeps the text.
+    """
+    pressed = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        session.interrupt()
+
+    with _on_ctrl_c(on_interrupt):
+        yield
+
+
+@contextmanager
+def _on_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within, Ctrl-C calls `handler`; ignored, as for `rqchat ask ... &`, it stays ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

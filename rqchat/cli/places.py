@@ -1,0 +1,39 @@
+"""Where files lie: ours by the XDG base directory specification, models where the hub puts them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["history_file", "model_cache_folder", "state_folder"]
+
+
+def state_folder() -> Path | None:
+    """The folder for what is kept between runs; None where no home folder is known.
+
+    A relative `XDG_STATE_HOME` is ignored, as the specification asks.
+    """
+    given = Path(os.environ.get("XDG_STATE_HOME") or "")
+    if given.is_absolute():
+        return given / "rqchat"
+    try:
+        return Path.home() / ".local" / "state" / "rqchat"
+    except RuntimeError:
+        return None
+
+
+def history_file() -> Path | None:
+    """The file of lines typed in the chat."""
+    folder = state_folder()
+    return folder / "history" if folder else None
+
+
+def model_cache_folder() -> Path:
+    """Where the Hugging Face hub's client keeps what it downloads, by its documented variables."""
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or f"{caches}/huggingface"
+    folder = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub")
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        return folder

@@ -1,0 +1,1 @@
+"""All that a person sees: consoles, streaming, tables, the line editor. No torch, no typer."""

@@ -1,0 +1,114 @@
+"""The engine's events on the screen, as they come."""
+
+from __future__ import annotations
+
+from rqchat.engine.events import (
+    Done,
+    Event,
+    LoadProgress,
+    Notice,
+    PrefillProgress,
+    TextDelta,
+    ThoughtDelta,
+)
+from rqchat.ui.console import Screen
+from rqchat.ui.text import format_bytes, format_count, format_seconds
+
+__all__ = ["AnswerView", "load_status", "prefill_status"]
+
+_STOP_NOTES = {
+    "interrupted": "[interrupted: the answer is not complete]",
+    "length": "[stopped at the token limit: the answer is not complete]",
+}
+
+
+class AnswerView:
+    """Shows one answer's events and keeps its text.
+
+    Args:
+        screen: where to show.
+        echo: write the answer to standard output while it comes; off for `--json`.
+    """
+
+    def __init__(self, screen: Screen, *, echo: bool = True) -> None:
+        self._screen = screen
+        self._echo = echo
+        self._pieces: list[str] = []
+        self._open_thought = False
+        self._open_answer = False
+
+    @property
+    def text(self) -> str:
+        """The answer so far, exactly as the model gave it."""
+        return "".join(self._pieces)
+
+    def show(self, event: Event) -> None:
+        """Show one event of any kind.
+
+        Raises:
+            ReaderGoneError: standard output has been closed.
+        """
+        match event:
+            case TextDelta(text):
+                self._show_text(text)
+            case ThoughtDelta(text):
+                self._screen.thought(text)
+                self._open_thought = not text.endswith("\n")
+            case PrefillProgress():
+                self._screen.status(prefill_status(event))
+            case LoadProgress():
+                self._screen.status(load_status(event))
+            case Notice(text):
+                self._screen.note(text)
+            case Done(stop_reason):
+                self.close()
+                if stop_reason in _STOP_NOTES:
+                    self._screen.note(_STOP_NOTES[stop_reason], style="warning")
+
+    def close(self) -> None:
+        """End the line that is open, so that what follows starts on its own."""
+        self._screen.clear_status()
+        self._end_thought()
+        if self._open_answer:
+            self._screen.answer("\n")
+            self._open_answer = False
+
+    def _show_text(self, text: str) -> None:
+        if not text:
+            return
+        self._end_thought()
+        self._pieces.append(text)
+        if self._echo:
+            self._screen.answer(text)
+            self._open_answer = not text.endswith("\n")
+
+    def _end_thought(self) -> None:
+        if self._open_thought:
+            self._screen.thought("\n\n")
+            self._open_thought = False
+
+
+def prefill_status(event: PrefillProgress) -> str:
+    """`reading 512 of 2,048 tokens, 25 %, 900 tokens/s, 1.7 s left`.
+
+    The rate counts the tokens that needed work; cached ones came for free.
+    """
+    percent = 100 * event.done_tokens // max(event.total_tokens, 1)
+    text = (
+        f"reading {format_count(event.done_tokens)} of {format_count(event.total_tokens)} tokens, "
+        f"{percent} %"
+    )
+    worked_tokens = event.done_tokens - event.cached_tokens
+    if worked_tokens <= 0 or event.elapsed_s <= 0:
+        return text
+    tokens_per_s = worked_tokens / event.elapsed_s
+    left_s = (event.total_tokens - event.done_tokens) / tokens_per_s
+    return f"{text}, {format_count(round(tokens_per_s))} tokens/s, {format_seconds(left_s)} left"
+
+
+def load_status(event: LoadProgress) -> str:
+    """`loading weights, 43 % of 17.2 GiB`; without the share where the total is unknown."""
+    if event.total_bytes <= 0:
+        return f"loading: {event.stage}"
+    percent = 100 * event.done_bytes // event.total_bytes
+    return f"loading: {event.stage}, {percent} % of {format_bytes(event.total_bytes)}"

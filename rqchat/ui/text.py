@@ -1,0 +1,53 @@
+"""Plain strings for the screen: text made safe for a terminal, and numbers made readable."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["format_bytes", "format_count", "format_seconds", "safe_line", "safe_text"]
+
+# C0 except tab and newline, DEL, C1, and the bidirectional embeddings, overrides and isolates
+# that reorder what is shown (Unicode UAX 9).
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def safe_text(text: str) -> str:
+    """`text` without anything that a terminal would obey instead of show.
+
+    Works character by character, so that it may be applied to each piece of a stream: an escape
+    sequence split over two pieces loses its escape character all the same. Lone surrogates, which
+    no output encoding takes, become U+FFFD.
+    """
+    return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
+
+
+def safe_line(text: str) -> str:
+    """`safe_text` on one line: line breaks and tabs become blanks."""
+    return " ".join(safe_text(text).split())
+
+
+def format_bytes(size_bytes: int) -> str:
+    """`25.8 GB`, `512 MB`, `84 KB`: powers of 1000, as the plan's own sentences have them."""
+    if size_bytes >= 10**9:
+        return f"{size_bytes / 10**9:.1f} GB"
+    if size_bytes >= 10**6:
+        return f"{size_bytes / 10**6:.0f} MB"
+    return f"{size_bytes / 10**3:.0f} KB"
+
+
+def format_count(count: int) -> str:
+    """`262,144`."""
+    return f"{count:,}"
+
+
+def format_seconds(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

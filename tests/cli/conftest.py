@@ -1,0 +1,191 @@
+"""A session without a model, and a way to run the command line as a process would."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rqchat.cli import app, opening
+from rqchat.engine.conversation import Message, UserTurn
+from rqchat.engine.events import (
+    Done,
+    Event,
+    LoadProgress,
+    MemoryUse,
+    Notice,
+    PrefillProgress,
+    StopReason,
+    TextDelta,
+    ThoughtDelta,
+    Timing,
+    TokenCounts,
+)
+from rqchat.engine.hardware import DeviceInfo
+from rqchat.engine.memory import MemoryBytes
+from rqchat.engine.plan import Candidate, MemoryPlan
+from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.errors import ContextLengthError, RqchatError
+
+CANDIDATE = Candidate("bf16", 16, 4, 1000, MemoryBytes(10, 20, 30, 40, 50))
+PLAN = MemoryPlan(
+    device=DeviceInfo("a card", 2_000, 1_000, "a test"),
+    chosen=CANDIDATE,
+    candidates=(CANDIDATE,),
+    reason="It fits.",
+    asked_tokens=1000,
+    image_tokens=280,
+    chunk_tokens=512,
+)
+
+
+@dataclass
+class FakeSession:
+    """Follows `ChatSession`'s contract with scripted answers; a token is a word.
+
+    Attributes:
+        script: the next answer's pieces; a number among them is a signal raised at that point.
+        failure: raised by the next `ask` before any work.
+    """
+
+    script: list[str | int] = field(default_factory=lambda: ["It is ", "a cat."])
+    thoughts: list[str] = field(default_factory=list)
+    failure: BaseException | None = None
+    system: str | None = None
+    thinking: bool = False
+    model_name: str = "pocket"
+    plan: MemoryPlan = PLAN
+    context_tokens: int = 1000
+    messages: tuple[Message, ...] = ()
+    asked: list[tuple[UserTurn, SamplingSettings]] = field(default_factory=list)
+    settings: Settings | None = None
+    opening_failure: BaseException | None = None
+    _stopped: bool = False
+
+    @property
+    def used_tokens(self) -> int:
+        return sum(len(message.text.split()) for message in self.messages)
+
+    def count_tokens(self, turn: UserTurn) -> int:
+        """Five for the template, one per word, 264 per picture."""
+        words = [turn.text, *(document.text for document in turn.documents)]
+        return 5 + sum(len(text.split()) for text in words) + 264 * len(turn.pictures)
+
+    def ask(self, turn: UserTurn, sampling: SamplingSettings) -> Iterator[Event]:
+        self.asked.append((turn, sampling))
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        tokens = self.count_tokens(turn)
+        if tokens > self.context_tokens:
+            raise ContextLengthError(
+                f"{tokens} tokens are more than {self.context_tokens}",
+                input_tokens=tokens,
+                context_tokens=self.context_tokens,
+            )
+        self._stopped = False
+        yield PrefillProgress(tokens, tokens, 0, 0.5)
+        yield from map(ThoughtDelta, self.thoughts)
+        said = ""
+        for piece in self.script:
+            if isinstance(piece, int):
+                signal.raise_signal(piece)
+            if self._stopped:
+                break
+            if isinstance(piece, str):
+                said += piece
+                yield TextDelta(piece)
+        if said or not self._stopped:
+            user = Message("user", turn.text, turn.pictures, turn.documents)
+            answer = Message("assistant", said, interrupted=self._stopped)
+            self.messages += (user, answer)
+        yield self._done("interrupted" if self._stopped else "eos", tokens, len(said.split()))
+
+    def interrupt(self) -> None:
+        self._stopped = True
+
+    def clear(self) -> None:
+        self.messages = ()
+
+    def _done(self, reason: StopReason, tokens: int, output: int) -> Done:
+        counts = TokenCounts(tokens, 264 * len(self.asked[-1][0].pictures), 0, output)
+        timing = Timing(1.0, 0.5, 0.25, tokens / 0.5, output / 0.25)
+        return Done(reason, 42, counts, timing, MemoryUse(3_000_000, 2_000_000))
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
+    """The session that every command opens."""
+    fake = FakeSession()
+
+    def open_fake(
+        settings: Settings, system: str | None, on_event: Callable[[Event], None]
+    ) -> FakeSession:
+        on_event(Notice("no GPU found: using the pocket model"))
+        on_event(LoadProgress("weights", 1, 2))
+        if fake.opening_failure is not None:
+            raise fake.opening_failure
+        fake.settings, fake.system = settings, system
+        return fake
+
+    monkeypatch.setattr(opening, "open_session", open_fake)
+    monkeypatch.delenv("RQCHAT_MODEL", raising=False)
+    monkeypatch.delenv("RQCHAT_VRAM", raising=False)
+    return fake
+
+
+class Stdin(io.TextIOWrapper):
+    """Standard input with `data` piped in, or a silent terminal where there is none."""
+
+    def __init__(self, data: bytes | None) -> None:
+        super().__init__(io.BytesIO(data or b""), encoding="utf-8")
+        self._is_terminal = data is None
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`run("ask", "Hello", stdin=b"...")`: exit code, standard output, standard error."""
+
+    def run_main(*arguments: str, stdin: bytes | None = None) -> Result:
+        monkeypatch.setattr(sys, "stdin", Stdin(stdin))
+        with pytest.raises(SystemExit) as left:
+            app.main(arguments)
+        captured = capsys.readouterr()
+        assert isinstance(left.value.code, int)
+        return Result(left.value.code, captured.out, captured.err)
+
+    return run_main
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Path:
+    """A 64 x 48 PNG whose name has a blank."""
+    from PIL import Image
+
+    path = tmp_path / "my cat.png"
+    Image.new("RGB", (64, 48), "red").save(path)
+    return path
+
+
+class NoGpuError(RqchatError):
+    """An error with an exit code of its own."""
+
+    exit_code = 3

@@ -1,0 +1,107 @@
+"""The program as a process: start-up, versions, typos, closed pipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rqchat import __version__
+
+from .conftest import FakeSession, Run
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "prompt_toolkit", "PIL", "huggingface_hub")
+
+
+def process(*arguments: str, code: str = "from rqchat.cli.app import main; main()") -> list[str]:
+    return [sys.executable, "-c", code, *arguments]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}", "NO_COLOR": "1"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["ask", "--help"], ["sak"]])
+def test_start_up_loads_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from rqchat.cli.app import main\n"
+        "try: main()\n"
+        f"finally: sys.stderr.write(repr([n for n in {HEAVY!r} if n in sys.modules]))"
+    )
+    done = subprocess.run(
+        process(*arguments, code=code), env=environment(), capture_output=True, text=True
+    )
+    assert done.stderr.endswith("[]")
+
+
+def test_plan_for_a_card_loads_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from rqchat.cli.app import main\n"
+        "try: main()\n"
+        "finally: sys.stderr.write(repr('torch' in sys.modules))"
+    )
+    done = subprocess.run(
+        process("plan", "--vram", "24GiB", code=code),
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "False")
+
+
+def test_the_chat_prompt_loads_no_torch() -> None:
+    code = "import rqchat.cli.chat, rqchat.ui.prompt, sys; print('torch' in sys.modules)"
+    done = subprocess.run(
+        process(code=code), env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"rqchat {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["aks"], "No such command 'aks'. Did you mean 'ask'"),
+        (["docter"], "Did you mean 'doctor'"),
+        (["--modle", "x"], "--model"),
+        (["plan", "--vrma", "1GB"], "('rqchat plan --help' explains)"),
+        (["plan", "--vram", "lots"], "--vram is 'lots'; write a size such as 24GiB"),
+        (["--model", "m", "ask", "x"], "stand after it: rqchat ask --option"),
+        (["--offline", "doctor"], "stand after it: rqchat doctor --option"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(run: Run, arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        process("plan", "--vram", "24GiB"),
+        env=environment(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_names_in_errors_cannot_drive_the_terminal(run: Run, session: FakeSession) -> None:
+    result = run("ask", "-f", "\x1b]0;title\x07evil.txt", "x")
+    assert result.code == 1
+    assert "]0;titleevil.txt does not exist" in result.err
+    assert "\x1b" not in result.err

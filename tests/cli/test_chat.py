@@ -1,0 +1,300 @@
+"""The chat, driven by keys: what is typed, attached, answered, and what survives an error."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from rqchat.cli import chat as chat_module
+from rqchat.cli.chat import Chat
+from rqchat.engine.conversation import Message
+from rqchat.errors import RqchatError
+
+from .conftest import FakeSession, NoGpuError, Run
+
+CTRL_C, CTRL_D, CTRL_J, ENTER = "\x03", "\x04", "\n", "\r"
+Talk = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PipeInput]:
+    """A keyboard, on a terminal that draws nothing, with a home of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(chat_module, "is_terminal", lambda name: True)
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        yield pipe
+
+
+@pytest.fixture
+def talk(
+    keys: PipeInput, run: Run, session: FakeSession, capsys: pytest.CaptureFixture[str]
+) -> Talk:
+    """`talk("Hello", "/stats")`: types the lines, clears what is left, leaves; both outputs."""
+
+    def type_and_leave(*lines: str) -> tuple[str, str]:
+        keys.send_text("".join(line + ENTER for line in lines) + CTRL_C + CTRL_D)
+        result = run()
+        assert result.code == 0
+        return result.out, result.err
+
+    return type_and_leave
+
+
+def texts(session: FakeSession) -> list[str]:
+    return [turn.text for turn, _ in session.asked]
+
+
+def test_answers_stream_to_stdout(talk: Talk, session: FakeSession) -> None:
+    out, _ = talk("What is it?", "", "And this?")
+    assert out == "It is a cat.\nIt is a cat.\n"
+    assert texts(session) == ["What is it?", "And this?"]
+
+
+def test_ctrl_j_and_alt_enter_make_one_message(talk: Talk, session: FakeSession) -> None:
+    talk(f"one{CTRL_J}two\x1b{ENTER}three")
+    assert texts(session) == ["one\ntwo\nthree"]
+
+
+def test_system_prompt_from_the_command_line(
+    keys: PipeInput, run: Run, session: FakeSession
+) -> None:
+    keys.send_text("/system" + ENTER + "/system Be brief." + ENTER + "/exit" + ENTER)
+    result = run("--system", "Be kind.", "--model", "m")
+    assert result.err.endswith("Be kind.\nsystem prompt set\n")
+    assert session.system == "Be brief."
+    assert session.settings is not None and session.settings.model == "m"
+
+
+def test_system_off_removes_it(talk: Talk, session: FakeSession) -> None:
+    talk("/system Be brief.", "/system off")
+    assert session.system is None
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_text(talk: Talk, session: FakeSession) -> None:
+    session.script = ["It is ", signal.SIGINT, "a cat."]
+    out, err = talk("What is it?")
+    assert out == "It is \n"
+    assert "[interrupted: the answer is not complete]" in err
+    assert session.messages == (
+        Message("user", "What is it?"),
+        Message("assistant", "It is ", interrupted=True),
+    )
+
+
+def test_a_turn_stopped_before_its_answer_comes_back(talk: Talk, session: FakeSession) -> None:
+    session.script = [signal.SIGINT, "never"]
+    out, _ = talk("What is it?", " Again?")
+    assert out == ""
+    assert texts(session) == ["What is it?", "What is it? Again?"]
+
+
+def test_two_ctrl_c_at_an_empty_prompt_leave(
+    keys: PipeInput, run: Run, session: FakeSession
+) -> None:
+    keys.send_text("typed" + CTRL_C + "kept" + ENTER + CTRL_C + CTRL_C)
+    assert run().code == 0
+    assert texts(session) == ["kept"]
+
+
+def test_a_cleared_line_is_in_the_history(keys: PipeInput, run: Run, session: FakeSession) -> None:
+    keys.send_text("long question" + CTRL_C + CTRL_D)
+    run()
+    keys.send_text("\x1b[A" + ENTER + CTRL_D)
+    run()
+    assert texts(session) == ["long question"]
+
+
+def test_history_survives_the_process(keys: PipeInput, run: Run, session: FakeSession) -> None:
+    keys.send_text("first" + CTRL_J + "line" + ENTER + CTRL_D)
+    run()
+    keys.send_text("\x12fir" + ENTER + ENTER + CTRL_D)
+    run()
+    assert texts(session) == ["first\nline", "first\nline"]
+
+
+def test_history_is_for_its_owner_alone(talk: Talk, tmp_path: Path) -> None:
+    talk("Hello")
+    file = tmp_path / "state" / "rqchat" / "history"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_place_for_history_is_no_reason_to_stop(
+    keys: PipeInput, run: Run, session: FakeSession, tmp_path: Path
+) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    keys.send_text("Hello" + ENTER + CTRL_D)
+    assert run().out == "It is a cat.\n"
+
+
+def test_picture_chip_and_use(talk: Talk, session: FakeSession, picture_file: Path) -> None:
+    _, err = talk(f"/image {picture_file}", "What?", f"/image '{picture_file}'", "And?")
+    assert re.findall(r"^\[Image.*", err, re.MULTILINE) == [
+        "[Image 1: 64x48, 266 tokens]",
+        "[Image 2: 64x48, 266 tokens]",
+    ]
+    assert [len(turn.pictures) for turn, _ in session.asked] == [1, 1]
+
+
+@pytest.mark.parametrize("spelling", ["{}", '"{}"', "'{}'", "{escaped}", "file://{url}"])
+def test_picture_path_as_terminals_paste_it(
+    talk: Talk, session: FakeSession, picture_file: Path, spelling: str
+) -> None:
+    text = str(picture_file)
+    escaped, url = text.replace(" ", "\\ "), text.replace(" ", "%20")
+    pasted = spelling.format(text, escaped=escaped, url=url)
+    talk(f"/image {pasted}", "What?", pasted, "And?")
+    assert texts(session) == ["What?", "And?"]
+    assert [len(turn.pictures) for turn, _ in session.asked] == [1, 1]
+
+
+def test_home_is_a_tilde(
+    talk: Talk, session: FakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "notes.txt").write_text("alpha beta gamma")
+    _, err = talk("/file ~/notes.txt", "What?")
+    assert "[File 1: notes.txt, 3 tokens]" in err
+    assert [document.text for document in session.asked[0][0].documents] == ["alpha beta gamma"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/imgae cat.png", "there is no command /imgae; did you mean /image?"),
+        ("/zzzzzz", "there is no command /zzzzzz; /help lists them"),
+        ("/image", "which one? for example: /image cat.png"),
+        ("/image missing.png", "missing.png does not exist"),
+        ("/image 'open", "a quote is not closed"),
+        ("/file .", "is a folder"),
+        ("/set temprature 1", "there is nothing called temprature to set; did you mean temper"),
+        ("/set temperature hot", "temperature takes a number"),
+        ("/set temperature 99", "temperature is 99.0; it goes from 0 to 10"),
+        ("/set seed 1.5", "seed takes a whole number"),
+    ],
+)
+def test_a_bad_command_is_answered_and_the_chat_goes_on(
+    talk: Talk, session: FakeSession, line: str, said: str
+) -> None:
+    out, err = talk(line, "Hello")
+    assert said in err
+    assert out == "It is a cat.\n"
+    assert texts(session) == ["Hello"]
+
+
+def test_a_path_at_the_start_of_a_line_is_no_command(talk: Talk, session: FakeSession) -> None:
+    talk("/etc/hosts/nothing is missing, why?", "/tmp")
+    assert texts(session) == ["/etc/hosts/nothing is missing, why?", "/tmp"]
+
+
+def test_an_error_keeps_what_was_typed_and_attached(
+    talk: Talk, session: FakeSession, picture_file: Path
+) -> None:
+    session.failure = RqchatError("out of memory")
+    out, err = talk(f"/image {picture_file}", "What is", " it?")
+    assert "out of memory\n" in err
+    assert out == "It is a cat.\n"
+    assert texts(session) == ["What is", "What is it?"]
+    assert len(session.asked[1][0].pictures) == 1
+
+
+def test_a_bug_shows_its_traceback_and_keeps_the_conversation(
+    talk: Talk, session: FakeSession
+) -> None:
+    session.failure = ZeroDivisionError("broken")
+    out, err = talk("Hello")
+    assert "ZeroDivisionError: broken" in err
+    assert "this is a bug in rqchat; the chat goes on" in err
+    assert out == ""
+
+
+def test_set_changes_the_next_answer(talk: Talk, session: FakeSession) -> None:
+    _, err = talk("/set temperature 0.5", "/set max-tokens=7", "a", "/set max-tokens off", "b")
+    assert "temperature = 0.5\nmax-tokens = 7\n" in err
+    first, second = (sampling for _, sampling in session.asked)
+    assert (first.temperature, first.max_tokens) == (0.5, 7)
+    assert (second.temperature, second.max_tokens) == (0.5, None)
+
+
+def test_set_alone_shows_everything(talk: Talk) -> None:
+    _, err = talk("/set")
+    lines = "temperature = 1.0\ntop-p = 0.95\ntop-k = 64\nmin-p = 0.0\nseed = not set\n"
+    assert lines + "max-tokens = not set\n" in err
+
+
+def test_thinking_is_switched(talk: Talk, session: FakeSession) -> None:
+    _, err = talk("/think maybe", "/think on")
+    assert "/think takes 'on' or 'off'" in err
+    assert session.thinking
+
+
+def test_clear_forgets_conversation_and_attachments(
+    talk: Talk, session: FakeSession, picture_file: Path
+) -> None:
+    talk("Hello", f"/image {picture_file}", "/clear", "Hello again")
+    assert [message.text for message in session.messages] == ["Hello again", "It is a cat."]
+    assert session.asked[1][0].pictures == ()
+
+
+def test_stats_before_and_after_an_answer(talk: Talk) -> None:
+    _, err = talk("/stats", "What is it?", "/stats")
+    assert "no answer yet" in err
+    assert "8 tokens (0 of pictures, 0 cached) in 0.5 s, 16 tokens/s" in err
+
+
+def test_help_names_every_command_and_key(talk: Talk) -> None:
+    _, err = talk("/help")
+    for name in ("/image PATH", "/file PATH", "/clear", "/system", "/set", "/stats", "Ctrl-J"):
+        assert name in err
+
+
+def test_a_model_that_cannot_be_opened_ends_with_its_exit_code(
+    keys: PipeInput, run: Run, session: FakeSession
+) -> None:
+    session.opening_failure = NoGpuError("it does not fit")
+    result = run()
+    assert result.code == 3
+    assert result.err.endswith("rqchat: it does not fit\n")
+
+
+def test_no_terminal_says_what_to_do(run: Run, session: FakeSession) -> None:
+    result = run(stdin=b"text")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        'rqchat: a chat needs a terminal; for pipes and files: rqchat ask "QUESTION"\n'
+    )
+
+
+def test_a_piped_document_is_attached_first(
+    keys: PipeInput, run: Run, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_module, "is_terminal", lambda name: name != "stdin")
+    open_editor = chat_module._open_editor
+    asked_for: list[bool] = []
+
+    def from_pipe(chat: Chat, *, from_terminal: bool) -> object:
+        asked_for.append(from_terminal)
+        return open_editor(chat, from_terminal=False)
+
+    monkeypatch.setattr(chat_module, "_open_editor", from_pipe)
+    keys.send_text("Who?" + ENTER + CTRL_D)
+    result = run(stdin=b"Call me Ishmael.")
+    assert "[File 1: standard input, 3 tokens]" in result.err
+    assert [document.text for document in session.asked[0][0].documents] == ["Call me Ishmael."]
+    assert asked_for == [True]
+
+
+def test_status_line(keys: PipeInput, session: FakeSession) -> None:
+    from rqchat.engine.settings import Settings
+    from rqchat.ui.console import Screen
+
+    chat = Chat(Screen(quiet=True), Settings(), None)
+    chat._opening.wait()
+    assert chat.status() == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %)"

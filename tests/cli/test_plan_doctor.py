@@ -1,0 +1,146 @@
+"""`rqchat plan` and `rqchat doctor` over faked machines."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from rqchat.cli import doctor
+from rqchat.engine import hardware
+from rqchat.engine.hardware import DeviceInfo
+
+from .conftest import Run
+
+CPU = DeviceInfo("a processor", 16 * 10**9, 8 * 10**9, "main memory", "cpu")
+GPU = DeviceInfo("a card", 24 * 10**9, 23 * 10**9, "nvidia-smi", "cuda:0")
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RQCHAT_MODEL", raising=False)
+    monkeypatch.delenv("RQCHAT_VRAM", raising=False)
+
+
+def test_plan_json_has_the_contracts_keys(run: Run) -> None:
+    result = run("plan", "--vram", "24GiB", "--context", "4096", "--json")
+    record = json.loads(result.out)
+    assert result.code == 0
+    assert list(record) == ["model", "device", "chosen", "candidates", "reason"]
+    assert record["model"] == "google/gemma-4-31B-it"
+    assert record["device"] == {
+        "name": "planned GPU",
+        "total_bytes": 24 * 2**30,
+        "free_bytes": 24 * 2**30,
+        "source": "--vram",
+    }
+    keys = ["weights", "weight_bits", "kv_bits", "context", "bytes"]
+    parts = ["weights", "kv_global", "kv_sliding", "workspace", "reserve", "total"]
+    for candidate in (record["chosen"], *record["candidates"]):
+        assert list(candidate) == keys
+        assert list(candidate["bytes"]) == parts
+        assert candidate["context"] == 4096
+    assert record["chosen"] in record["candidates"]
+
+
+def test_plan_table_marks_the_chosen_row(run: Run) -> None:
+    arguments = ["--vram", "24GiB", "--weights", "int4", "--context", "4096"]
+    result = run("plan", *arguments)
+    chosen = json.loads(run("plan", *arguments, "--json").out)["chosen"]
+    marked = [line.split() for line in result.out.splitlines() if line.startswith(">")]
+    assert [row[:4] for row in marked] == [[">", "int4", str(chosen["kv_bits"]), "4,096"]]
+
+
+def test_plan_that_does_not_fit_exits_3(run: Run) -> None:
+    result = run("plan", "--vram", "4GiB")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.count("\n") == 1
+
+
+def test_plan_takes_the_card_from_the_environment(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RQCHAT_VRAM", "80GB")
+    assert json.loads(run("plan", "--json").out)["device"]["total_bytes"] == 80 * 10**9
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A healthy machine without a GPU; tests break it."""
+    monkeypatch.setattr(hardware, "find_devices", lambda: (CPU,))
+    monkeypatch.setattr(doctor, "_nvidia_driver", lambda: None)
+    monkeypatch.setattr(doctor, "_no_gpu", lambda: doctor._ok("GPU", "none"))
+    versions = {"torch": "2.13.0+cpu", "transformers": "5.23.0"}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    monkeypatch.setattr(doctor, "_torch_build", lambda: "CPU")
+    monkeypatch.setattr(doctor, "_pocket_model", lambda: doctor._ok("pocket model", "there"))
+    return monkeypatch
+
+
+def findings(run: Run) -> tuple[int, dict[str, tuple[str, str]]]:
+    result = run("doctor", "--json")
+    record = json.loads(result.out)
+    assert record["usable"] == (result.code == 0)
+    return result.code, {f["name"]: (f["state"], f["remedy"]) for f in record["findings"]}
+
+
+def test_doctor_on_a_healthy_machine(run: Run, machine: pytest.MonkeyPatch) -> None:
+    result = run("doctor")
+    assert result.code == 0
+    assert "torch         2.13.0+cpu, built for CPU" in result.out
+    assert "a processor: 8.0 GB free of 16.0 GB (main memory)" in result.out
+    assert findings(run)[1]["torch"] == ("ok", "")
+
+
+def test_doctor_without_torch(run: Run, machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(doctor, "_version", lambda name: None)
+    code, found = findings(run)
+    assert code == 1
+    assert found["torch"] == ("broken", "run ./install.sh again")
+    assert "bitsandbytes" not in found
+
+
+def test_doctor_with_an_old_transformers(run: Run, machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(doctor, "_version", lambda name: "4.57.1" if name == "transformers" else "2.13")
+    assert findings(run)[1]["transformers"][0] == "broken"
+
+
+def test_doctor_finds_a_cpu_torch_beside_a_gpu(run: Run, machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(hardware, "find_devices", lambda: (GPU, CPU))
+    machine.setattr(doctor, "_nvidia_driver", lambda: "570.1")
+    code, found = findings(run)
+    assert code == 1
+    assert found["torch"] == ("broken", "rm -r .venv && ./install.sh")
+    assert found["bitsandbytes"] == ("note", "pip install bitsandbytes")
+    assert found["driver"] == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    ("lines", "build"),
+    [
+        ("cuda: Optional[str] = '12.8'\nhip: Optional[str] = None\n", "CUDA 12.8"),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = '6.4'\n", "ROCm 6.4"),
+        ("cuda: Optional[str] = None\nhip: Optional[str] = None\n", "CPU"),
+    ],
+)
+def test_how_torch_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: str, build: str
+) -> None:
+    (tmp_path / "version.py").write_text(lines)
+    (tmp_path / "__init__.py").touch()
+
+    class Spec:
+        origin = str(tmp_path / "__init__.py")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec)
+    assert doctor._torch_build() == build
+
+
+def test_versions_come_from_the_installed_metadata() -> None:
+    assert doctor._version("typer") == metadata.version("typer")
+    assert doctor._version("no-such-package-anywhere") is None
+    assert doctor._numbers("2.13.0+cpu") == (2, 13)
+    assert doctor._numbers("5.23.0.dev0") == (5, 23)

@@ -1,0 +1,98 @@
+"""Tables on a console of fixed width."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from rich.console import RenderableType
+
+from rqchat.engine.events import Done, MemoryUse, Timing, TokenCounts
+from rqchat.engine.hardware import DeviceInfo
+from rqchat.engine.memory import MemoryBytes
+from rqchat.engine.plan import Candidate, MemoryPlan
+from rqchat.ui.console import Screen
+from rqchat.ui.tables import (
+    Finding,
+    chat_status,
+    findings_table,
+    help_table,
+    plan_table,
+    stats_table,
+)
+
+GB = 10**9
+WIDE = Candidate("int4", 4, 8, 131_072, MemoryBytes(18 * GB, 3 * GB, GB, GB // 2, GB))
+LONG = Candidate("int4", 4, 4, 262_144, MemoryBytes(18 * GB, 2 * GB, GB, GB // 2, GB))
+
+
+Draw = Callable[..., list[str]]
+
+
+@pytest.fixture
+def drawn(capsys: pytest.CaptureFixture[str]) -> Draw:
+    """The lines that a table takes on standard output."""
+
+    def draw(renderable: RenderableType, width: int = 90) -> list[str]:
+        Screen(width=width).table(renderable)
+        return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+
+    return draw
+
+
+def test_plan(drawn: Draw) -> None:
+    device = DeviceInfo("a [red] card\x1b", 24 * GB, 23 * GB, "nvidia-smi")
+    plan = MemoryPlan(device, LONG, (WIDE, LONG), "Because.", 262_144, 280, 512)
+    assert drawn(plan_table(plan, "google/gemma-4-31B-it")) == [
+        "google/gemma-4-31B-it on a [red] card: 23.0 GB free of 24.0 GB (nvidia-smi)",
+        "",
+        "   weights  KV bits  context  weights  KV cache  workspace  reserve    total",
+        "   int4           8  131,072  18.0 GB    4.0 GB     500 MB   1.0 GB  23.5 GB",
+        ">  int4           4  262,144  18.0 GB    3.0 GB     500 MB   1.0 GB  22.5 GB",
+        "",
+        "Because.",
+    ]
+
+
+def test_plan_keeps_every_figure_on_a_narrow_screen(drawn: Draw) -> None:
+    plan = MemoryPlan(DeviceInfo("card", GB, GB, "x"), LONG, (LONG,), "Because.", 1, 280, 512)
+    lines = drawn(plan_table(plan, "m"), width=80)
+    assert ">  int4           4  262,144  18.0 GB    3.0 GB     500 MB   1.0 GB  22.5 GB" in lines
+
+
+def test_findings(drawn: Draw) -> None:
+    findings = [
+        Finding("torch", "ok", "2.13.0"),
+        Finding("triton", "broken", "is not installed", "pip install triton"),
+    ]
+    assert drawn(findings_table(findings)) == [
+        "ok      torch   2.13.0",
+        "broken  triton  is not installed",
+        "                -> pip install triton",
+    ]
+
+
+def test_stats(drawn: Draw) -> None:
+    timing = Timing(3.21, 0.9, 0.7, 1371.4, 80.04)
+    memory = MemoryUse(planned_bytes=22 * GB, peak_bytes=21 * GB)
+    done = Done("eos", 42, TokenCounts(1234, 264, 100, 56), timing, memory)
+    assert drawn(stats_table(done)) == [
+        "read    1,234 tokens (264 of pictures, 100 cached) in 0.9 s, 1,371 tokens/s",
+        "wrote   56 tokens in 0.7 s, 80.0 tokens/s; stopped by eos",
+        "memory  21.0 GB at the peak, 22.0 GB planned",
+        "loaded  in 3.2 s; seed 42",
+    ]
+
+
+def test_help(drawn: Draw) -> None:
+    rows = [("/set [NAME VALUE]", "change"), ("/exit", "leave")]
+    assert drawn(help_table(rows)) == ["/set [NAME VALUE]  change", "/exit              leave"]
+
+
+def test_status_line() -> None:
+    assert chat_status("pocket", LONG, 1234, 32_768, 87.4) == (
+        "pocket | int4 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 87 tokens/s"
+    )
+    assert chat_status("pocket", LONG, 0, 32_768, None) == (
+        "pocket | int4 | 4-bit KV | 0 of 32,768 tokens (0 %)"
+    )

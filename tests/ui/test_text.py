@@ -1,0 +1,67 @@
+"""Safe text and readable numbers."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqchat.ui.text import format_bytes, format_seconds, safe_line, safe_text
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_no_control_character_is_left(text: str) -> None:
+    safe = safe_text(text)
+    assert all(char in "\n\t" or unicodedata.category(char) != "Cc" for char in safe)
+    safe.encode("utf-8")
+
+
+@given(st.text(st.characters(exclude_categories=["C"])))
+def test_printable_text_stays_as_it_is(text: str) -> None:
+    assert safe_text(text) == text
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=()))))
+def test_pieces_of_a_stream_give_the_same_as_the_whole(pieces: list[str]) -> None:
+    assert "".join(map(safe_text, pieces)) == safe_text("".join(pieces))
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("\x1b]0;title\x07a", "]0;titlea"),
+        ("a\x9b31mb", "a31mb"),
+        ("user\u202egnp.exe", "usergnp.exe"),
+        ("a\u2066b\u2069", "ab"),
+        ("a\r\nb\tc", "a\nb\tc"),
+        ("\ud83d", "\ufffd"),
+        (
+            "\u05e9\u05dc\u05d5\u05dd \u200f\u4e2d\U0001f600",
+            "\u05e9\u05dc\u05d5\u05dd \u200f\u4e2d\U0001f600",
+        ),
+    ],
+)
+def test_what_terminals_obey_is_removed(text: str, safe: str) -> None:
+    assert safe_text(text) == safe
+
+
+def test_safe_line_is_one_line() -> None:
+    assert safe_line(" a\n\tb\x1b ") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 KB"), (84_000, "84 KB"), (512 * 10**6, "512 MB"), (24 * 2**30, "25.8 GB")],
+)
+def test_bytes(size: int, text: str) -> None:
+    assert format_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (3720, "1 h 02 min")],
+)
+def test_seconds(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
