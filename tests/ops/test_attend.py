@@ -77,6 +77,21 @@ def test_exact_attention_is_the_full_softmax(window: int | None, past: int, kind
     torch.testing.assert_close(output, expected, **CLOSE)
 
 
+@pytest.mark.parametrize("length", [1, 64, 65, 257])
+@pytest.mark.parametrize("window", [None, 6])
+def test_a_last_step_of_one_query_is_served(length: int, window: int | None) -> None:
+    """Steps are 64 or 256 queries; a step of one query must not be written onto itself."""
+    torch.manual_seed(0)
+    query = torch.randn(1, 2, 2, length, 8)
+    key, value = torch.randn(2, 1, 2, length, 8)
+    at_query, at_key = torch.arange(length)[:, None], torch.arange(length)
+    seen = at_key <= at_query
+    if window is not None:
+        seen = seen & (at_key > at_query - window)
+    output = merge([attend_exact(query, key, value, 0, window)])
+    torch.testing.assert_close(output, full_softmax(query, key, value, seen), **CLOSE)
+
+
 @pytest.mark.usefixtures("_tiling")
 @pytest.mark.parametrize("bits", PACKED_BITS)
 @pytest.mark.parametrize("padded", [False, True])

@@ -56,6 +56,8 @@ class Rope(NamedTuple):
     positions: [B, N] integers, of the keys.
     frequencies: [r] float32, radians per position.
     dtype: to which the model rounds cosine and sine.
+    bias: [B, H, R, 2 r] float32 or None: added to scores, after the scale of the rows, are its
+        products with the cosines and sines of the key, for rows that leave an offset out.
     """
 
     query: torch.Tensor
@@ -64,6 +66,7 @@ class Rope(NamedTuple):
     positions: torch.Tensor
     frequencies: torch.Tensor
     dtype: torch.dtype
+    bias: torch.Tensor | None = None
 
 
 def attend_packed(
@@ -73,16 +76,18 @@ def attend_packed(
     table: torch.Tensor | None,
     rope: Rope | None,
     key_mask: torch.Tensor | None,
+    value_table: torch.Tensor | None = None,
 ) -> Part:
     """See `rotorquant.ops.attend.attend_packed`."""
     batch, heads, rows, _ = query.shape
     part = _empty(query)
     count = key.primary.shape[2]
+    value_table = table if value_table is None else value_table
     step = max(1, SCORE_BUDGET // (batch * heads * min(TILE_KEYS, count)))
     for low in range(0, count, TILE_KEYS):
         keys = slice(low, min(low + TILE_KEYS, count))
         stored = _stored(key, table, keys)
-        values = stored if value is None else _stored(value, table, keys)
+        values = stored if value is None else _stored(value, value_table, keys)
         value_scale = (key if value is None else value).scale
         features = None if rope is None else _rope_features(stored, rope, keys)
         for start in range(0, rows, step):
@@ -92,6 +97,9 @@ def attend_packed(
                 scores += rope.query[:, :, chosen] @ features.mT
             if key.scale is not None:
                 scores *= key.scale[:, :, None, keys].float()
+            if rope is not None and rope.bias is not None:
+                waves = torch.cat(_waves(rope, keys), dim=-1)
+                scores += rope.bias[:, :, chosen] @ waves.mT
             if key_mask is not None:
                 scores.masked_fill_(~key_mask[:, None, None, keys], -torch.inf)
             scale = None if value_scale is None else value_scale[:, :, None, keys].float()
@@ -118,7 +126,8 @@ def attend_exact(
         first, end = query_start + start, query_start + stop
         low = 0 if window is None else max(0, first - window + 1)
         high = end if blocks is None else _block_end(blocks, end)
-        chosen = Part(*(field[:, :, :, start:stop].flatten(2, 3) for field in part))
+        # Cloned, for flattening a single query row gives a view that must not be written onto itself
+        chosen = Part(*(field[:, :, :, start:stop].flatten(2, 3).clone() for field in part))
         rows = query[:, :, :, start:stop].flatten(2, 3)
         for tile in range(low, high, TILE_KEYS):
             keys = slice(tile, min(tile + TILE_KEYS, high))
@@ -167,7 +176,7 @@ def _advance(
 
 def _stored(rows: Rows, table: torch.Tensor | None, keys: slice) -> torch.Tensor:
     """Unscaled values [B, H, n, D] float32 in storage order."""
-    if table is None:
+    if table is None or rows.scale is None:
         return rows.primary[:, :, keys].float()
     extra = None if rows.extra is None else rows.extra[:, :, keys]
     return lookup(rows.primary[:, :, keys], extra, table)
@@ -175,11 +184,15 @@ def _stored(rows: Rows, table: torch.Tensor | None, keys: slice) -> torch.Tensor
 
 def _rope_features(stored: torch.Tensor, rope: Rope, keys: slice) -> torch.Tensor:
     """[B, H, n, 4 r]: c z1, c z2, s z1, s z2."""
-    angles = rope.positions[:, None, keys, None].float() * rope.frequencies
-    cos = angles.cos().to(rope.dtype).float()
-    sin = angles.sin().to(rope.dtype).float()
+    cos, sin = _waves(rope, keys)
     one, two = stored.index_select(-1, rope.first), stored.index_select(-1, rope.second)
     return torch.cat((cos * one, cos * two, sin * one, sin * two), dim=-1)
+
+
+def _waves(rope: Rope, keys: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine [B, 1, n, r] float32 of the keys' angles, rounded as the model does."""
+    angles = rope.positions[:, None, keys, None].float() * rope.frequencies
+    return angles.cos().to(rope.dtype).float(), angles.sin().to(rope.dtype).float()
 
 
 def _block_end(blocks: torch.Tensor, end: int) -> int:
