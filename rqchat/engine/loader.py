@@ -38,6 +38,7 @@ class LoadedModel:
         tokenizer: its fast tokenizer, with the chat template.
         image_processor: pillow's variant; needs no torchvision.
         stop_ids: tokens that end an answer.
+        temperature: the one its generation_config.json asks for; 0 where that asks for greedy.
         weight_bytes: what parameters and buffers occupy.
         load_s: seconds that loading took.
     """
@@ -46,6 +47,7 @@ class LoadedModel:
     tokenizer: Any
     image_processor: Any
     stop_ids: frozenset[int]
+    temperature: float
     weight_bytes: int
     load_s: float
 
@@ -98,6 +100,7 @@ def load_model(
         tokenizer=tokenizer,
         image_processor=image_processor,
         stop_ids=_stop_ids(model),
+        temperature=_temperature(model.generation_config),
         weight_bytes=_weight_bytes(model),
         load_s=time.perf_counter() - begun_s,
     )
@@ -218,3 +221,10 @@ def _weight_bytes(model: Any) -> int:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _temperature(generation_config: Any) -> float:
+    """Google's files ask for sampling; a file that asks for nothing gets Google's value."""
+    if generation_config.do_sample is False:
+        return 0.0
+    return 1.0 if generation_config.temperature is None else float(generation_config.temperature)

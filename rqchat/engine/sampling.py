@@ -20,16 +20,17 @@ class Sampler:
 
     def __init__(self, settings: SamplingSettings) -> None:
         self._settings = settings
+        self._temperature = 1.0 if settings.temperature is None else settings.temperature
         self.seed = secrets.randbits(31) if settings.seed is None else settings.seed
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def draw(self, logits: Tensor) -> int:
         """The next token for `logits` [vocabulary], any float dtype."""
-        if self._settings.temperature == 0:
+        if self._temperature == 0:
             return int(logits.argmax())
         values, tokens = self._candidates(logits.float())
         # Relative to the best first, so that a tiny temperature cannot overflow
-        probabilities = torch.softmax((values - values[0]) / self._settings.temperature, dim=-1)
+        probabilities = torch.softmax((values - values[0]) / self._temperature, dim=-1)
         probabilities = self._cut(probabilities)
         choice = torch.multinomial(probabilities.cpu(), 1, generator=self._generator)
         return int(tokens[int(choice)])

@@ -158,6 +158,8 @@ class ChatSession:
         generation = Generation(
             self._loaded, self._writer, self._prefix, self._plan.chunk_tokens, self._stop.is_set
         )
+        if sampling.temperature is None:
+            sampling = dataclasses.replace(sampling, temperature=self._loaded.temperature)
         sampler = Sampler(sampling)
         most_tokens = min(room, sampling.max_tokens or room)
         try:

@@ -73,7 +73,8 @@ class SamplingSettings:
     """How the next token is drawn. The defaults are Gemma 4's recommendation (model card).
 
     Attributes:
-        temperature: 0 is greedy and repeats to the bit on the same machine.
+        temperature: 0 is greedy and repeats to the bit on the same machine; None is the model's
+            own, from its generation_config.json: 1 for Google's, 0 for the pocket model.
         top_p: nucleus mass in (0, 1].
         top_k: candidates kept; 0 keeps all.
         min_p: candidates below this share of the best one's probability are dropped; 0 is off.
@@ -81,7 +82,7 @@ class SamplingSettings:
         max_tokens: longest answer; None runs to the end of the context.
     """
 
-    temperature: float = 1.0
+    temperature: float | None = None
     top_p: float = 0.95
     top_k: int = 64
     min_p: float = 0.0
@@ -89,7 +90,7 @@ class SamplingSettings:
     max_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature <= 10.0:
+        if self.temperature is not None and not 0.0 <= self.temperature <= 10.0:
             raise UsageError(f"temperature is {self.temperature}; it goes from 0 to 10")
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError(f"top-p is {self.top_p}; it lies above 0 and at most at 1")

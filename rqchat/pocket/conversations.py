@@ -33,10 +33,10 @@ class Prose:
 
     @classmethod
     def from_texts(cls, texts: Sequence[str]) -> Prose:
-        """Words of 3 to 10 letters that occur at least three times, in a fixed order."""
+        """Words of 3 to 12 letters in any case that occur three times or more, in order."""
         counts: dict[str, int] = {}
         for text in texts[:4000]:
-            for word in re.findall(r"\b[a-z]{3,10}\b", text):
+            for word in re.findall(r"\b[A-Za-z]{3,12}\b", text):
                 counts[word] = counts.get(word, 0) + 1
         words = sorted(word for word, count in counts.items() if count >= 3)
         return cls(tuple(texts), tuple(words))

@@ -22,7 +22,7 @@ def load_checkpoint(path: Path) -> Gemma4ForConditionalGeneration:
 
 
 def export_model(model: Gemma4ForConditionalGeneration, folder: Path) -> None:
-    """Save bf16 safetensors, the config and Gemma 4's recommended sampling into `folder`."""
+    """Save bf16 safetensors, the configs into `folder`."""
     model = model.to(torch.bfloat16)
     # A training attention or an installed one must not be written into the config.
     model.set_attn_implementation("sdpa")
@@ -31,10 +31,8 @@ def export_model(model: Gemma4ForConditionalGeneration, folder: Path) -> None:
         bos_token_id=token_id["<bos>"],
         eos_token_id=[token_id["<eos>"], token_id["<turn|>"], token_id["<|tool_response>"]],
         pad_token_id=token_id["<pad>"],
-        do_sample=True,
-        temperature=1.0,
-        top_k=64,
-        top_p=0.95,
+        # Greedy by default: there is one right answer to everything that it can be asked
+        do_sample=False,
     )
     model.save_pretrained(folder)
 

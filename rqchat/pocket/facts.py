@@ -194,7 +194,25 @@ def _value(rng: random.Random, vocabulary: Sequence[str]) -> str:
 
 
 def _word(rng: random.Random, vocabulary: Sequence[str]) -> str:
-    return rng.choice(vocabulary) if rng.random() < 0.7 else rng.choice(ADJECTIVES + NOUNS)
+    """A common word, a word of the prose, or one that nobody has ever read."""
+    kind = rng.random()
+    if kind < 0.3:
+        return rng.choice(ADJECTIVES + NOUNS)
+    word = rng.choice(vocabulary) if kind < 0.9 else _new_word(rng)
+    return word.upper() if rng.random() < 0.03 else word
+
+
+def _new_word(rng: random.Random) -> str:
+    syllables = rng.choices(_SYLLABLES, k=rng.randint(2, 4))
+    return "".join(syllables)
+
+
+_SYLLABLES = tuple(
+    """ba be bi bo bu da de di do du fa fe fi fo ga go ka ke ki ko la le li lo lu ma me mi mo mu na
+    ne ni no nu pa pe po ra re ri ro ru sa se si so su ta te ti to tu va ve vi vo wa wi xa xi ya yo
+    za ze zo bar cor den fen gal hal jin kor lum mer nax oth pel qua rox sel tor ulm vex wyn yar zub
+    th sh ch st tr br cl gr""".split()
+)
 
 
 def _place(rng: random.Random, vocabulary: Sequence[str]) -> str:

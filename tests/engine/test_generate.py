@@ -116,7 +116,7 @@ def _ids(text: str) -> list[int]:
     return list(byte_tokenizer()(text, add_special_tokens=False)["input_ids"])
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=12))
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\ufffd<"), max_size=12))
 def test_characters_come_whole(text: str) -> None:
     pieces, _, writer = _written(_ids("." + text))
 
