@@ -50,6 +50,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     # It measures through the real engine, or it would not measure what users get.
     "rqchat.pocket.evaluate": ("rqchat.pocket", "rqchat.engine"),
+    # It runs the program from outside.
+    "rqchat.bench": ("rqchat.bench",),
     "rotorquant": ("rotorquant", "torch", "transformers"),
     "rotorquant.ops": ("rotorquant.ops", "torch"),
     "rotorquant.ops.kernel": ("rotorquant.ops", "torch", "triton"),

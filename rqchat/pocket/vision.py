@@ -225,7 +225,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--features", type=int, default=12_000, help="pictures encoded at the end")
     parser.add_argument("--evaluate", type=int, default=1_000, help="held-out pictures")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.resume and not (options.out / "checkpoint.pt").exists():
+        parser.error(f"--resume: no checkpoint.pt in {options.out}; start without --resume")
+    return options
 
 
 def main() -> int:

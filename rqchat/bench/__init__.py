@@ -1,0 +1,1 @@
+"""Benchmarks of the whole program, run from outside as users run it."""
