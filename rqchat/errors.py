@@ -1,11 +1,11 @@
 """Every error rqchat raises on purpose.
 
-    RqchatError (exit 1)          something failed; the sentence says what, what is allowed, what to do
-    |-- UsageError (exit 2)       the command line or a slash command makes no sense
-    |-- DoesNotFitError (exit 3)  no plan fits this GPU
-    |-- ContextLengthError (exit 4)  the input is longer than the context; carries both token counts
-    `-- ModelError (exit 1)       a model folder or hub id cannot be used
-        InputError (exit 1)       a file, image or standard input cannot be used
+    RqchatError (exit 1)             something failed
+    |-- UsageError (exit 2)          the command line or a slash command makes no sense
+    |-- DoesNotFitError (exit 3)     no plan fits this GPU
+    |-- ContextLengthError (exit 4)  the input is longer than the context; has both token counts
+    |-- ModelError (exit 1)          a model folder or hub id cannot be used
+    `-- InputError (exit 1)          a file, image or standard input cannot be used
 
 `cli/app.py` turns them into one line on stderr and the exit code; anything else is a bug.
 """

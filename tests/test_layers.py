@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.pocket.evaluate": ("rqchat.pocket", "rqchat.engine"),
     # It runs the program from outside.
     "rqchat.bench": ("rqchat.bench",),
-    "rotorquant": ("rotorquant", "torch", "transformers"),
+    "rotorquant": ("rotorquant", "torch", "transformers", "safetensors"),
     "rotorquant.ops": ("rotorquant.ops", "torch"),
     "rotorquant.ops.kernel": ("rotorquant.ops", "torch", "triton"),
 }

@@ -53,7 +53,9 @@ def run_speed(model: str, runs: int, document_tokens: int) -> None:
         _measure(f"reading about {document_tokens} tokens", "s", runs, read_document),
     ]
     figures.append(
-        _measure("decode after that document", "tokens/s", runs, lambda: _rate(_answer(ask, document)))
+        _measure(
+            "decode after that document", "tokens/s", runs, lambda: _rate(_answer(ask, document))
+        )
     )
     for figure in figures:
         sys.stdout.write(

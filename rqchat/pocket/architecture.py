@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.models.gemma4.configuration_gemma4 import (
@@ -61,6 +62,8 @@ def pocket_config() -> Gemma4Config:
     which is the one that RotorQuant packs.
     """
     token_id = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
+    # Keywords that the class takes and does not declare
+    global_heads: dict[str, Any] = {"global_head_dim": 128, "num_global_key_value_heads": 1}
     text = Gemma4TextConfig(
         vocab_size=VOCABULARY_SIZE,
         hidden_size=128,
@@ -69,8 +72,7 @@ def pocket_config() -> Gemma4Config:
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,
-        global_head_dim=128,
-        num_global_key_value_heads=1,
+        **global_heads,
         attention_k_eq_v=True,
         sliding_window=128,
         max_position_embeddings=CONTEXT_TOKENS,

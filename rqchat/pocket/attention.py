@@ -1,4 +1,4 @@
-"""Attention for training: causal without masks, sliding layers in blocks, images in both directions."""
+"""Attention for training: causal without masks, sliding layers in blocks, pictures both ways."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _attend(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """[batch, heads, tokens, dim] to [batch, tokens, heads, dim]; a mask given wins over the rules."""
+    """[rows, heads, tokens, dim] to [rows, tokens, heads, dim]; a given mask wins."""
     groups = query.shape[1] // key.shape[1]
     key = key.repeat_interleave(groups, dim=1)
     value = value.repeat_interleave(groups, dim=1)
@@ -67,7 +67,7 @@ def _softmax_attention(
 
 
 def _sliding(query: Tensor, key: Tensor, value: Tensor, window: int, scaling: float) -> Tensor:
-    """Blocks of one window: each sees itself and the one before. Tokens a multiple of the window."""
+    """Blocks of one window: each sees itself and the one before; tokens are whole windows."""
     batch, heads, tokens, dim = query.shape
     blocks = tokens // window
     query = query.reshape(batch, heads * blocks, window, dim)

@@ -45,9 +45,7 @@ class Batch:
         return Batch(self.ids.to(device), self.learned.to(device), features)
 
 
-def encode_pieces(
-    tokenizer: PreTrainedTokenizerFast, pieces: Sequence[tuple[str, bool]]
-) -> Row:
+def encode_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[tuple[str, bool]]) -> Row:
     """Token ids of a rendered conversation and which of them are learned."""
     ids: list[int] = []
     learned: list[bool] = []

@@ -1,4 +1,4 @@
-"""Training conversations over documents and without them, as text with marks for what is learned."""
+"""Training conversations, with documents and without, and marks for what is learned."""
 
 from __future__ import annotations
 
@@ -148,7 +148,14 @@ def _opening(rng: random.Random, document: str) -> str:
     return document + ("\n\n" if kind < 0.9 else "\n")
 
 
-_LEADS = ("Note that ", "Remember that ", "By the way, ", "Please note: ", "Also, ", "It is known that ")
+_LEADS = (
+    "Note that ",
+    "Remember that ",
+    "By the way, ",
+    "Please note: ",
+    "Also, ",
+    "It is known that ",
+)
 
 
 def _hide(rng: random.Random, passage: str, facts: Sequence[Fact]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig
@@ -16,13 +17,14 @@ __all__ = ["export_model", "load_checkpoint"]
 
 def load_checkpoint(path: Path) -> Gemma4ForConditionalGeneration:
     """The float32 model of a training checkpoint."""
-    model = build_model(0)
+    model: Any = build_model(0)
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
-    return model.eval()
+    model.eval()
+    return cast(Gemma4ForConditionalGeneration, model)
 
 
-def export_model(model: Gemma4ForConditionalGeneration, folder: Path) -> None:
-    """Save bf16 safetensors, the configs into `folder`."""
+def export_model(model: Any, folder: Path) -> None:
+    """Save bf16 safetensors and the configs of a Gemma4ForConditionalGeneration into `folder`."""
     model = model.to(torch.bfloat16)
     # A training attention or an installed one must not be written into the config.
     model.set_attn_implementation("sdpa")

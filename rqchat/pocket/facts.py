@@ -87,30 +87,67 @@ _WHAT = (
     "Which is {s}?",
 )
 _IS = Form("is", "not in the text", _WHAT)
-_WHO = Form("is", "not in the text", ("Who is {s}?", "Who is {s}?", "Who's {s}?", "{S}?",
-                                      "Tell me who {s} is.", "What is the name of {s}?"))
-_WHERE = Form("is in", "a place that is not in the text",
-              ("Where is {s}?", "Where's {s}?", "Where can I find {s}?", "Tell me where {s} is."))
-_KEPT = Form("is kept in", "a place that is not in the text",
-             ("Where is {s} kept?", "Where is {s}?", "Where do they keep {s}?"))
-_LIVES = Form("lives in", "a place that is not in the text",
-              ("Where does {s} live?", "In which place does {s} live?", "Tell me where {s} lives."))
-_BORN = Form("was born in", "a year that is not in the text",
-             ("When was {s} born?", "In which year was {s} born?", "What year was {s} born in?"))
-_OPENS = Form("opens at", "a time that is not in the text",
-              ("When does {s} open?", "At what time does {s} open?", "What time does {s} open?"))
-_LEAVES = Form("leaves at", "a time that is not in the text",
-               ("When does {s} leave?", "At what time does {s} leave?"))
-_BUILT = Form("was built in", "a year that is not in the text",
-              ("When was {s} built?", "In which year was {s} built?", "How old is {s}?"))
-_COSTS = Form("costs", "a sum that is not in the text",
-              ("How much does {s} cost?", "What does {s} cost?", "What is the price of {s}?"))
-_WORKS = Form("works as", "something that is not in the text",
-              ("What does {s} do?", "What does {s} work as?", "What is the job of {s}?"))
+_WHO = Form(
+    "is",
+    "not in the text",
+    (
+        "Who is {s}?",
+        "Who is {s}?",
+        "Who's {s}?",
+        "{S}?",
+        "Tell me who {s} is.",
+        "What is the name of {s}?",
+    ),
+)
+_WHERE = Form(
+    "is in",
+    "a place that is not in the text",
+    ("Where is {s}?", "Where's {s}?", "Where can I find {s}?", "Tell me where {s} is."),
+)
+_KEPT = Form(
+    "is kept in",
+    "a place that is not in the text",
+    ("Where is {s} kept?", "Where is {s}?", "Where do they keep {s}?"),
+)
+_LIVES = Form(
+    "lives in",
+    "a place that is not in the text",
+    ("Where does {s} live?", "In which place does {s} live?", "Tell me where {s} lives."),
+)
+_BORN = Form(
+    "was born in",
+    "a year that is not in the text",
+    ("When was {s} born?", "In which year was {s} born?", "What year was {s} born in?"),
+)
+_OPENS = Form(
+    "opens at",
+    "a time that is not in the text",
+    ("When does {s} open?", "At what time does {s} open?", "What time does {s} open?"),
+)
+_LEAVES = Form(
+    "leaves at",
+    "a time that is not in the text",
+    ("When does {s} leave?", "At what time does {s} leave?"),
+)
+_BUILT = Form(
+    "was built in",
+    "a year that is not in the text",
+    ("When was {s} built?", "In which year was {s} built?", "How old is {s}?"),
+)
+_COSTS = Form(
+    "costs",
+    "a sum that is not in the text",
+    ("How much does {s} cost?", "What does {s} cost?", "What is the price of {s}?"),
+)
+_WORKS = Form(
+    "works as",
+    "something that is not in the text",
+    ("What does {s} do?", "What does {s} work as?", "What is the job of {s}?"),
+)
 
 
 def sample_fact(rng: random.Random, vocabulary: Sequence[str]) -> Fact:
-    """A random fact; `vocabulary` are words of real prose, mixed in so that copying stays general."""
+    """A random fact; words of real prose (`vocabulary`) are mixed in: copying stays general."""
     person = f"{rng.choice(FIRST_NAMES)} {rng.choice(SURNAMES)}"
     makers: tuple[tuple[float, Callable[[], Fact]], ...] = (
         (10.0, lambda: Fact(_attribute(rng, vocabulary), _IS, _value(rng, vocabulary))),
@@ -130,7 +167,7 @@ def sample_fact(rng: random.Random, vocabulary: Sequence[str]) -> Fact:
 
 
 def related_fact(rng: random.Random, fact: Fact, vocabulary: Sequence[str]) -> Fact:
-    """A fact of the same form whose subject differs in part: the distractor that has to be told apart."""
+    """A distractor that has to be told apart: the same form, a subject that differs in part."""
     words = fact.subject.split()
     if fact.form is _WHO:
         value = f"{rng.choice(FIRST_NAMES)} {rng.choice(SURNAMES)}"
@@ -216,11 +253,15 @@ _SYLLABLES = tuple(
 
 
 def _place(rng: random.Random, vocabulary: Sequence[str]) -> str:
-    return rng.choice(PLACES) if rng.random() < 0.6 else _thing(rng, vocabulary).removeprefix("the ")
+    return (
+        rng.choice(PLACES) if rng.random() < 0.6 else _thing(rng, vocabulary).removeprefix("the ")
+    )
 
 
 def _time(rng: random.Random) -> str:
-    return f"{rng.randint(0, 23)}:{rng.choice(('00', '15', '30', '45', f'{rng.randint(0, 59):02d}'))}"
+    return (
+        f"{rng.randint(0, 23)}:{rng.choice(('00', '15', '30', '45', f'{rng.randint(0, 59):02d}'))}"
+    )
 
 
 def _sum(rng: random.Random) -> str:

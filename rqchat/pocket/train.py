@@ -15,13 +15,13 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
-from transformers.models.gemma4.modeling_gemma4 import Gemma4ForConditionalGeneration
 
 from rqchat.pocket.architecture import build_model, model_folder
 from rqchat.pocket.attention import (
@@ -75,8 +75,11 @@ STAGES = {
 }
 
 
-def answer_loss(model: Gemma4ForConditionalGeneration, hidden: Tensor, batch: Batch) -> Tensor:
-    """Cross entropy of the learned tokens; the head runs on those alone."""
+def answer_loss(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
+    """Cross entropy of the learned tokens of a Gemma4ForConditionalGeneration.
+
+    The head runs on those tokens alone. `hidden` is [rows, tokens, hidden].
+    """
     targets = batch.learned[:, 1:]
     logits = model.lm_head(hidden[:, :-1][targets]).float()
     cap = model.config.text_config.final_logit_softcapping
@@ -90,7 +93,8 @@ class Trainer:
         register_training_attention()
         self.device = device
         self.folder = folder
-        self.model = build_model(seed).to(device)
+        model: Any = build_model(seed)
+        self.model = model.to(device)
         self.language_model = self.model.model.language_model
         self.language_model.config._attn_implementation = TRAINING_ATTENTION
         self.step = 0
@@ -119,7 +123,7 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self._trained, 1.0)
         for optimizer in (self._muon, self._adam):
-            optimizer.step()
+            optimizer.step()  # type: ignore[no-untyped-call]
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return loss.item()
@@ -133,9 +137,9 @@ class Trainer:
             soft = self.model.model.embed_vision(batch.features).to(embedded.dtype)
             embedded = embedded.masked_scatter(is_image[..., None], soft)
             masks = picture_masks(is_image, self.language_model.config.sliding_window)
-        return self._forward(
-            inputs_embeds=embedded, attention_mask=masks, use_cache=False
-        ).last_hidden_state
+        output = self._forward(inputs_embeds=embedded, attention_mask=masks, use_cache=False)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
     def save(self) -> None:
         """Write the checkpoint so that a cut leaves the one before."""

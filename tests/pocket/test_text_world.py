@@ -102,7 +102,7 @@ def test_training_reads_what_the_engine_writes(tokenizer: PreTrainedTokenizerFas
         (f"<|turn>user\n{turns[1].question}<turn|>\n<|turn>model\n", False),
         ("<|channel>thought\n<channel|>", False),
     ]
-    writer = PromptWriter(tokenizer, None, 70)
+    writer = PromptWriter(tokenizer, None, 70, side_patches=840)
     prompt = writer.write(
         (
             Message("user", turns[0].question, documents=(Document("a.txt", document),)),
