@@ -56,21 +56,31 @@ class Stage:
 
 
 STAGES = {
-    "short": Stage(0.5, (("documents", 512, 0.9), ("small_talk", 128, 0.1)), (0.02, 0.02)),
+    "short": Stage(0.4, (("documents", 512, 0.9), ("small_talk", 128, 0.1)), (0.02, 0.02)),
     "mixed": Stage(
-        0.3,
+        0.2,
         (("documents", 1024, 0.5), ("pictures", 192, 0.4), ("small_talk", 128, 0.1)),
         (0.02, 0.02),
     ),
     "long": Stage(
-        0.2,
+        0.1,
         (
-            ("documents", 4096, 0.35),
+            ("documents", 4096, 0.2),
             ("documents", 1024, 0.15),
-            ("pictures", 192, 0.4),
-            ("small_talk", 128, 0.1),
+            ("pictures", 192, 0.57),
+            ("small_talk", 128, 0.08),
         ),
-        (0.02, 0.0),
+        (0.02, 0.0155),
+    ),
+    "polish": Stage(
+        0.3,
+        (
+            ("documents", 4096, 0.1),
+            ("documents", 1024, 0.06),
+            ("pictures", 192, 0.8),
+            ("small_talk", 128, 0.04),
+        ),
+        (0.0155, 0.0),
     ),
 }
 
