@@ -20,7 +20,7 @@ SINK_TOKENS = 64
 RECENT_TOKENS = 512
 _PATCHES_PER_SOFT_TOKEN = 9
 _GPU_CONTEXT_BYTES = 512 * 2**20  # what a CUDA context takes once kernels are loaded
-_CPU_PROCESS_BYTES = 512 * 2**20  # the interpreter with torch and transformers loaded
+_CPU_PROCESS_BYTES = 768 * 2**20  # interpreter, torch and transformers, and what they never free
 _SLACK_SHARE = 0.02  # blocks that torch's allocator keeps but cannot hand out
 _TILE_TOKENS = 512  # keys that prefill attention scores at once
 

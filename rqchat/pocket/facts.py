@@ -96,7 +96,6 @@ _WHO = Form(
         "Who's {s}?",
         "{S}?",
         "Tell me who {s} is.",
-        "What is the name of {s}?",
     ),
 )
 _WHERE = Form(
@@ -132,17 +131,17 @@ _LEAVES = Form(
 _BUILT = Form(
     "was built in",
     "a year that is not in the text",
-    ("When was {s} built?", "In which year was {s} built?", "How old is {s}?"),
+    ("When was {s} built?", "In which year was {s} built?"),
 )
 _COSTS = Form(
     "costs",
     "a sum that is not in the text",
-    ("How much does {s} cost?", "What does {s} cost?", "What is the price of {s}?"),
+    ("How much does {s} cost?", "What does {s} cost?"),
 )
 _WORKS = Form(
     "works as",
     "something that is not in the text",
-    ("What does {s} do?", "What does {s} work as?", "What is the job of {s}?"),
+    ("What does {s} do?", "What does {s} work as?"),
 )
 
 
