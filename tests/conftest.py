@@ -6,9 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
-from tests.helpers import build_tiny_model
+if not torch.cuda.is_available():
+    # Kernels then run in Triton's interpreter, which has to be asked for before Triton is imported;
+    # transformers, below, imports it.
+    os.environ["TRITON_INTERPRET"] = "1"
+
+from tests.helpers import build_tiny_model  # noqa: E402
 
 # A busy machine must not fail a test, and a run that gates others must not depend on luck; people
 # at their desks keep hypothesis's fresh examples.

@@ -14,16 +14,39 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rotorquant.cache import Mark, RotorQuantCache
-    from rotorquant.config import RotorQuantConfig
+    from rotorquant.calibration import Calibration, calibrate
+    from rotorquant.config import Bits, RotorQuantConfig
     from rotorquant.errors import RotorQuantError
+    from rotorquant.names import IsoQuantCache, PlanarQuantCache
+    from rotorquant.snapshot import Source
+    from rotorquant.turboquant import TurboQuantCache
 
-__all__ = ["Mark", "RotorQuantCache", "RotorQuantConfig", "RotorQuantError"]
+__all__ = [
+    "Bits",
+    "Calibration",
+    "IsoQuantCache",
+    "Mark",
+    "PlanarQuantCache",
+    "RotorQuantCache",
+    "RotorQuantConfig",
+    "RotorQuantError",
+    "Source",
+    "TurboQuantCache",
+    "calibrate",
+]
 
 _HOMES = {
+    "Bits": "rotorquant.config",
+    "Calibration": "rotorquant.calibration",
+    "IsoQuantCache": "rotorquant.names",
     "Mark": "rotorquant.cache",
+    "PlanarQuantCache": "rotorquant.names",
     "RotorQuantCache": "rotorquant.cache",
     "RotorQuantConfig": "rotorquant.config",
     "RotorQuantError": "rotorquant.errors",
+    "Source": "rotorquant.snapshot",
+    "TurboQuantCache": "rotorquant.turboquant",
+    "calibrate": "rotorquant.calibration",
 }
 
 

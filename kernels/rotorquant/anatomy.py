@@ -24,10 +24,21 @@ STATIC_ROPE = ("default", "linear", "proportional")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerShape:
-    """One decoder layer. `window` is set for `sliding`, `tie` for `tied`."""
+    """One decoder layer.
+
+    Attributes:
+        kind: how its keys and values are stored.
+        head_dim: values per head.
+        kv_heads: heads of K and V; 0 for `shared`.
+        device: where its projections are.
+        window: set for `sliding`.
+        tie: set for `tied`.
+    """
 
     kind: LayerKind
     head_dim: int
+    kv_heads: int
+    device: torch.device
     window: int | None = None
     tie: TiedKey | None = None
 
@@ -123,13 +134,14 @@ def _layer_type(config: Any, index: int) -> str:
 
 
 def _read_layer(attention: Any, config: Any, rotary: Any, layer_type: str) -> LayerShape:
-    head_dim = int(attention.head_dim)
+    head_dim, device = int(attention.head_dim), next(attention.parameters()).device
     if getattr(attention, "is_kv_shared_layer", False):
-        return LayerShape("shared", head_dim)
+        return LayerShape("shared", head_dim, 0, device)
+    heads = int(attention.k_proj.out_features) // head_dim
     if layer_type == "sliding_attention":
-        return LayerShape("sliding", head_dim, window=int(config.sliding_window))
+        return LayerShape("sliding", head_dim, heads, device, window=int(config.sliding_window))
     tie = _read_tie(attention, rotary, layer_type)
-    return LayerShape("split" if tie is None else "tied", head_dim, tie=tie)
+    return LayerShape("split" if tie is None else "tied", head_dim, heads, device, tie=tie)
 
 
 def _read_tie(attention: Any, rotary: Any, layer_type: str) -> TiedKey | None:

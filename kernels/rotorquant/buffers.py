@@ -1,4 +1,4 @@
-"""Token storage: tensors that share a count of tokens and grow together."""
+"""Token storage: tensors that share a count of tokens and grow together, and what they occupy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,29 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-__all__ = ["TokenBuffer"]
+from rotorquant.errors import SnapshotError
+
+__all__ = ["Meter", "TokenBuffer"]
 
 _GROW_TOKENS = 1024
+
+
+class Meter:
+    """Bytes that the buffers of a cache occupy.
+
+    Attributes:
+        now: at present.
+        peak: most so far; while a buffer grows, its old and its new tensor both count.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.peak = 0
+
+    def add(self, nbytes: int) -> None:
+        """Bytes allocated, or given back if negative."""
+        self.now += nbytes
+        self.peak = max(self.peak, self.now)
 
 
 class TokenBuffer:
@@ -17,11 +37,14 @@ class TokenBuffer:
     Args:
         like: one tensor [B, H, any, ...] per stream: its shape without tokens, dtype and device.
         capacity: tokens to allocate now.
+        meter: of the cache.
     """
 
-    def __init__(self, like: Sequence[torch.Tensor], capacity: int = 0) -> None:
+    def __init__(self, like: Sequence[torch.Tensor], capacity: int, meter: Meter) -> None:
         self.length = 0
+        self._meter = meter
         self._tensors = [_room(tensor, capacity) for tensor in like]
+        meter.add(self.nbytes)
 
     @property
     def capacity(self) -> int:
@@ -44,6 +67,20 @@ class TokenBuffer:
         for tensor, new in zip(self._tensors, rows, strict=True):
             tensor[:, :, self.length : stop] = new
         self.length = stop
+
+    def load(self, rows: Sequence[torch.Tensor]) -> None:
+        """Hold exactly these rows, from any device.
+
+        Raises:
+            SnapshotError: they have another form than the tensors of this buffer.
+        """
+        given, own = [_form(tensor) for tensor in rows], [_form(tensor) for tensor in self._tensors]
+        if given != own or len({tensor.shape[2] for tensor in rows}) != 1:
+            raise SnapshotError(f"it holds rows of the form {given}; this cache stores {own}")
+        tokens = rows[0].shape[2]
+        self.length = 0
+        self.resize(max(self.capacity, tokens))
+        self.append(rows)
 
     def drop_front(self, tokens: int) -> None:
         """Forget the first `tokens` tokens; the others move to the front."""
@@ -71,11 +108,24 @@ class TokenBuffer:
         """Replace every tensor by `change` of it, which keeps all but the first dimension."""
         self._replace(change)
 
+    def release(self) -> None:
+        """Give the memory back; the buffer cannot be used any more."""
+        self._meter.add(-self.nbytes)
+        self._tensors = []
+        self.length = 0
+
     def _replace(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         # One at a time, so that only one stream is held twice.
         for index, tensor in enumerate(self._tensors):
             with torch.inference_mode(False):
                 self._tensors[index] = change(tensor)
+            self._meter.add(self._tensors[index].nbytes)
+            self._meter.add(-tensor.nbytes)
+
+
+def _form(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
+    """Dtype and shape, without the number of tokens."""
+    return str(tensor.dtype), (*tensor.shape[:2], *tensor.shape[3:])
 
 
 def _room(like: torch.Tensor, capacity: int) -> torch.Tensor:

@@ -3,82 +3,32 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from rotorquant.anatomy import LayerShape, read_anatomy
+from rotorquant.anatomy import Anatomy, LayerShape, read_anatomy
 from rotorquant.attention import ATTENTION_NAME, register
-from rotorquant.config import RotorQuantConfig
-from rotorquant.errors import CacheStateError
-from rotorquant.global_layer import GlobalLayer, GlobalState
+from rotorquant.buffers import Meter
+from rotorquant.calibration import Calibration, choose_calibration
+from rotorquant.config import Bits, RotorQuantConfig, resolve_mode
+from rotorquant.errors import CacheStateError, ConfigError
+from rotorquant.global_layer import GlobalLayer
 from rotorquant.images import follow_images
 from rotorquant.positions import PositionLog
-from rotorquant.sliding_layer import SlidingLayer, SlidingState
+from rotorquant.rewind import Mark, RewindableCache
+from rotorquant.shared_layer import SharedLayer
+from rotorquant.sliding_layer import SlidingLayer
+from rotorquant.snapshot import Source, read_snapshot, write_snapshot
+from rotorquant.watch import FiniteWatch, LayerContext
 
 __all__ = ["Mark", "RotorQuantCache"]
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Mark:
-    """A place to come back to, from `RotorQuantCache.mark`.
-
-    Attributes:
-        length: tokens at that place.
-        states: what each storing layer needs: copies of its window or exact latest tokens.
-    """
-
-    length: int
-    states: tuple[GlobalState | SlidingState | None, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the copies."""
-        return sum(
-            rows.nbytes
-            for state in self.states
-            if state is not None
-            for rows in (state.ring if isinstance(state, SlidingState) else state.tail)
-        )
-
-
-class SharedLayer(CacheLayerMixin):
-    """A layer that reads another layer's keys and values: it stores nothing."""
-
-    is_croppable = True
-
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to allocate."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Never called by a model that shares keys and values."""
-        raise CacheStateError("this layer shares another layer's keys and values")
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """As if it were empty."""
-        return query_length, 0
-
-    def get_seq_length(self) -> int:
-        """No tokens of its own."""
-        return 0
-
-    def get_max_length(self) -> int:
-        """No maximum."""
-        return -1
-
-    def reset(self) -> None:
-        """Nothing to forget."""
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Nothing to remove."""
-
-
-class RotorQuantCache(Cache):
+class RotorQuantCache(RewindableCache):
     """A key-value cache with packed global layers, for `model.generate(past_key_values=cache)`.
 
     The constructor sets the model's text attention to `rotorquant`; then `update` returns views
@@ -87,19 +37,20 @@ class RotorQuantCache(Cache):
 
     Args:
         model: a transformers decoder (Gemma 4 with or without pictures, Llama and the like).
-        bits, mode, sink_tokens, recent_tokens, sliding_bits, max_tokens, page_tokens, seed: see
-            `RotorQuantConfig`.
+        bits, mode, sink_tokens, recent_tokens, sliding_bits, max_tokens, page_tokens, seed, defer:
+            see `RotorQuantConfig`. A mode may name its bits, as `planar3` does; else they are 4.
+        calibration: what `calibrate` gave, or its file; `aligned` reads it.
 
     Raises:
-        ConfigError: an option is out of range.
+        ConfigError: an option is out of range, or the calibration is of another model.
         UnsupportedModelError: the model cannot be served; the sentence says why.
     """
 
     def __init__(
         self,
         model: Any,
-        bits: int = 4,
-        mode: str = "planar",
+        bits: int | Bits | None = None,
+        mode: str = "aligned",
         sink_tokens: int = 64,
         recent_tokens: int = 512,
         sliding_bits: int = 16,
@@ -107,35 +58,134 @@ class RotorQuantCache(Cache):
         *,
         page_tokens: int = 64,
         seed: int = 42,
+        defer: str = "window",
+        calibration: Calibration | str | Path | None = None,
     ) -> None:
-        self.config = RotorQuantConfig(
-            bits, mode, sink_tokens, recent_tokens, sliding_bits, max_tokens, page_tokens, seed
+        mode, bits = resolve_mode(mode, bits)
+        config = RotorQuantConfig(
+            bits,
+            mode,
+            sink_tokens,
+            recent_tokens,
+            sliding_bits,
+            max_tokens,
+            page_tokens,
+            seed,
+            defer,
         )
+        self._build(model, config, calibration)
+
+    @classmethod
+    def from_config(
+        cls,
+        model: Any,
+        config: RotorQuantConfig,
+        calibration: Calibration | str | Path | None = None,
+    ) -> Self:
+        """The same from a record of options."""
+        cache = cls.__new__(cls)
+        cache._build(model, config, calibration)
+        return cache
+
+    def _build(
+        self,
+        model: Any,
+        config: RotorQuantConfig,
+        calibration: Calibration | str | Path | None = None,
+    ) -> None:
+        """The constructor proper, for every subclass."""
         anatomy = read_anatomy(model)
-        self._model_config = anatomy.config
-        tied = any(shape.tie is not None for shape in anatomy.layers)
-        rotary = anatomy.rotary
-        self._positions = PositionLog(rotary, max_tokens) if tied and rotary is not None else None
+        config, known = choose_calibration(config, calibration)
+        shapes = _shapes(anatomy, config)
+        self.config, self._model_config = config, anatomy.config
+        self._meter, self._watch = Meter(), FiniteWatch()
+        self._positions: PositionLog | None = None
+        if anatomy.rotary is not None and any(shape.tie is not None for shape in shapes):
+            self._positions = PositionLog(anatomy.rotary, config.max_tokens, self._meter)
         self._marks: weakref.WeakSet[Mark] = weakref.WeakSet()
         register()
         anatomy.config._attn_implementation = ATTENTION_NAME
         if anatomy.image_host is not None:
             follow_images(anatomy.image_host)
-        super().__init__(layers=[self._make_layer(shape) for shape in anatomy.layers])
+        Cache.__init__(self, layers=[self._make_layer(*item, known) for item in enumerate(shapes)])
         self._storing = [
             layer for layer in self.layers if isinstance(layer, (GlobalLayer, SlidingLayer))
         ]
+        self._shapes = _storing_shapes(shapes)
 
     @classmethod
-    def from_config(cls, model: Any, config: RotorQuantConfig) -> RotorQuantCache:
-        """The same from a record of options."""
-        return cls(model, **asdict(config))
+    def load(
+        cls,
+        path: str | Path,
+        model: Any,
+        *,
+        source: Source | None = None,
+        max_tokens: int | None = None,
+    ) -> Self:
+        """A cache as `save` wrote it, for the same model; equal to the bit.
+
+        Args:
+            path: of the file.
+            model: as for the constructor.
+            source: what the file must be of; None takes any.
+            max_tokens: a new maximum; None keeps the one of the file.
+
+        Raises:
+            SnapshotError: the file is missing, cut short or corrupt, or of another model, source or
+                kind of cache; the sentence says which.
+        """
+        snapshot = read_snapshot(Path(path), cls.__name__, source)
+        config = snapshot.header.config
+        snapshot.check_layers(_storing_shapes(_shapes(read_anatomy(model), config)))
+        if max_tokens is not None:
+            config = replace(config, max_tokens=max_tokens)
+        # The file brings what a calibration has led to, so that the calibration need not be there.
+        cache = cls.from_config(model, replace(config, calibration=""))
+        cache._set_config(config)
+        for index, (layer, shape) in enumerate(zip(cache._storing, cache._shapes, strict=True)):
+            layer.load(snapshot.groups(index), snapshot.header.tokens, shape.device)
+        if cache._positions is not None:
+            device = cache._shapes[0].device
+            cache._positions.load(snapshot.positions, snapshot.header.tokens, device)
+        return cache
+
+    def save(self, path: str | Path, source: Source | None = None) -> None:
+        """Write everything that the cache holds to one safetensors file; see `load`.
+
+        The file appears whole or not at all. While it is written, host memory holds a copy.
+
+        Args:
+            path: of the file; one that is there is replaced.
+            source: what the tokens and the model are, for `load` to compare.
+
+        Raises:
+            SnapshotError: it cannot be written.
+            CacheStateError, NonFiniteError: the cache is in no state to be kept.
+        """
+        self._check_sound()
+        groups = [layer.tensors() for layer in self._storing]
+        positions = [] if self._positions is None else self._positions.tensors()
+        write_snapshot(
+            Path(path),
+            type(self).__name__,
+            self.config,
+            self._shapes,
+            self.get_seq_length(),
+            groups,
+            positions,
+            source,
+        )
 
     @property
     def nbytes(self) -> int:
         """Bytes that the tensors of the cache occupy, unused room included, marks not."""
         log = 0 if self._positions is None else self._positions.nbytes
         return log + sum(layer.nbytes for layer in self._storing)
+
+    @property
+    def peak_nbytes(self) -> int:
+        """The most that `nbytes` has been; storage that grew counted twice at that moment."""
+        return self._meter.peak
 
     @property
     def packed_tokens(self) -> int:
@@ -158,117 +208,89 @@ class RotorQuantCache(Cache):
             the chunk can see, dequantized.
 
         Raises:
-            NonFiniteError: the chunk holds NaN or infinity.
+            NonFiniteError: the chunk holds NaN or infinity; on a GPU the next pass reports it.
             CapacityError: it exceeds `max_tokens`.
-            CacheStateError: another batch size, unknown positions, or an earlier forward pass broke
-                off half way; `rewind` and `reset` mend the last.
+            CacheStateError: another batch size or model, unknown positions, or an earlier forward
+                pass broke off half way; `rewind` and `reset` mend the last.
         """
         layer = self.layers[layer_idx]
         if layer is self._storing[0]:
-            lengths = {layer.get_seq_length() for layer in self._storing}
-            if len(lengths) > 1:
-                raise CacheStateError(
-                    f"a forward pass broke off, so layers hold {min(lengths)} to {max(lengths)} "
-                    "tokens; rewind() to a mark, crop_to() the smaller number, or reset()"
-                )
+            self._check_sound()
+            self._watch.begin(layer.get_seq_length())
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
-    def reset(self) -> None:
-        """Forget all tokens, give the memory back and void all marks."""
-        for layer in self._storing:
-            layer.reset()
-        self._marks.clear()
-        if self._positions is not None:
-            self._positions.reset()
+    def shared_kv_states(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """K and V of the last layer of each kind, dequantized, for a drafter that shares them.
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Remove tokens from the end: -3 removes three, as in transformers.
+        Returns:
+            "full_attention": [B, H, length, D] each, "sliding_attention": [B, H, N, D] each, the
+            latest window - 1 tokens at most; a kind that the model lacks is absent. K has its
+            rotary embedding.
 
         Raises:
-            CacheStateError: the number is positive, or a sliding window would need tokens that it
-                has overwritten; nothing is removed then.
+            CacheStateError: the cache is empty.
         """
-        if tokens_to_remove > 0:
-            raise CacheStateError(
-                f"crop({tokens_to_remove}) has no meaning; crop(-n) removes n tokens, and "
-                "crop_to(n) keeps n"
-            )
-        self.crop_to(max(0, self.get_seq_length() + tokens_to_remove))
+        if not self.get_seq_length():
+            raise CacheStateError("an empty cache has no keys and values to share")
+        last = {
+            "sliding_attention" if layer.is_sliding else "full_attention": layer
+            for layer in self._storing
+        }
+        return {kind: layer.dense() for kind, layer in last.items()}
 
-    def crop_to(self, length: int) -> None:
-        """Keep the first `length` tokens; raises as `crop` does."""
-        if length < 0:
-            raise CacheStateError(f"crop_to({length}) has no meaning; a length is 0 or more")
-        for layer in self._storing:
-            if isinstance(layer, SlidingLayer):
-                layer.check_crop(length)
-        for layer in self._storing:
-            layer.crop_to(length)
-        self._forget_from(length)
+    def repack(self, bits: int | Bits) -> None:
+        """Go on with fewer bits: what is packed is packed again, page by page, and memory freed.
 
-    def mark(self) -> Mark:
-        """Remember this place, sliding windows and exact latest tokens included.
-
-        It costs one copy of those (`Mark.nbytes`) for as long as the mark is kept.
-        """
-        states = tuple(layer.save() for layer in self._storing)
-        mark = Mark(self.get_seq_length(), states)
-        self._marks.add(mark)
-        return mark
-
-    def rewind(self, mark: Mark) -> None:
-        """Return to a mark, bit for bit. A mark can be used again.
+        One layer is held twice at a time, and one page in float32. Exact tokens stay exact, marks
+        hold, and lead to their tokens in the new widths.
 
         Raises:
-            CacheStateError: the mark is of another cache, or the cache has meanwhile gone back to
-                before it.
+            ConfigError: the width does not exist, or one would grow; nothing was changed.
         """
-        if mark not in self._marks:
-            raise CacheStateError(
-                f"the mark at {mark.length} tokens does not hold any more: it is of another cache, "
-                "or this one has been reset, reordered or taken back to before it"
-            )
-        for layer, state in zip(self._storing, mark.states, strict=True):
-            layer.restore(state)
-        self._forget_from(mark.length)
+        config = replace(self.config, bits=bits)
+        for tied in {shape.kind == "tied" for shape in self._shapes if shape.kind != "sliding"}:
+            old, new = self.config.stream_bits(tied), config.stream_bits(tied)
+            if any(wanted > held for wanted, held in zip(new, old, strict=True)):
+                raise ConfigError(
+                    f"repack({bits}): the cache has bits={self.config.bits}; what was lost does "
+                    "not come back, so only fewer bits are possible"
+                )
+        self._check_sound()
+        self._set_config(config)
 
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Beam search: row b becomes what row beam_idx[b] was."""
-        self._select_batch(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row of the batch `repeats` times."""
-        self._select_batch(lambda rows: rows.repeat_interleave(repeats, dim=0))
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows `indices` of the batch."""
-        self._select_batch(lambda rows: rows[indices.to(rows.device)])
-
-    def _select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def _set_config(self, config: RotorQuantConfig) -> None:
         for layer in self._storing:
-            layer.select_batch(change)
-        if self._positions is not None:
-            self._positions.select_batch(change)
-        self._marks.clear()
+            if isinstance(layer, GlobalLayer):
+                layer.repack(config)
+        self.config = config
 
-    def _forget_from(self, length: int) -> None:
-        if self._positions is not None:
-            self._positions.truncate(length)
-            if length == 0:
-                self._positions.reset()
-        for mark in list(self._marks):
-            if mark.length > length:
-                self._marks.discard(mark)
-
-    def _make_layer(self, shape: LayerShape) -> CacheLayerMixin:
+    def _make_layer(
+        self, index: int, shape: LayerShape, calibration: Calibration | None
+    ) -> CacheLayerMixin:
         config = self._model_config
 
         def hands_views() -> bool:
             return str(config._attn_implementation) == ATTENTION_NAME
 
+        context = LayerContext(hands_views, self._meter, self._watch)
         if shape.kind == "shared":
             return SharedLayer()  # type: ignore[no-untyped-call]
         if shape.kind == "sliding" and shape.window is not None:
-            return SlidingLayer(self.config, shape.window, hands_views)
+            return SlidingLayer(self.config, shape.window, context)
         positions = self._positions if shape.kind == "tied" else None
-        return GlobalLayer(self.config, shape.tie, positions, hands_views)
+        frames = () if calibration is None else calibration.frames(index, shape, self.config.mode)
+        return GlobalLayer(self.config, shape.tie, positions, context, frames)
+
+
+def _shapes(anatomy: Anatomy, config: RotorQuantConfig) -> list[LayerShape]:
+    """How the layers are stored, which the options may change."""
+    if config.tied:
+        return list(anatomy.layers)
+    return [
+        replace(shape, kind="split", tie=None) if shape.kind == "tied" else shape
+        for shape in anatomy.layers
+    ]
+
+
+def _storing_shapes(shapes: list[LayerShape]) -> list[LayerShape]:
+    return [shape for shape in shapes if shape.kind != "shared"]

@@ -1,32 +1,55 @@
 """From head vectors to stored rows and back, and queries and outputs in the space of the rows.
 
-A codec is what modes and widths change. `PackedCodec` rotates, quantizes and packs; `RawCodec`
-keeps vectors as they are, for 16 bits. Attention code sees neither codes nor rotations: it maps its
-queries with `to_stored`, lets `ops.attend` read rows, and maps the sum back with `from_stored`.
+A codec is what modes and widths change. `PackedCodec` moves, stretches, rotates, quantizes and
+packs,
+
+    z = R (s (x - m)),
+
+and reads scores and sums in the space of z: q x = (R q / s) z + q m, and the sum of p x is the sum
+of p z taken back, plus the sum of p times m. `RawCodec` keeps vectors as they are, for 16 bits.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
 from rotorquant.codebook import lloyd_max
-from rotorquant.config import RotorQuantConfig
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.quantize import quantize
-from rotorquant.rotation import make_rotation
+from rotorquant.rotation import Rotation
 
-__all__ = ["Codec", "PackedCodec", "RawCodec", "make_codec"]
+__all__ = ["Codec", "Frame", "PackedCodec", "RawCodec"]
+
+
+class Frame(NamedTuple):
+    """What is taken from a vector before it is rotated: [H, 1, D] float32 each.
+
+    offset: m, subtracted. balance: s, positive, multiplied.
+    """
+
+    offset: torch.Tensor
+    balance: torch.Tensor
 
 
 class Codec(Protocol):
-    """Storage format of one head vector [D]."""
+    """Storage format of one head vector [D].
+
+    Attributes:
+        table: decodes a byte (`ops.dequantize.decode_table`); None where rows hold plain values.
+        place: [D], where each dimension stands in a row.
+        pairs: rotary pairs, from the first on, that rows keep as pairs; None where rows cannot be
+            scored at all before they are decoded.
+        offset: [H, 1, D] float32, what `to_stored` leaves out of every vector, or None.
+    """
 
     table: torch.Tensor | None
     place: torch.Tensor
+    pairs: int | None
+    offset: torch.Tensor | None
 
     def encode(self, vectors: torch.Tensor) -> Rows:
         """Rows of vectors [B, H, N, D]."""
@@ -36,26 +59,23 @@ class Codec(Protocol):
         """Vectors [B, H, N, D] float32 of rows."""
         ...
 
-    def to_stored(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Float32 vectors [..., D] in the space of the rows; keeps dot products."""
+    def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
+        """Float32 queries [B, H, R, D] whose products with rows are those with x - offset."""
         ...
 
-    def from_stored(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The inverse of `to_stored`."""
+    def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
+        """Sums [B, H, R, D] of rows as sums of x - offset."""
         ...
 
 
 class RawCodec:
-    """Keeps every vector in the model's own dtype.
-
-    Attributes:
-        table: None; rows hold plain values.
-        place: [D], where each dimension stands in a row.
-    """
+    """Keeps every vector in the model's own dtype; see `Codec` for the attributes."""
 
     def __init__(self, head_dim: int, device: torch.device) -> None:
         self.table: torch.Tensor | None = None
         self.place = torch.arange(head_dim, device=device)
+        self.pairs: int | None = head_dim // 2
+        self.offset: torch.Tensor | None = None
 
     def encode(self, vectors: torch.Tensor) -> Rows:
         """Rows of vectors [B, H, N, D]."""
@@ -65,54 +85,77 @@ class RawCodec:
         """Vectors [B, H, N, D] float32 of rows."""
         return rows.primary.float()
 
-    def to_stored(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The vectors themselves."""
-        return vectors
+    def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
+        """The queries themselves."""
+        return queries
 
-    def from_stored(self, vectors: torch.Tensor) -> torch.Tensor:
-        """The vectors themselves."""
-        return vectors
+    def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
+        """The sums themselves."""
+        return sums
 
 
 class PackedCodec:
-    """Rotation, Lloyd-Max codes in bit planes, one fp16 matched-norm scale per vector.
+    """Rotation, codes in bit planes, one fp16 scale per vector; see `Codec` for the attributes.
 
-    Attributes:
-        table: decodes a byte (`ops.dequantize.decode_table`).
-        place: [D], where each dimension stands in a row (`ops.planes`).
+    Args:
+        bits: width of a code.
+        rotation: R.
+        head_dim: D.
+        device: where vectors lie.
+        frame: offset and balance, or None for neither.
+        matched: whether the scale makes decoded vectors as long as they were; else it is
+            |z| / sqrt(D).
+        centroids: for unit variance; Lloyd-Max by default.
     """
 
     def __init__(
-        self, bits: int, mode: str, seed: int, head_dim: int, device: torch.device
+        self,
+        bits: int,
+        rotation: Rotation,
+        head_dim: int,
+        device: torch.device,
+        *,
+        frame: Frame | None = None,
+        matched: bool = True,
+        centroids: tuple[float, ...] | None = None,
     ) -> None:
-        self._bits = bits
-        self._rotation = make_rotation(mode, head_dim, seed, device)
-        self._centroids = torch.tensor(lloyd_max(bits), dtype=torch.float32, device=device)
+        self.bits = bits
+        self._rotation, self._frame, self._matched = rotation, frame, matched
+        values = lloyd_max(bits) if centroids is None else centroids
+        self._centroids = torch.tensor(values, dtype=torch.float32, device=device)
         self._order = torch.tensor(planes_of(bits).storage_order(head_dim), device=device)
         self.place = self._order.argsort()
         self.table: torch.Tensor | None = decode_table(self._centroids, bits)
+        self.pairs: int | None = rotation.pairs
+        self.offset = None if frame is None else frame.offset
 
     def encode(self, vectors: torch.Tensor) -> Rows:
         """Rows of vectors [B, H, N, D]."""
-        return Rows(*quantize(self._rotation.apply(vectors.float()), self._centroids, self._bits))
+        inner = vectors.float()
+        if self._frame is not None:
+            inner = (inner - self._frame.offset) * self._frame.balance
+        rotated = self._rotation.apply(inner)
+        primary, extra, scale = quantize(rotated, self._centroids, self.bits)
+        if not self._matched:
+            norm = torch.linalg.vector_norm(rotated, dim=-1)
+            scale = (norm / rotated.shape[-1] ** 0.5).to(torch.float16)
+        return Rows(primary, extra, scale)
 
     def decode(self, rows: Rows) -> torch.Tensor:
         """Vectors [B, H, N, D] float32 of rows."""
         assert rows.scale is not None
-        vectors = dequantize(rows.primary, rows.extra, rows.scale, self._centroids, self._bits)
-        return self._rotation.invert(vectors)
+        rotated = dequantize(rows.primary, rows.extra, rows.scale, self._centroids, self.bits)
+        inner = self._rotation.invert(rotated)
+        if self._frame is None:
+            return inner
+        return inner / self._frame.balance + self._frame.offset
 
-    def to_stored(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Rotated, then in storage order."""
-        return self._rotation.apply(vectors).index_select(-1, self._order)
+    def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
+        """Divided by the balance, rotated, then in storage order."""
+        inner = queries if self._frame is None else queries / self._frame.balance
+        return self._rotation.apply(inner).index_select(-1, self._order)
 
-    def from_stored(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Back in natural order, then rotated back."""
-        return self._rotation.invert(vectors.index_select(-1, self.place))
-
-
-def make_codec(config: RotorQuantConfig, head_dim: int, device: torch.device) -> Codec:
-    """The codec of packed global tokens."""
-    if config.bits == 16:
-        return RawCodec(head_dim, device)
-    return PackedCodec(config.bits, config.mode, config.seed, head_dim, device)
+    def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
+        """Back in natural order, then rotated back and divided by the balance."""
+        inner = self._rotation.invert(sums.index_select(-1, self.place))
+        return inner if self._frame is None else inner / self._frame.balance

@@ -5,7 +5,8 @@ RotorQuantError
 |-- UnsupportedModelError   the model cannot be served; the sentence names the reason
 |-- NonFiniteError          NaN or infinity in keys or values
 |-- CapacityError           more tokens than `max_tokens`
-`-- CacheStateError         the call does not fit what the cache holds: batch, crop, mark, image
+|-- CacheStateError         the call does not fit what the cache holds: batch, crop, mark, image
+`-- SnapshotError           a file that cannot be written, is damaged, or is of something else
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ __all__ = [
     "ConfigError",
     "NonFiniteError",
     "RotorQuantError",
+    "SnapshotError",
     "UnsupportedModelError",
 ]
 
@@ -42,3 +44,7 @@ class CapacityError(RotorQuantError):
 
 class CacheStateError(RotorQuantError):
     """The call does not fit what the cache holds."""
+
+
+class SnapshotError(RotorQuantError):
+    """A saved cache cannot be written or read, is damaged, or does not fit; nothing was changed."""

@@ -1,33 +1,26 @@
-"""A layer that sees the whole sequence: exact first tokens, packed middle, exact latest tokens."""
+"""A layer that sees the whole sequence, and its attention over exact and packed tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
-from rotorquant.buffers import TokenBuffer
-from rotorquant.codec import Codec, make_codec
+from rotorquant.codec import Frame
 from rotorquant.config import RotorQuantConfig
-from rotorquant.ops.attend import Part, Rows, attend_exact, attend_packed
+from rotorquant.errors import SnapshotError
+from rotorquant.global_store import CodecMaker, GlobalState, GlobalStore
+from rotorquant.ops.attend import Part, attend_exact
 from rotorquant.positions import PositionLog
+from rotorquant.reading import attend_rows
 from rotorquant.tied import TiedKey
-from rotorquant.views import attend_in_blocks, check_chunk, check_room
+from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
+from rotorquant.watch import LayerContext
 
 __all__ = ["GlobalLayer", "GlobalState"]
-
-_ENCODE_TOKENS = 4096  # packed at once; bounds the float32 workspace
-
-
-class GlobalState(NamedTuple):
-    """What `GlobalLayer.save` keeps: token counts and a copy of the exact latest tokens."""
-
-    sink: int
-    packed: int
-    tail: list[torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +40,9 @@ class GlobalView:
         """See `LayerView`; pictures stay causal in global layers."""
         return self.layer.attend(query, self.key, scaling, key_mask)
 
-    def to(self, *args: Any, **kwargs: Any) -> GlobalView:
-        """Itself."""
-        return self
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LayerView`."""
+        return self.layer.dense()
 
 
 class GlobalLayer(CacheLayerMixin):
@@ -59,7 +52,8 @@ class GlobalLayer(CacheLayerMixin):
         config: the cache's options.
         tie: how K follows from V, or None to store both.
         positions: the log of the cache; read for tied layers only.
-        hands_views: whether `update` returns a view (else dequantized K and V).
+        context: what the layers share.
+        frames: offset and balance of every stream, or none.
     """
 
     is_sliding = False
@@ -70,47 +64,47 @@ class GlobalLayer(CacheLayerMixin):
         config: RotorQuantConfig,
         tie: TiedKey | None,
         positions: PositionLog | None,
-        hands_views: Callable[[], bool],
+        context: LayerContext,
+        frames: Sequence[Frame] = (),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._config = config
         self._tie = tie
         self._positions = positions
-        self._hands_views = hands_views
+        self._context = context
+        self._codecs = self._codec_maker(frames)
+        self.record_past = False
+
+    def activate_past_recording(self) -> None:
+        """Assisted decoding has begun, whose steps have several tokens."""
+        self.record_past = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for the shapes of a first chunk; it is not stored."""
-        config = self._config
-        with torch.inference_mode(False):
-            self._codec: Codec = make_codec(config, key_states.shape[-1], key_states.device)
         like = self._streams(key_states[:, :, :0], value_states[:, :, :0])
-        rows = [self._codec.encode(stream) for stream in like]
-        self._present = tuple(field is not None for field in rows[0])
-        room = 0
-        if config.max_tokens is not None:
-            room = max(0, config.max_tokens - config.sink_tokens - config.recent_tokens)
-        self._sink = TokenBuffer(like, config.sink_tokens)
-        self._packed = TokenBuffer(_flat(rows), room)
-        self._tail = TokenBuffer(like, self._tail_tokens)
+        codecs = self._codecs.make(self._config, key_states.shape[-1], key_states.device)
+        self._store = GlobalStore(self._config, codecs, like, self._context.meter)
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         """Store a chunk [B, H, T, D]; see `RotorQuantCache` for what comes back."""
-        batch = self._sink.rows()[0].shape[0] if self.is_initialized else None
-        check_chunk(key_states, value_states, batch)
+        stored = self._store.sink.rows()[0] if self.is_initialized else None
+        check_chunk(key_states, value_states, stored)
         length, tokens = self.get_seq_length(), key_states.shape[2]
         check_room(length, tokens, self._config.max_tokens)
+        self._context.watch.look(key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self._positions is not None:
             self._positions.extend(key_states.shape[0], length, tokens, key_states.device)
-        self._pack_old()
-        self._keep(self._streams(key_states, value_states))
-        if self._hands_views():
-            view = GlobalView(self, key_states)
-            return view, view
+        waits = self._config.defer == "prompt" and tokens > 1 and not self.record_past
+        if not waits:
+            self._store.pack_old()
+        self._store.keep(self._streams(key_states, value_states), waits)
+        if self._context.hands_views():
+            return handles(GlobalView(self, key_states))
         return self.dense(key_states)
 
     def attend(
@@ -121,7 +115,7 @@ class GlobalLayer(CacheLayerMixin):
         key_mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """Attention of the last T tokens, query [B, heads, T, D]; see `LayerView.attend`."""
-        low, high = self._packed_span()
+        low, high = self._store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]
         packed_mask = exact_mask = None
@@ -135,11 +129,14 @@ class GlobalLayer(CacheLayerMixin):
 
         return attend_in_blocks(query, key.shape[1], scaling, parts)
 
-    def dense(self, chunk_key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """K and V [B, H, length, D] of all tokens, dequantized, in the model's dtype."""
-        low, high = self._packed_span()
+    def dense(self, chunk_key: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V [B, H, length, D] of all tokens, dequantized, in the model's dtype.
+
+        `chunk_key` are the exact keys of the last tokens; without, they are rebuilt.
+        """
+        low, high = self._store.span
         key, value = self._exact(chunk_key)
-        packed = [self._codec.decode(rows).to(value.dtype) for rows in self._packed_rows()]
+        packed = self._store.packed.decode(value.dtype)
         if self._tie is not None and self._positions is not None:
             packed.insert(
                 0, self._tie.rebuild(packed[0], self._positions.read(low, high, value.device))
@@ -150,11 +147,50 @@ class GlobalLayer(CacheLayerMixin):
             torch.cat((value[:, :, :low], middle_value, value[:, :, low:]), dim=2),
         )
 
+    def repack(self, config: RotorQuantConfig) -> None:
+        """Go on with the widths of `config`; what is packed is packed again in them."""
+        self._config = config
+        if self.is_initialized:
+            like = self._store.sink.rows()[0]
+            codecs = self._codecs.make(config, like.shape[-1], like.device)
+            self._store.repack(config, codecs)
+
+    def tensors(self) -> dict[str, list[torch.Tensor]]:
+        """What `load` brings back, views of the storage; frames belong to it."""
+        frames = {"frame": [field for frame in self._codecs.frames for field in frame]}
+        if not self.is_initialized:
+            return frames
+        return frames | {name: buffer.rows() for name, buffer in self._store.buffers.items()}
+
+    def load(
+        self, groups: dict[str, list[torch.Tensor]], length: int, device: torch.device
+    ) -> None:
+        """Hold exactly what `tensors` gave, `length` tokens.
+
+        Raises:
+            SnapshotError: these are no tensors of such a layer.
+        """
+        self.reset()
+        fields = groups.pop("frame", [])
+        if len(fields) not in (0, 2 * len(self._config.stream_bits(self._tie is not None))):
+            raise SnapshotError(f"a layer cannot have {len(fields)} tensors of frames")
+        frames = zip(fields[::2], fields[1::2], strict=True)
+        self._codecs = self._codec_maker([Frame(*pair) for pair in frames])
+        if not groups and not length:
+            return
+        streams = groups.get("sink", [])
+        if set(groups) != {"sink", "packed", "tail"} or not streams or streams[-1].ndim != 4:
+            raise SnapshotError(f"a global layer cannot be made of {sorted(groups)}")
+        like = streams[-1][:, :, :0].to(device)
+        self.lazy_initialization(like, like)
+        for name, buffer in self._store.buffers.items():
+            buffer.load(groups[name])
+        if self.get_seq_length() != length:
+            raise SnapshotError(f"a layer has {self.get_seq_length()} tokens of {length}")
+
     def get_seq_length(self) -> int:
         """Tokens stored."""
-        if not self.is_initialized:
-            return 0
-        return self._sink.length + self._packed.length + self._tail.length
+        return self._store.length if self.is_initialized else 0
 
     def get_max_length(self) -> int:
         """`max_tokens`, or -1 for none."""
@@ -167,19 +203,17 @@ class GlobalLayer(CacheLayerMixin):
     @property
     def packed_tokens(self) -> int:
         """Tokens that are stored packed."""
-        return self._packed.length if self.is_initialized else 0
+        return self._store.packed.length if self.is_initialized else 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of the stored tokens, unused room included."""
-        if not self.is_initialized:
-            return 0
-        return self._sink.nbytes + self._packed.nbytes + self._tail.nbytes
+        return self._store.nbytes if self.is_initialized else 0
 
     def reset(self) -> None:
         """Forget all tokens and give the memory back."""
         if self.is_initialized:
-            del self._sink, self._packed, self._tail
+            self._store.release()
         self.is_initialized = False
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -189,88 +223,43 @@ class GlobalLayer(CacheLayerMixin):
     def crop_to(self, length: int) -> None:
         """Keep the first `length` tokens."""
         if self.is_initialized:
-            left = length
-            for buffer in (self._sink, self._packed, self._tail):
-                buffer.truncate(left)
-                left -= buffer.length
+            self._store.truncate(length)
 
-    def save(self) -> GlobalState | None:
+    def save(self, device: torch.device | None = None) -> GlobalState | None:
         """What `restore` needs to come back here; packed tokens are not copied."""
-        if not self.is_initialized:
-            return None
-        tail = [rows.clone() for rows in self._tail.rows()]
-        return GlobalState(self._sink.length, self._packed.length, tail)
+        return self._store.save(device) if self.is_initialized else None
 
     def restore(self, state: object) -> None:
         """Return to a saved state that later tokens have only been added to."""
-        if not isinstance(state, GlobalState):
+        if isinstance(state, GlobalState):
+            self._store.restore(state)
+        else:
             self.reset()
-            return
-        self._sink.truncate(state.sink)
-        self._packed.truncate(state.packed)
-        self._tail.truncate(0)
-        self._tail.resize(max(self._tail_tokens, state.tail[0].shape[2]))
-        self._tail.append(state.tail)
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the batch dimension of everything stored as `change` does."""
         if self.is_initialized:
-            for buffer in (self._sink, self._packed, self._tail):
-                buffer.select_batch(change)
+            self._store.select_batch(change)
 
-    @property
-    def _tail_tokens(self) -> int:
-        return self._config.recent_tokens + self._config.page_tokens
+    def _codec_maker(self, frames: Sequence[Frame]) -> CodecMaker:
+        return CodecMaker(None if self._tie is None else self._tie.pairs, frames)
 
     def _streams(self, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
         # Detached, or a pass with gradients would keep its whole graph alive in the cache.
         return [value.detach()] if self._tie is not None else [key.detach(), value.detach()]
 
-    def _packed_span(self) -> tuple[int, int]:
-        return self._sink.length, self._sink.length + self._packed.length
-
-    def _packed_rows(self) -> list[Rows]:
-        """Rows of every stream."""
-        fields = iter(self._packed.rows())
-        streams = 1 if self._tie is not None else 2
-        return [
-            Rows(next(fields), *(next(fields) if there else None for there in self._present[1:]))
-            for _ in range(streams)
-        ]
-
-    def _pack_old(self) -> None:
-        """Pack the whole pages that have left the exact window."""
-        old = self._tail.length - self._config.recent_tokens
-        old -= old % self._config.page_tokens
-        if old <= 0:
-            return
-        self._packed.make_room(old)
-        for low in range(0, old, _ENCODE_TOKENS):
-            pages = self._tail.rows(low, min(low + _ENCODE_TOKENS, old))
-            self._packed.append(_flat([self._codec.encode(stream) for stream in pages]))
-        self._tail.drop_front(old)
-
-    def _keep(self, streams: list[torch.Tensor]) -> None:
-        """Store new tokens exactly: first in the sink, then in the tail."""
-        tokens = streams[0].shape[2]
-        first = min(tokens, self._config.sink_tokens - self._sink.length)
-        self._sink.append([stream[:, :, :first] for stream in streams])
-        self._tail.resize(max(self._tail_tokens, self._tail.length + tokens - first))
-        self._tail.append([stream[:, :, first:] for stream in streams])
-
-    def _exact(self, chunk_key: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _exact(self, chunk_key: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V of the tokens that are not packed, in order; the chunk's K as it was given."""
-        streams = [
-            torch.cat(pair, dim=2)
-            for pair in zip(self._sink.rows(), self._tail.rows(), strict=True)
-        ]
+        streams = self._store.exact()
         if self._tie is None or self._positions is None:
             return streams[0], streams[1]
         value = streams[0]
+        if chunk_key is None:
+            chunk_key = value[:, :, :0]
         old = value.shape[2] - chunk_key.shape[2]
         if old == 0:
             return chunk_key, value
-        low, high = self._packed_span()
+        low, high = self._store.span
         spans = (0, low), (high, high + old)
         positions = torch.cat([self._positions.read(*s, value.device) for s in spans], dim=1)
         positions = positions[:, :old]
@@ -278,20 +267,16 @@ class GlobalLayer(CacheLayerMixin):
 
     def _attend_packed(self, grouped: torch.Tensor, key_mask: torch.Tensor | None) -> Part:
         """The packed tokens' part for queries [B, H, G, T, D], in natural space."""
-        rows = self._packed_rows()
-        query, rope = grouped.flatten(2, 3), None
-        if self._tie is None or self._positions is None:
-            stored_query = self._codec.to_stored(query)
-        else:
-            positions = self._positions.read(*self._packed_span(), query.device)
-            dtype = self._sink.rows()[0].dtype
-            stored_query, rope = self._tie.stored_query(query, self._codec, positions, dtype)
-        value = rows[1] if len(rows) == 2 else None
-        part = attend_packed(stored_query, rows[0], value, self._codec.table, rope, key_mask)
-        shape = grouped.shape[2:4]
-        total = self._codec.from_stored(part.total)
-        return Part(*(field.unflatten(2, shape) for field in (part.top, part.mass, total)))
-
-
-def _flat(rows: list[Rows]) -> list[torch.Tensor]:
-    return [field for row in rows for field in row if field is not None]
+        packed, positions = self._store.packed, None
+        if self._positions is not None:
+            positions = self._positions.read(*self._store.span, grouped.device)
+        part = attend_rows(
+            grouped.flatten(2, 3),
+            packed.streams(),
+            packed.codecs,
+            self._tie,
+            positions,
+            self._store.sink.rows()[0].dtype,
+            key_mask,
+        )
+        return Part(*(field.unflatten(2, grouped.shape[2:4]) for field in part))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from rotorquant.buffers import TokenBuffer
-from rotorquant.errors import CacheStateError
+from rotorquant.buffers import Meter, TokenBuffer
+from rotorquant.errors import CacheStateError, SnapshotError
 
 __all__ = ["PositionLog"]
 
@@ -25,10 +25,12 @@ class PositionLog:
     Args:
         rotary: the model's rotary embedding.
         max_tokens: room to allocate at once, or None to grow.
+        meter: of the cache.
     """
 
-    def __init__(self, rotary: nn.Module, max_tokens: int | None = None) -> None:
+    def __init__(self, rotary: nn.Module, max_tokens: int | None, meter: Meter) -> None:
         self._max_tokens = max_tokens
+        self._meter = meter
         self._noted: list[torch.Tensor] = []
         self._buffer: TokenBuffer | None = None
         hook = rotary.register_forward_pre_hook(_noting(self._noted), with_kwargs=True)
@@ -46,8 +48,7 @@ class PositionLog:
             CacheStateError: no forward pass has told the positions of these tokens.
         """
         if self._buffer is None:
-            like = torch.empty(batch, 1, 0, dtype=torch.int32, device=device)
-            self._buffer = TokenBuffer([like], self._max_tokens or 0)
+            self._buffer = self._make_buffer(batch, device)
         if self._buffer.length == length + tokens:
             return
         noted = self._noted.pop() if self._noted else None
@@ -73,12 +74,35 @@ class PositionLog:
     def reset(self) -> None:
         """Forget everything."""
         self._noted.clear()
+        if self._buffer is not None:
+            self._buffer.release()
         self._buffer = None
+
+    def tensors(self) -> list[torch.Tensor]:
+        """What `load` brings back: [B, 1, length] int32, or nothing."""
+        return [] if self._buffer is None else self._buffer.rows()
+
+    def load(self, rows: list[torch.Tensor], tokens: int, device: torch.device) -> None:
+        """Hold exactly these positions, of so many tokens.
+
+        Raises:
+            SnapshotError: they are no positions.
+        """
+        self.reset()
+        if rows:
+            self._buffer = self._make_buffer(rows[0].shape[0], device)
+            self._buffer.load(rows)
+        if sum(row.shape[2] for row in rows) != tokens:
+            raise SnapshotError(f"it holds no positions for its {tokens} tokens")
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the batch dimension as `change` does."""
         if self._buffer is not None:
             self._buffer.select_batch(change)
+
+    def _make_buffer(self, batch: int, device: torch.device) -> TokenBuffer:
+        like = torch.empty(batch, 1, 0, dtype=torch.int32, device=device)
+        return TokenBuffer([like], self._max_tokens or 0, self._meter)
 
 
 def _noting(noted: list[torch.Tensor]) -> Callable[..., None]:

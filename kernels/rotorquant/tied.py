@@ -63,7 +63,7 @@ class TiedKey:
 
     def stored_query(
         self, query: torch.Tensor, codec: Codec, positions: torch.Tensor, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, Rope]:
+    ) -> tuple[torch.Tensor, Rope, torch.Tensor | None]:
         """What scores queries against stored rows of V (`ops/attend/reference.py`).
 
         Args:
@@ -73,14 +73,17 @@ class TiedKey:
             dtype: to which the model rounds cosine and sine.
 
         Returns:
-            The query for the dimensions without a position, zero on the others, and their part.
+            The query for the dimensions without a position, zero on the others; their part; and
+            what the offset of the codec adds to all scores of a query, [B, H, R, 1], or None.
         """
         half, weight = query.shape[-1] // 2, self.weight(query.device)
         swapped = torch.cat((query[..., half:], -query[..., :half]), dim=-1)
-        straight, crossed = codec.to_stored(weight * query), codec.to_stored(weight * swapped)
+        natural = weight * query, weight * swapped
+        straight, crossed = codec.to_stored(natural[0]), codec.to_stored(natural[1])
         first, second = codec.place[: self.pairs], codec.place[half : half + self.pairs]
         turned = torch.cat((first, second))
         both = straight.index_select(-1, turned), crossed.index_select(-1, turned)
+        bias, shift = self._offset_scores(*natural, codec.offset)
         rope = Rope(
             torch.cat(both, dim=-1),
             first,
@@ -88,5 +91,21 @@ class TiedKey:
             positions,
             self.frequencies(query.device),
             dtype,
+            bias,
         )
-        return straight.index_fill(-1, turned, 0.0), rope
+        return straight.index_fill(-1, turned, 0.0), rope, shift
+
+    def _offset_scores(
+        self, straight: torch.Tensor, crossed: torch.Tensor, offset: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Scores of the offset m: factors of cosine and sine [B, H, R, 2 pairs], and the constant.
+
+        K = RoPE(w (x + m)), so m enters like a stored vector that is the same for all keys.
+        """
+        if offset is None:
+            return None, None
+        half = offset.shape[-1] // 2
+        one, two = straight * offset, crossed * offset
+        cos, sin = (part[..., :half] + part[..., half:] for part in (one, two))
+        bias = torch.cat((cos[..., : self.pairs], sin[..., : self.pairs]), dim=-1)
+        return bias, cos[..., self.pairs :].sum(-1, keepdim=True)

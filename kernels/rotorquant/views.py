@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
-from rotorquant.errors import CacheStateError, CapacityError, NonFiniteError
+from rotorquant.errors import CacheStateError, CapacityError
 from rotorquant.ops.attend import Part, merge
 
-__all__ = ["LayerView", "attend_in_blocks", "check_chunk", "check_room"]
+__all__ = ["Handle", "LayerView", "attend_in_blocks", "check_chunk", "check_room", "handles"]
 
 _BLOCK_TOKENS = 1024
 
@@ -35,9 +36,48 @@ class LayerView(Protocol):
         """
         ...
 
-    def to(self, *args: Any, **kwargs: Any) -> LayerView:
-        """Itself: the layer's storage stays on its device."""
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V [B, kv_heads, N, D] that the layer holds now, dequantized, in order."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Handle:
+    """One of the two halves of a view, in place of the key or the value tensor.
+
+    Attention calls `attend`. Who wants a tensor, as a drafter that shares keys and values does,
+    takes a slice and gets it dequantized, from what the layer holds at that time.
+
+    Attributes:
+        view: of the layer.
+        half: 0 for keys, 1 for values.
+    """
+
+    view: LayerView
+    half: int
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        scaling: float,
+        key_mask: torch.Tensor | None,
+        blocks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `LayerView`."""
+        return self.view.attend(query, scaling, key_mask, blocks)
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """`index` of the tensor [B, kv_heads, N, D]."""
+        return self.view.stored()[self.half][index]
+
+    def to(self, *args: Any, **kwargs: Any) -> Handle:
+        """Itself: the layer's storage stays on its device."""
+        return self
+
+
+def handles(view: LayerView) -> tuple[Handle, Handle]:
+    """What stands for K and for V."""
+    return Handle(view, 0), Handle(view, 1)
 
 
 def attend_in_blocks(
@@ -78,19 +118,29 @@ def check_room(length: int, tokens: int, max_tokens: int | None) -> None:
         )
 
 
-def check_chunk(key: torch.Tensor, value: torch.Tensor, batch: int | None) -> None:
-    """Refuse a chunk that cannot be stored.
+def check_chunk(key: torch.Tensor, value: torch.Tensor, stored: torch.Tensor | None) -> None:
+    """Refuse a chunk of another form than what is stored.
+
+    Args:
+        key, value: [B, H, T, D].
+        stored: [B, H, any, D] of the layer, or None while it is empty.
 
     Raises:
-        NonFiniteError: it holds NaN or infinity.
-        CacheStateError: its batch size is not the cache's.
+        CacheStateError: its batch size, heads, head size or dtype is not the cache's.
     """
-    if batch is not None and key.shape[0] != batch:
+    if stored is None:
+        return
+    if key.shape[0] != stored.shape[0]:
         raise CacheStateError(
-            f"the batch has {key.shape[0]} rows and the cache holds {batch}; reset() the cache "
-            "or make another one"
+            f"the batch has {key.shape[0]} rows and the cache holds {stored.shape[0]}; reset() the "
+            "cache or make another one"
         )
-    # One float32 sum per tensor: any NaN or infinity survives it.
-    sums = key.sum(dtype=torch.float32) + value.sum(dtype=torch.float32)
-    if not bool(sums.isfinite()):
-        raise NonFiniteError("keys or values hold NaN or infinity; nothing was stored")
+    given, held = (
+        (key.dtype, value.dtype, *key.shape[1::2]),
+        (*[stored.dtype] * 2, *stored.shape[1::2]),
+    )
+    if given != held:
+        raise CacheStateError(
+            f"a chunk of dtypes, heads and head size {given} does not fit a cache with {held}; "
+            "each model needs a cache of its own"
+        )

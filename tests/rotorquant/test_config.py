@@ -15,7 +15,7 @@ from rotorquant.errors import ConfigError
     [
         ({"bits": 7}, "bits is 7; allowed are 2, 3, 4, 5, 6, 8, 16"),
         ({"bits": 4.0}, "bits is 4.0"),
-        ({"mode": "iso"}, "mode is 'iso'; allowed are planar"),
+        ({"mode": "spin"}, "mode is 'spin'; allowed are aligned, planar, iso"),
         ({"sliding_bits": 4}, "sliding_bits is 4; allowed are 8, 16"),
         ({"sink_tokens": -1}, "sink_tokens is -1"),
         ({"recent_tokens": 0}, "recent_tokens is 0"),

@@ -6,12 +6,22 @@ tiles; no tensor has more than `reference.SCORE_BUDGET` scores, and no mask is l
 
 from __future__ import annotations
 
+import contextlib
+from types import ModuleType
+
 import torch
 
+from rotorquant.ops import dispatch
 from rotorquant.ops.attend import reference
+from rotorquant.ops.attend.launch import HEAD_DIMS, ROWS_LIMIT
 from rotorquant.ops.attend.reference import Part, Rope, Rows
 
 __all__ = ["Part", "Rope", "Rows", "attend_exact", "attend_packed", "merge"]
+
+_kernel: ModuleType | None = None
+if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
+    with contextlib.suppress(ImportError):
+        from rotorquant.ops.attend import kernel as _kernel
 
 
 def attend_exact(
@@ -56,6 +66,8 @@ def attend_packed(
     table: torch.Tensor | None,
     rope: Rope | None = None,
     key_mask: torch.Tensor | None = None,
+    value_table: torch.Tensor | None = None,
+    length: torch.Tensor | None = None,
 ) -> Part:
     """Attention of the queries over packed keys, all of which every query sees.
 
@@ -66,12 +78,44 @@ def attend_packed(
         table: from `ops.dequantize.decode_table`; None when rows are plain 16- or 32-bit values.
         rope: how scores follow from rows stored before their rotary embedding, or None.
         key_mask: [B, N] bool, False where a key is padding.
+        value_table: decodes `value` where its width is not the keys'.
+        length: [1] integers, where the queries are: how many of the keys there are so far, so
+            that a captured graph serves every step; None for all.
     """
     if query.shape[:2] != key.primary.shape[:2]:
         raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.primary.shape)} differ")
-    return reference.attend_packed(query, key, value, table, rope, key_mask)
+    if _kernel is not None and dispatch.on_gpu(query) and _fits(query, key, value, table):
+        part: Part = _kernel.attend_packed(
+            query, key, value, table, rope, key_mask, value_table, length
+        )
+        return part
+    if length is not None:
+        count = int(length)
+        key, value = _first(key, count), None if value is None else _first(value, count)
+        rope = None if rope is None else rope._replace(positions=rope.positions[:, :count])
+        key_mask = None if key_mask is None else key_mask[:, :count]
+    return reference.attend_packed(query, key, value, table, rope, key_mask, value_table)
 
 
 def merge(parts: list[Part]) -> torch.Tensor:
     """The attention output [..., D] float32 of all parts; 0 for a query that saw no key."""
     return reference.merge(parts)
+
+
+def _fits(
+    query: torch.Tensor, key: Rows, value: Rows | None, table: torch.Tensor | None
+) -> bool:
+    """Whether the kernel is made for this: packed rows, a few queries."""
+    packed = table is not None and key.scale is not None
+    if value is not None:
+        packed = packed and value.scale is not None
+    return packed and query.shape[-1] in HEAD_DIMS and query.shape[2] <= ROWS_LIMIT
+
+
+def _first(rows: Rows, count: int) -> Rows:
+    primary, extra, scale = rows
+    return Rows(
+        primary[:, :, :count],
+        None if extra is None else extra[:, :, :count],
+        None if scale is None else scale[:, :, :count],
+    )

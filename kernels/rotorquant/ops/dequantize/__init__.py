@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from types import ModuleType
+
 import torch
 
+from rotorquant.ops import dispatch
 from rotorquant.ops.dequantize import reference
+from rotorquant.ops.dequantize.launch import HEAD_DIMS
 from rotorquant.ops.planes import planes_of
+from rotorquant.ops.rotors import Rotors, turn_back
 
 __all__ = ["decode_table", "dequantize", "lookup", "unpack_codes"]
+
+_kernel: ModuleType | None = None
+if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
+    with contextlib.suppress(ImportError):
+        from rotorquant.ops.dequantize import kernel as _kernel
 
 
 def decode_table(values: torch.Tensor, bits: int) -> torch.Tensor:
@@ -43,6 +54,7 @@ def dequantize(
     scale: torch.Tensor,
     centroids: torch.Tensor,
     bits: int,
+    rotors: Rotors | None = None,
 ) -> torch.Tensor:
     """Vectors [..., D] float32 in natural order, still rotated: scale times centroid.
 
@@ -52,9 +64,16 @@ def dequantize(
         scale: [...] float16.
         centroids: [2**bits] float32.
         bits: 2, 3, 4, 5, 6 or 8.
+        rotors: undone at last, or None.
     """
+    planes = planes_of(bits)
+    head_dim = primary.shape[-1] * planes.fields
+    if _kernel is not None and dispatch.on_gpu(primary) and head_dim in HEAD_DIMS:
+        vectors: torch.Tensor = _kernel.dequantize(primary, extra, scale, centroids, bits, rotors)
+        return vectors
     stored = lookup(primary, extra, decode_table(centroids, bits))
-    return reference.natural_order(stored, planes_of(bits)) * scale.float().unsqueeze(-1)
+    natural = reference.natural_order(stored, planes) * scale.float().unsqueeze(-1)
+    return natural if rotors is None else turn_back(natural, rotors)
 
 
 def unpack_codes(primary: torch.Tensor, extra: torch.Tensor | None, bits: int) -> torch.Tensor:

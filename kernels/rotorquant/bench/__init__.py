@@ -1,0 +1,1 @@
+"""Measurements of the library: `python -m rotorquant.bench fidelity`."""

@@ -1,0 +1,162 @@
+"""The last tokens of a sequence: token t lies in slot t mod window, in 16 or 8 bits.
+
+With 8 bits a vector x is int8 codes round(x / s) and an fp16 scale s = max|x| / 127.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from rotorquant.buffers import Meter, TokenBuffer
+
+__all__ = ["Ring"]
+
+_PAST_TOKENS = 64  # room that a crop leaves for the next drafts
+
+
+class Ring:
+    """K and V of the last `window` tokens.
+
+    While the past is recorded, tokens that leave the ring are kept beside it until the next crop,
+    the latest `window` of them.
+
+    Args:
+        like: [B, H, any, D] as K and V are: shape without tokens, dtype and device.
+        window: slots.
+        bits: 16 or 8.
+        meter: of the cache.
+
+    Attributes:
+        length: tokens of the sequence so far.
+        empty: [B, H, 0, D] in the model's dtype.
+        slots: the stored tensors; all `window` slots count as in use.
+    """
+
+    def __init__(self, like: torch.Tensor, window: int, bits: int, meter: Meter) -> None:
+        batch, heads, _, head_dim = like.shape
+        with torch.inference_mode(False):
+            self.empty = like.new_empty(batch, heads, 0, head_dim)
+        self.length = 0
+        self._window, self._bits = window, bits
+        rows = self._encode([self.empty, self.empty])
+        self.slots = TokenBuffer(rows, window, meter)
+        self.slots.length = window
+        for slot in self.slots.rows():
+            slot.zero_()
+        self._past = TokenBuffer(rows, 0, meter)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the slots and of the recorded past."""
+        return self.slots.nbytes + self._past.nbytes
+
+    @property
+    def first_kept(self) -> int:
+        """The first token that is still there, in a slot or recorded."""
+        return self._first_in_slots - self._past.length
+
+    def history(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """K and V of the last window - 1 tokens in order; indices also of `tokens` more."""
+        start = self.length - min(self.length, self._window - 1)
+        indices = torch.arange(start, self.length + tokens, device=self.empty.device)
+        places = indices[: self.length - start] % self._window
+        key, value = self._decode([rows.index_select(2, places) for rows in self.slots.rows()])
+        return key, value, indices
+
+    def in_use(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Views of K and V of the slots in use (16 bits), and where in the sequence each stands."""
+        used = min(self.length, self._window)
+        places = torch.arange(used, device=self.empty.device)
+        last = self.length - 1
+        key, value = self.slots.rows(0, used)
+        return key, value, last - (last - places) % self._window
+
+    def write(self, streams: list[torch.Tensor], record: bool) -> None:
+        """Add tokens, K and V [B, H, T, D]; `record` keeps what they push out."""
+        tokens = streams[0].shape[2]
+        if record:
+            self._record(streams)
+        else:
+            self._past.truncate(0)
+        kept = min(tokens, self._window)
+        self.length += tokens
+        places = torch.arange(self.length - kept, self.length, device=self.empty.device)
+        latest = self._encode([stream[:, :, tokens - kept :].detach() for stream in streams])
+        for slots, rows in zip(self.slots.rows(), latest, strict=True):
+            slots.index_copy_(2, places % self._window, rows)
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens, put back what is recorded, and drop the record."""
+        lost, base = self._first_in_slots, self.first_kept
+        self.length = min(self.length, length)
+        back = range(max(base, self._first_in_slots), lost)
+        if back:
+            tokens = torch.arange(back.start, back.stop, device=self.empty.device)
+            rows = self._past.rows(back.start - base, back.stop - base)
+            for slots, old in zip(self.slots.rows(), rows, strict=True):
+                slots.index_copy_(2, tokens % self._window, old)
+        self._past.truncate(0)
+        self._past.resize(min(self._past.capacity, _PAST_TOKENS))
+
+    def load(self, rows: list[torch.Tensor], length: int) -> None:
+        """Hold exactly these slots; raises as `TokenBuffer.load` does."""
+        self.slots.load(rows)
+        self.length = length
+        self._past.truncate(0)
+
+    def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Replace the batch dimension of everything stored as `change` does."""
+        with torch.inference_mode(False):
+            self.empty = change(self.empty)
+        self.slots.select_batch(change)
+        self._past.select_batch(change)
+
+    def release(self) -> None:
+        """Give the memory back; the ring cannot be used any more."""
+        self.slots.release()
+        self._past.release()
+
+    @property
+    def _first_in_slots(self) -> int:
+        return max(0, self.length - self._window)
+
+    def _record(self, streams: list[torch.Tensor]) -> None:
+        """Keep the tokens that writing these will push out."""
+        end = self.length + streams[0].shape[2] - self._window
+        start = max(self._first_in_slots, end - self._window)
+        if start >= end:
+            return
+        stop = max(start, min(end, self.length))
+        tokens = torch.arange(start, stop, device=self.empty.device)
+        rows = [slots.index_select(2, tokens % self._window) for slots in self.slots.rows()]
+        if end > self.length:  # some never get into a slot
+            low, high = max(0, start - self.length), end - self.length
+            own = self._encode([stream[:, :, low:high].detach() for stream in streams])
+            rows = [torch.cat(pair, dim=2) for pair in zip(rows, own, strict=True)]
+        surplus = self._past.length + rows[0].shape[2] - self._window
+        if surplus > 0:
+            self._past.drop_front(surplus)
+        self._past.resize(max(self._past.capacity, self._past.length + rows[0].shape[2]))
+        self._past.append(rows)
+
+    def _encode(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
+        if self._bits == 16:
+            return streams
+        codes, scales = [], []
+        for stream in streams:
+            scale = (stream.float().abs().amax(-1) / 127).to(torch.float16)
+            step = scale.float().clamp_min(torch.finfo(torch.float16).tiny).unsqueeze(-1)
+            codes.append((stream.float() / step).round().clamp(-127, 127).to(torch.int8))
+            scales.append(scale)
+        return codes + scales
+
+    def _decode(self, rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._bits == 16:
+            return rows[0], rows[1]
+        key, value = (
+            (codes.float() * scale.float().unsqueeze(-1)).to(self.empty.dtype)
+            for codes, scale in zip(rows[:2], rows[2:], strict=True)
+        )
+        return key, value

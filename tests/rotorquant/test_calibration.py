@@ -1,0 +1,171 @@
+"""Calibration: statistics of what the layers see, their file, and caches that go by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+import rotorquant
+from rotorquant import Calibration, RotorQuantCache, RotorQuantConfig, calibrate
+from rotorquant.errors import ConfigError
+from rotorquant.statistics import StreamStatistics, make_frame, output_pulls
+from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
+from tests.rotorquant.test_attention import both_ways
+
+
+def known(model: Any, path: Path | None = None) -> Calibration:
+    return calibrate(model, random_tokens(1, 300, seed=3), path, chunk_tokens=100)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("make", "layers"), [(gemma, [5]), (llama, [0, 1, 2])])
+def test_means_and_variances_are_those_of_the_streams(make: Any, layers: list[int]) -> None:
+    model = make()
+    tokens = random_tokens(1, 80, seed=3)
+    given = calibrate(model, tokens)
+    assert list(given.layers) == layers
+    model.config._attn_implementation = "eager"
+    cache = DynamicCache(config=model.config)
+    model(tokens, past_key_values=cache)
+    for index in layers:
+        layer: Any = cache.layers[index]
+        stored = [layer.values] if make is gemma else [layer.keys, layer.values]
+        for stream, rows in zip(given.layers[index], stored, strict=True):
+            seen = rows[0, :, 4:]  # the first four tokens are left out
+            torch.testing.assert_close(stream.mean, seen.mean(1), atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                stream.variance, seen.var(1, correction=0), atol=1e-5, rtol=0
+            )
+
+
+def test_the_weights_tell_how_errors_of_keys_and_values_move_the_output() -> None:
+    """Against autograd: sums over tokens of |d output / d key|^2 and |d output / d value|^2."""
+    draw = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(heads, 24, 8, generator=draw) for heads in (2, 1, 1))
+    asked = torch.tensor([17, 23])
+    pull, share = output_pulls(query, key, value, asked)
+    expected, values = torch.zeros(1, 8), 0.0
+    for head in range(2):
+        for place in asked.tolist():
+
+            def output(k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+                scores = k[: place + 1] @ query[head, place]  # noqa: B023
+                return scores.softmax(0) @ v[: place + 1]  # noqa: B023
+
+            by_key, by_value = torch.autograd.functional.jacobian(output, (key[0], value[0]))
+            expected += by_key.square().sum((0, 1))
+            values += float(by_value.square().sum()) / 8
+    torch.testing.assert_close(pull, expected, atol=1e-5, rtol=1e-4)
+    assert float(share) == pytest.approx(values, rel=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mode", ["aligned", "hadamard"])
+@pytest.mark.parametrize("make", [gemma, llama])
+def test_packed_attention_is_eager_attention_over_the_dequantized_cache(
+    make: Any, mode: str
+) -> None:
+    """Offset and balance reach scores and output, also on padded rows."""
+    model, tokens = make(), random_tokens(2, 121)
+    mask = torch.ones_like(tokens)
+    mask[0, :29] = 0
+    places = (mask.cumsum(-1) - 1).clamp_min(0)
+    cache = RotorQuantCache(model, 3, mode, calibration=known(model), **SMALL_WINDOW)
+    model(
+        tokens[:, :100],
+        attention_mask=mask[:, :100],
+        position_ids=places[:, :100],
+        past_key_values=cache,
+    )
+    eager, packed = both_ways(
+        model,
+        cache,
+        input_ids=tokens[:, 100:],
+        attention_mask=mask,
+        position_ids=places[:, 100:],
+    )
+    torch.testing.assert_close(packed, eager, atol=5e-5, rtol=0)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = gemma()
+    model.config._attn_implementation = "eager"
+    known(model)
+    assert model.config._attn_implementation == "eager"
+
+
+def test_a_file_brings_it_back(tmp_path: Path) -> None:
+    model, path = gemma(), tmp_path / "gemma.rq"
+    given = known(model, path)
+    again = Calibration.load(path)
+    assert again.digest == given.digest
+    assert (again.model, again.tokens) == (given.model, 300)
+    assert path.stat().st_size < 3 * 32 * 4 + 1000
+    first = RotorQuantCache(model, calibration=path)
+    assert first.config.calibration == given.digest
+    assert first.config == RotorQuantCache(model, calibration=given).config
+
+
+def test_a_cache_made_with_a_calibration_is_not_read_without(tmp_path: Path) -> None:
+    model = gemma()
+    config = RotorQuantCache(model, calibration=known(model)).config
+    with pytest.raises(ConfigError, match=f"made with calibration {config.calibration}.*none"):
+        RotorQuantCache.from_config(model, config)
+    other = calibrate(model, random_tokens(1, 100, seed=9))
+    with pytest.raises(ConfigError, match="give the same file"):
+        RotorQuantCache.from_config(model, config, other)
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", b"\x08\0\0\0\0\0\0\0{}      "])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="other"):
+        RotorQuantCache(gemma(), calibration=path)
+    with pytest.raises(ConfigError, match="missing"):
+        RotorQuantCache(gemma(), calibration=tmp_path / "missing")
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    model = gemma()
+    with pytest.raises(ConfigError, match="at least 64"):
+        calibrate(model, random_tokens(1, 63))
+    with pytest.raises(ConfigError, match="'planar' takes no calibration"):
+        RotorQuantCache(model, mode="planar", calibration=known(model))
+    with pytest.raises(ConfigError, match="this cache stores 1 of 32"):
+        RotorQuantCache(model, calibration=known(gemma(attention_k_eq_v=False)))
+
+
+def test_the_balance_is_the_best_of_all_that_are_mixed() -> None:
+    """Its sum of weight times error is least: s^-2 weights times the mean of s^2 v."""
+    draw = torch.Generator().manual_seed(2)
+    variance, weight = (torch.randn(1, 64, generator=draw).exp() for _ in range(2))
+    frame = make_frame(StreamStatistics(torch.zeros(1, 64), variance, weight), 0)
+
+    def cost(balance: torch.Tensor) -> float:
+        squared = balance.square()
+        return float((squared * variance).mean() * (weight / squared).mean())
+
+    best = cost(frame.balance[:, 0])
+    others = [
+        cost(frame.balance[:, 0] * (0.3 * torch.randn(1, 64, generator=draw)).exp())
+        for _ in range(50)
+    ]
+    assert best < min(others)
+    assert best == pytest.approx(float((weight * variance).sqrt().mean() ** 2), rel=1e-5)
+
+
+def test_a_channel_that_never_moves_is_no_fault() -> None:
+    variance = torch.ones(1, 32)
+    variance[0, 3] = 0
+    frame = make_frame(StreamStatistics(torch.zeros(1, 32), variance, torch.ones(1, 32)), 4)
+    assert frame.balance.isfinite().all()
+
+
+def test_the_options_of_a_cache_say_which() -> None:
+    assert RotorQuantConfig().calibration == ""
+    assert callable(rotorquant.calibrate)
