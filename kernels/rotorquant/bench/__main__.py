@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rotorquant.bench import fidelity
+from rotorquant.bench import fidelity, kernels
 from rotorquant.errors import RotorQuantError
 
 __all__ = ["main"]
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rotorquant.bench", description=__doc__)
     benches = parser.add_subparsers(required=True, metavar="BENCH")
     fidelity.add_arguments(benches.add_parser("fidelity", help=fidelity.SUMMARY))
+    kernels.add_arguments(benches.add_parser("kernels", help=kernels.SUMMARY))
     chosen = parser.parse_args(arguments)
     try:
         for line in chosen.run(chosen):

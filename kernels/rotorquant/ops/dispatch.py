@@ -1,12 +1,26 @@
-"""Where the kernels run: the one question that every op asks before it takes one."""
+"""What ops and kernels ask of the device."""
 
 from __future__ import annotations
 
 import torch
 
-__all__ = ["on_gpu"]
+__all__ = ["capability_of", "on_gpu", "processors_of"]
+
+_INTERPRETED_PROCESSORS = 2
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:
     """Whether a tensor lies where Triton can launch: CUDA, or ROCm, which calls itself CUDA."""
     return tensor.is_cuda
+
+
+def capability_of(tensor: torch.Tensor) -> tuple[int, int]:
+    """Compute capability of the card; (0, 0) off one, where the interpreter runs."""
+    return torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else (0, 0)
+
+
+def processors_of(tensor: torch.Tensor) -> int:
+    """Multiprocessors of the card."""
+    if not tensor.is_cuda:
+        return _INTERPRETED_PROCESSORS
+    return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)

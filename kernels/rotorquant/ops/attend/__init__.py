@@ -13,7 +13,7 @@ import torch
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend import reference
-from rotorquant.ops.attend.launch import HEAD_DIMS, ROWS_LIMIT
+from rotorquant.ops.attend.launch import HEAD_DIMS, ROWS_LIMIT, pairs_limit
 from rotorquant.ops.attend.reference import Part, Rope, Rows
 
 __all__ = ["Part", "Rope", "Rows", "attend_exact", "attend_packed", "merge"]
@@ -84,7 +84,7 @@ def attend_packed(
     """
     if query.shape[:2] != key.primary.shape[:2]:
         raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.primary.shape)} differ")
-    if _kernel is not None and dispatch.on_gpu(query) and _fits(query, key, value, table):
+    if _kernel is not None and dispatch.on_gpu(query) and _fits(query, key, value, table, rope):
         part: Part = _kernel.attend_packed(
             query, key, value, table, rope, key_mask, value_table, length
         )
@@ -103,13 +103,20 @@ def merge(parts: list[Part]) -> torch.Tensor:
 
 
 def _fits(
-    query: torch.Tensor, key: Rows, value: Rows | None, table: torch.Tensor | None
+    query: torch.Tensor,
+    key: Rows,
+    value: Rows | None,
+    table: torch.Tensor | None,
+    rope: Rope | None,
 ) -> bool:
     """Whether the kernel is made for this: packed rows, a few queries."""
+    rows, head_dim = query.shape[2:]
     packed = table is not None and key.scale is not None
     if value is not None:
         packed = packed and value.scale is not None
-    return packed and query.shape[-1] in HEAD_DIMS and query.shape[2] <= ROWS_LIMIT
+    if rope is not None:
+        packed = packed and len(rope.first) <= pairs_limit(head_dim)
+    return packed and head_dim in HEAD_DIMS and rows <= ROWS_LIMIT
 
 
 def _first(rows: Rows, count: int) -> Rows:

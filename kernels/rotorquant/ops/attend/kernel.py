@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from rotorquant.ops import dispatch
 from rotorquant.ops.attend.launch import Launch, launch_config, splits_of
 from rotorquant.ops.attend.reference import Part, Rope, Rows
 from rotorquant.ops.dequantize.kernel import picked, tile
@@ -18,7 +19,8 @@ from rotorquant.ops.dequantize.kernel import picked, tile
 __all__ = ["attend_kernel", "attend_packed", "constants", "merge_kernel"]
 
 _ROUNDING = {torch.bfloat16: 16, torch.float16: 15, torch.float32: 32}
-_INTERPRETED_PROCESSORS = 2
+# Else the assembler spills a few in order to fit one program more on a processor. CUDA's alone.
+_REGISTERS = {} if torch.version.hip else {"maxnreg": 255}
 
 
 @triton.jit
@@ -88,7 +90,7 @@ def attend_kernel(
     query_ptr, turn_ptr, bias_ptr,
     key_ptr, key_extra_ptr, key_scale_ptr, key_table_ptr,
     value_ptr, value_extra_ptr, value_scale_ptr, value_table_ptr,
-    first_ptr, second_ptr, positions_ptr, frequencies_ptr, mask_ptr, length_ptr,
+    first_ptr, second_ptr, frequencies_ptr, positions_ptr, mask_ptr, length_ptr,
     top_ptr, mass_ptr, total_ptr,
     heads, rows, keys, pairs,
     key_batch, key_head, key_token, key_extra_batch, key_extra_head, key_extra_token,
@@ -183,11 +185,13 @@ def attend_kernel(
             waves = _products(bias, waves, KEYS, HALF, 2 * PAIRS // HALF)
             scores += waves * push[:, None]
         if MASK:
-            at = mask_ptr + batch * mask_batch + place * mask_token
-            seen = seen & (tl.load(at, mask=seen, other=0) != 0)
+            masked = mask_ptr + batch * mask_batch + place * mask_token
+            seen = seen & (tl.load(masked, mask=seen, other=0) != 0)
         scores = tl.where(seen[None, :], scores, float("-inf"))
         if SPLIT:
-            scale = tl.load(value_scale_ptr + place * value_scale_token, mask=index < high, other=0.0)
+            scale = tl.load(
+                value_scale_ptr + place * value_scale_token, mask=index < high, other=0.0
+            )
             stored = tile(
                 value_ptr + (place * value_token)[:, None],
                 value_extra_ptr + (place * value_extra_token)[:, None],
@@ -278,57 +282,68 @@ def attend_packed(
     batch, heads, rows, head_dim = query.shape
     keys = key.primary.shape[2]
     value_table = table if value_table is None else value_table
-    launch = launch_config(head_dim, _bits(table), rows, _capability(query))
+    moved = rope is not None and rope.bias is not None
+    pairs = 0 if rope is None else len(rope.first)
+    capability = dispatch.capability_of(query)
+    bits = max(sum(_widths(table)), sum(_widths(value_table)))
+    launch = launch_config(head_dim, bits, pairs, moved, capability)
     tiles = triton.cdiv(rows, launch.block_rows)
-    pieces = splits_of(keys, batch * heads * tiles, launch, _processors(query))
+    pieces = splits_of(keys, batch * heads * tiles, launch, dispatch.processors_of(query))
 
     def new(*columns: int) -> torch.Tensor:
         return torch.empty(batch * heads, *columns, dtype=torch.float32, device=query.device)
 
     parts = new(pieces, rows), new(pieces, rows), new(pieces, rows, head_dim)
-    pairs = 0 if rope is None else len(rope.first)
-    fill = query  # stands for what is not there and never read
-    turn, bias, first, second, frequencies, positions = (
-        (fill,) * 5 + (key.primary[:, 0, :, 0],)
-        if rope is None
-        else (
-            rope.query.contiguous(),
-            fill if rope.bias is None else rope.bias.contiguous(),
-            rope.first.contiguous(),
-            rope.second.contiguous(),
-            rope.frequencies.contiguous(),
-            rope.positions,
-        )
-    )
-    mask = key.primary[:, 0, :, 0] if key_mask is None else key_mask.view(torch.uint8)
     fields, strides = _flat(key, table)
     value_fields, value_strides = (fields, strides) if value is None else _flat(value, value_table)
-    room = constants(
-        head_dim, _widths(table), None if value is None else _widths(value_table), pairs, launch
-    )
-    biased = rope is not None and rope.bias is not None
+    queries, places, positions, rounding = _rotary(query.contiguous(), rope, key)
+    mask = positions if key_mask is None else key_mask.view(torch.uint8)
     attend_kernel[(pieces, tiles, batch * heads)](
-        query.contiguous(), turn, bias, *fields, *value_fields,
-        first, second, positions, frequencies, mask, fill if length is None else length,
+        *queries, *fields, *value_fields, *places, positions, mask,
+        places[0] if length is None else length,
         *parts, heads, rows, keys, pairs,
-        *strides, *value_strides, *_batch_strides(positions), *_batch_strides(mask),
-        **room,
-        ROUND=32 if rope is None else _ROUNDING[rope.dtype],
-        BIAS=biased,
+        *strides, *value_strides, *positions.stride(), *mask.stride(),
+        **constants(
+            head_dim, _widths(table), None if value is None else _widths(value_table), pairs, launch
+        ),
+        ROUND=rounding,
+        BIAS=moved,
         MASK=key_mask is not None,
         LENGTH=length is not None,
         num_warps=launch.num_warps,
+        enable_fp_fusion=True,
+        **_REGISTERS,
     )  # fmt: skip
     if pieces > 1:
-        tops, masses, totals = parts
-        parts = new(rows), new(rows), new(rows, head_dim)
+        whole = new(rows), new(rows), new(rows, head_dim)
         width = min(64, head_dim)
         merge_kernel[(batch * heads, rows, head_dim // width)](
-            tops, masses, totals, *parts, pieces, rows,
+            *parts, *whole, pieces, rows,
             D=head_dim, PIECES=triton.next_power_of_2(pieces), WIDTH=width,
+            enable_fp_fusion=True,
         )  # fmt: skip
+        parts = whole
     top, mass, total = (part.view(batch, heads, rows, -1) for part in parts)
     return Part(top, mass, total)
+
+
+def _rotary(
+    query: torch.Tensor, rope: Rope | None, key: Rows
+) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor, int]:
+    """Queries, places and frequencies, positions and rounding, in the kernel's order.
+
+    What is not there, and never read, another tensor stands for.
+    """
+    if rope is None:
+        return [query] * 3, [query] * 3, key.primary[:, 0, :, 0], 32
+    queries = (query, rope.query, query if rope.bias is None else rope.bias)
+    places = (rope.first, rope.second, rope.frequencies)
+    return (
+        [each.contiguous() for each in queries],
+        [each.contiguous() for each in places],
+        rope.positions,
+        _ROUNDING[rope.dtype],
+    )
 
 
 def _flat(rows: Rows, table: torch.Tensor) -> tuple[list[torch.Tensor], list[int]]:
@@ -343,25 +358,7 @@ def _dense(plane: torch.Tensor) -> torch.Tensor:
     return plane if plane.stride(-1) == 1 else plane.contiguous()
 
 
-def _batch_strides(tensor: torch.Tensor) -> tuple[int, int]:
-    return tensor.stride(0), tensor.stride(1)
-
-
 def _widths(table: torch.Tensor) -> tuple[int, int]:
     """Primary and extra bits of a decode table [2**(8 + group bits), fields]."""
     fields = table.shape[1]
     return 8 // fields, (table.shape[0].bit_length() - 9) // fields
-
-
-def _bits(table: torch.Tensor) -> int:
-    return sum(_widths(table))
-
-
-def _capability(tensor: torch.Tensor) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else (0, 0)
-
-
-def _processors(tensor: torch.Tensor) -> int:
-    if not tensor.is_cuda:
-        return _INTERPRETED_PROCESSORS
-    return torch.cuda.get_device_properties(tensor.device).multi_processor_count

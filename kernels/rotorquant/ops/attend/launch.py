@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["HEAD_DIMS", "ROWS_LIMIT", "Launch", "launch_config", "splits_of"]
+__all__ = ["HEAD_DIMS", "ROWS_LIMIT", "Launch", "launch_config", "pairs_limit", "splits_of"]
 
 HEAD_DIMS = (32, 64, 128, 256, 512)
 # 16 positions of 16 query heads. With more rows a tile of keys is better decoded once for all.
@@ -23,24 +23,30 @@ class Launch:
 
 
 def launch_config(
-    head_dim: int, bits: int, rows: int, capability: tuple[int, int]
+    head_dim: int, bits: int, pairs: int, moved: bool, capability: tuple[int, int]
 ) -> Launch:
-    """Chosen by registers and shared memory at compile time; untuned on every card.
+    """The most keys to a tile that compile without spills; untuned, and the same on every card.
 
     Args:
         head_dim: one of `HEAD_DIMS`.
-        bits: 2, 3, 4, 5, 6 or 8, of the keys.
-        rows: queries of a key head.
+        bits: 2, 3, 4, 5, 6 or 8: the wider of keys and values.
+        pairs: rotary pairs that are turned when read, 0 to `pairs_limit`.
+        moved: whether rows leave an offset out, whose scores take room of their own.
         capability: of the card, as torch gives it.
     """
-    block_rows = 16 if rows <= 16 or head_dim == 512 else 32
-    if head_dim == 512:
-        return Launch(block_rows, block_keys=32, num_warps=8, num_stages=1)
-    return Launch(block_rows, block_keys=64 if head_dim <= 128 else 32, num_warps=4, num_stages=1)
+    bytes_apart = head_dim == 512 and bits == 8 and not pairs
+    keys = 16 if moved or 4 * pairs > head_dim or head_dim == 64 or bytes_apart else 32
+    warps = {32: 2, 64: 2, 128: 4}.get(head_dim, 8)
+    return Launch(block_rows=16, block_keys=keys, num_warps=warps, num_stages=1)
+
+
+def pairs_limit(head_dim: int) -> int:
+    """Rotary pairs with which the kernel still fits every card."""
+    return 64 if head_dim == 512 else head_dim // 2
 
 
 def splits_of(keys: int, programs: int, launch: Launch, processors: int) -> int:
-    """Parts of the keys, for two programs on every processor, of two tiles at least."""
+    """Pieces of the keys, for two programs on every processor, of two tiles at least."""
     wanted = -(-2 * processors // programs)
     possible = -(-keys // (2 * launch.block_keys))
     return max(1, min(wanted, possible, _SPLITS_LIMIT))

@@ -126,7 +126,7 @@ def attend_exact(
         first, end = query_start + start, query_start + stop
         low = 0 if window is None else max(0, first - window + 1)
         high = end if blocks is None else _block_end(blocks, end)
-        # Cloned, for flattening a single query row gives a view that must not be written onto itself
+        # Cloned: flattened, a single query row is a view, which must not be written onto itself
         chosen = Part(*(field[:, :, :, start:stop].flatten(2, 3).clone() for field in part))
         rows = query[:, :, :, start:stop].flatten(2, 3)
         for tile in range(low, high, TILE_KEYS):

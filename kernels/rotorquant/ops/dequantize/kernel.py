@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from rotorquant.ops import dispatch
 from rotorquant.ops.dequantize.launch import Launch, launch_config
 from rotorquant.ops.planes import planes_of
 
@@ -170,13 +171,14 @@ def dequantize(
     planes = [_rows(plane) for plane in (primary, primary if extra is None else extra)]
     scales = _rows(scale.unsqueeze(-1))
     _, heads, tokens, _ = scales.shape
-    launch = launch_config(head_dim, bits, (0, 0))
+    launch = launch_config(head_dim, bits, dispatch.capability_of(primary))
     cos, sin = (centroids, centroids) if rotors is None else rotors
     strides = [plane.stride()[:3] for plane in (*planes, scales)]
     dequantize_kernel[(triton.cdiv(rows, launch.block_rows),)](
         *planes, scales, centroids, cos, sin, vectors,
         rows, heads, tokens, *strides[0], *strides[1], *strides[2],
         **constants(head_dim, bits, rotors is not None, launch), num_warps=launch.num_warps,
+        enable_fp_fusion=True,
     )  # fmt: skip
     return vectors
 

@@ -11,6 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
+from rotorquant.ops import dispatch
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.quantize.launch import Launch, launch_config
 
@@ -22,9 +23,8 @@ def _nearest(unit, bounds_ptr, BITS: tl.constexpr):
     """Number of boundaries below every value, by halving: int32 of the shape of `unit`."""
     code = tl.zeros_like(unit).to(tl.int32)
     for step in tl.static_range(BITS):
-        half: tl.constexpr = 1 << (BITS - 1 - step)
-        bound = tl.load(bounds_ptr + code + (half - 1))
-        code += tl.where(unit > bound, half, 0)
+        bound = tl.load(bounds_ptr + code + ((1 << (BITS - 1 - step)) - 1))
+        code += tl.where(unit > bound, 1 << (BITS - 1 - step), 0)
     return code
 
 
@@ -33,7 +33,7 @@ def _pair(
     row_ptrs, dims, seen, sigma, cos_ptr, sin_ptr, bounds_ptr, centroids_ptr,
     D: tl.constexpr, BITS: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
-    """Codes [BLOCK, W] of dimensions `dims` and `dims` + D/2, and what they add to |c|^2 [BLOCK]."""
+    """Codes [BLOCK, W] of dimensions `dims` and `dims` + D/2; what they add to |c|^2 [BLOCK]."""
     one = tl.load(row_ptrs + dims, mask=seen, other=0.0).to(tl.float32)
     two = tl.load(row_ptrs + dims + D // 2, mask=seen, other=0.0).to(tl.float32)
     if TURN:
@@ -137,14 +137,17 @@ def quantize(
         vectors = vectors.reshape(-1, *shape[-3:])
     vectors = vectors[(None,) * (4 - vectors.ndim)]
     batch, heads, tokens, _ = vectors.shape
-    new = {"dtype": torch.uint8, "device": vectors.device}
-    primary = torch.empty(*shape[:-1], planes.primary_bytes(head_dim), **new)
-    extra = torch.empty(*shape[:-1], planes.extra_bytes(head_dim), **new) if planes.extra else None
+
+    def new(columns: int) -> torch.Tensor:
+        return torch.empty(*shape[:-1], columns, dtype=torch.uint8, device=vectors.device)
+
+    primary = new(planes.primary_bytes(head_dim))
+    extra = new(planes.extra_bytes(head_dim)) if planes.extra else None
     scale = torch.empty(shape[:-1], dtype=torch.float16, device=vectors.device)
     rows = batch * heads * tokens
     if rows == 0:
         return primary, extra, scale
-    launch = launch_config(head_dim, bits, (0, 0))
+    launch = launch_config(head_dim, bits, dispatch.capability_of(vectors))
     bounds = (centroids[1:] + centroids[:-1]) / 2
     cos, sin = (centroids, centroids) if rotors is None else rotors
     quantize_kernel[(triton.cdiv(rows, launch.block_rows),)](
@@ -152,5 +155,6 @@ def quantize(
         primary, primary if extra is None else extra, scale,
         rows, heads, tokens, *vectors.stride()[:3],
         **constants(head_dim, bits, rotors is not None, launch), num_warps=launch.num_warps,
+        enable_fp_fusion=False,
     )  # fmt: skip
     return primary, extra, scale

@@ -1,0 +1,178 @@
+"""Compiles kernels for cards that are not there, as the ops would launch them.
+
+Needs a process of its own, without Triton's interpreter: `python -m tests.ops.compiling few|all`.
+A line of JSON on stdout for every kernel, case and card; the table and what does not fit on stderr,
+and exit code 1 if anything does not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+from rotorquant.codebook import lloyd_max
+from rotorquant.ops import dispatch
+from rotorquant.ops.attend import Rope, Rows
+from rotorquant.ops.attend import kernel as attend
+from rotorquant.ops.attend.launch import HEAD_DIMS, pairs_limit
+from rotorquant.ops.dequantize import decode_table
+from rotorquant.ops.dequantize import kernel as dequantize
+from rotorquant.ops.planes import PACKED_BITS, planes_of
+from rotorquant.ops.quantize import kernel as quantize
+from tests.ops.limits import faults, table
+
+CARDS = (80, 86, 89, 90, 100, 120)
+KERNELS = (
+    (quantize, "quantize_kernel"),
+    (dequantize, "dequantize_kernel"),
+    (attend, "attend_kernel"),
+    (attend, "merge_kernel"),
+)
+TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One compiled kernel: bytes of shared memory, registers and stack bytes of a thread."""
+
+    kernel: str
+    case: str
+    card: int
+    shared_bytes: int
+    registers: int
+    stack_bytes: int
+    float64: int
+
+
+class Absent:
+    """Stands for the driver of a card that is not there."""
+
+    def __init__(self, card: int) -> None:
+        self.card = card
+
+    def get_current_device(self) -> int:
+        return self.card
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.card, 32)
+
+
+class Compiler:
+    """Stands for a kernel and compiles where it would launch."""
+
+    def __init__(self, inner: Any, compiled: list[tuple[str, Any]]) -> None:
+        self.inner, self.compiled = inner, compiled
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def compile_it(*arguments: Any, **options: Any) -> None:
+            made = self.inner.warmup(*arguments, grid=grid, **options)
+            self.compiled.append((self.inner.__name__, made))
+
+        return compile_it
+
+
+def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
+    """(what, head size, bits, card): everything, or what differs most and what Gemma 4 has."""
+    for what in ("pack", "tied", "split", "moved"):
+        for head_dim in HEAD_DIMS:
+            for bits in PACKED_BITS:
+                for card in CARDS:
+                    own = head_dim == 512 and (
+                        bits == 4 or card == 86 or (what, card) == ("tied", 90)
+                    )
+                    other = head_dim < 512 and card == 86 and bits in (3, 8) and what != "moved"
+                    if own or other or not few:
+                        yield what, head_dim, bits, card
+
+
+def launch(what: str, head_dim: int, bits: int) -> None:
+    """Call the wrappers as the cache does."""
+    planes = planes_of(bits)
+    centroids = torch.tensor(lloyd_max(bits), dtype=torch.float32)
+    half = torch.ones(head_dim // 2)
+    if what == "pack":
+        vectors = torch.zeros(1, TOKENS, 4, head_dim, dtype=torch.bfloat16).transpose(1, 2)
+        packed = quantize.quantize(vectors, centroids, bits, (half, half))
+        dequantize.dequantize(*packed, centroids, bits, (half, half))
+        return
+    rows = Rows(
+        torch.zeros(1, 4, TOKENS, planes.primary_bytes(head_dim), dtype=torch.uint8),
+        torch.zeros(1, 4, TOKENS, planes.extra_bytes(head_dim), dtype=torch.uint8)
+        if planes.extra
+        else None,
+        torch.zeros(1, 4, TOKENS, dtype=torch.float16),
+    )
+    query, pairs = torch.zeros(1, 4, 8, head_dim), pairs_limit(head_dim)
+    places = torch.arange(pairs)
+    rope = Rope(
+        torch.zeros(1, 4, 8, 4 * pairs),
+        places,
+        places + pairs,
+        torch.zeros(1, TOKENS, dtype=torch.long),
+        torch.ones(pairs),
+        torch.bfloat16,
+        torch.zeros(1, 4, 8, 2 * pairs) if what == "moved" else None,
+    )
+    value, rope_or_none = (rows, None) if what == "split" else (None, rope)
+    mask, length = torch.ones(1, TOKENS, dtype=torch.bool), torch.tensor([TOKENS])
+    table = decode_table(centroids, bits)
+    attend.attend_packed(query, rows, value, table, rope_or_none, mask, None, length)
+
+
+def measure(name: str, case: str, card: int, made: Any) -> Result:
+    """What the cubin says."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernel.cubin"
+        cubin.write_bytes(made.asm["cubin"])
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+        usage = subprocess.run(
+            [tool, "-res-usage", cubin], capture_output=True, text=True, check=True
+        ).stdout
+    found = {field: int(count) for field, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
+    float64 = len(re.findall(r"\.f64\b", made.asm["ptx"]))
+    stack = found["STACK"] + found["LOCAL"]
+    return Result(name, case, card, made.metadata.shared, found["REG"], stack, float64)
+
+
+def compile_cases(few: bool) -> Iterator[Result]:
+    """Compile and measure one case after the other."""
+    compiled: list[tuple[str, Any]] = []
+    for module, name in KERNELS:
+        setattr(module, name, Compiler(getattr(module, name), compiled))
+    setattr(dispatch, "processors_of", lambda tensor: 100)  # noqa: B010
+    for what, head_dim, bits, card in cases(few):
+        driver.set_active(Absent(card))
+        setattr(dispatch, "capability_of", lambda tensor, card=card: divmod(card, 10))  # noqa: B010
+        compiled.clear()
+        launch(what, head_dim, bits)
+        for name, made in compiled:
+            yield measure(name, f"{what} {head_dim} x {bits} bits", card, made)
+
+
+def main(few: bool) -> int:
+    results = []
+    for result in compile_cases(few):
+        results.append(asdict(result))
+        sys.stdout.write(json.dumps(results[-1]) + "\n")
+    found = faults(results)
+    sys.stderr.write("\n".join([table(results), *found]) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] == "few"))

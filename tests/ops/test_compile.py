@@ -1,0 +1,55 @@
+"""Every kernel compiled ahead of time for every card, within what the card has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.ops.limits import SHARED_BYTES, faults, table
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What differs most; `python -m tests.ops.compiling all` takes every case, in some minutes."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "TRITON_INTERPRET": "0",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.ops.compiling", "few"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    results = [json.loads(line) for line in run.stdout.splitlines()]
+    with capsys.disabled():
+        sys.stdout.write("\n" + table(results) + "\n")
+    assert run.returncode == 0, run.stderr
+    assert {one["kernel"] for one in results} == {
+        "quantize_kernel",
+        "dequantize_kernel",
+        "attend_kernel",
+        "merge_kernel",
+    }
+    assert {one["card"] for one in results} == set(SHARED_BYTES)
+    assert faults(results) == []
+
+
+def test_what_does_not_fit_is_found() -> None:
+    fine = {
+        "kernel": "k", "case": "c", "card": 86,
+        "shared_bytes": 101_376, "registers": 255, "stack_bytes": 0, "float64": 0,
+    }  # fmt: skip
+    assert faults([fine, fine | {"card": 90, "shared_bytes": 232_448}]) == []
+    assert "bytes of shared memory" in faults([fine | {"shared_bytes": 101_377}])[0]
+    assert "spilled" in faults([fine | {"stack_bytes": 8}])[0]
+    assert "float64" in faults([fine | {"float64": 1}])[0]
