@@ -37,7 +37,7 @@ class Figure:
 
 def run_speed(model: str, runs: int, document_tokens: int) -> None:
     """Measure and print; raises CalledProcessError when rqchat fails."""
-    ask = ["ask", "--model", model, "--temperature", "0"]
+    ask = ["ask", "--model", model, "--temperature", "0", "--max-tokens", "64"]
     document = _document(ask, document_tokens)
     last: dict[str, Any] = {}
 
