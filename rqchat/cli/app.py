@@ -40,16 +40,10 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
+@options.taking(options.MODEL)
 def chat(
     context: typer.Context,
     system: options.System = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    kv_bits: options.KvBits = None,
-    context_tokens: options.ContextTokens = None,
-    image_tokens: options.ImageTokens = None,
-    device: options.Device = None,
-    offline: options.Offline = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -60,6 +54,8 @@ def chat(
             help="Show the version and leave.",
         ),
     ] = False,
+    *,
+    given: options.Given,
 ) -> None:
     """Chat with Gemma 4 on your own GPU, with the longest context that fits it.
 
@@ -70,22 +66,18 @@ def chat(
     [bold]cat book.txt | rqchat ask "who tells it?"[/bold]   a document, then a question
     """
     del version
-    given = {
-        "model": model,
-        "weights": weights,
-        "kv_bits": kv_bits,
-        "context_tokens": context_tokens,
-        "image_tokens": image_tokens,
-        "device": device,
-        "offline": offline or None,
-    }
-    if context.invoked_subcommand is None:
+    command = context.invoked_subcommand
+    if command is None:
         from rqchat.cli.chat import run_chat
 
-        run_chat(options.make_settings(**given), system)
-    elif system is not None or any(value is not None for value in given.values()):
-        command = context.invoked_subcommand
+        run_chat(given.settings(), system)
+    elif any(_on_command_line(context, name) for name in context.params):
         raise UsageError(f"options for {command!r} stand after it: rqchat {command} --option ...")
+
+
+def _on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ask"]
 
 
+@options.taking(options.MODEL, options.ANSWER)
 def ask(
     prompt: Annotated[
         str | None,
@@ -49,18 +50,8 @@ def ask(
         ),
     ] = False,
     quiet: options.Quiet = False,
-    max_tokens: options.MaxTokens = None,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
-    top_k: options.TopK = None,
-    seed: options.Seed = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    kv_bits: options.KvBits = None,
-    context_tokens: options.ContextTokens = None,
-    image_tokens: options.ImageTokens = None,
-    device: options.Device = None,
-    offline: options.Offline = False,
+    *,
+    given: options.Given,
 ) -> None:
     """Answer one question about text, files and pictures.
 
@@ -79,18 +70,7 @@ def ask(
     from rqchat.ui.stream import AnswerView
     from rqchat.ui.tables import stats_table
 
-    settings = options.make_settings(
-        model=model,
-        weights=weights,
-        kv_bits=kv_bits,
-        context_tokens=context_tokens,
-        image_tokens=image_tokens,
-        device=device,
-        offline=offline or None,
-    )
-    sampling = options.make_sampling(
-        max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
-    )
+    settings, sampling = given.settings(), given.sampling()
     screen = Screen(quiet=quiet)
     turn = gather_turn(prompt, image or (), file or (), screen)
     view = AnswerView(screen, echo=not as_json)

@@ -6,9 +6,11 @@ and `SamplingSettings`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,9 +23,12 @@ from rqchat.engine.settings import (
 )
 
 __all__ = [
+    "ANSWER",
+    "MODEL",
     "NO_VALUE",
     "ContextTokens",
     "Device",
+    "Given",
     "ImageTokens",
     "KvBits",
     "MaxTokens",
@@ -37,9 +42,12 @@ __all__ = [
     "TopK",
     "TopP",
     "Weights",
-    "make_sampling",
-    "make_settings",
+    "taking",
 ]
+
+
+Command = Callable[..., None]
+Group = Mapping[str, Any]  # field of the settings -> its option
 
 
 def _choices(values: tuple[object, ...]) -> str:
@@ -146,23 +154,75 @@ Seed = Annotated[
 ]
 
 
-def make_settings(**given: str | int | None) -> Settings:
-    """`Settings` from the environment with what was given on top; None is not given.
+MODEL: Group = {
+    "model": Model,
+    "weights": Weights,
+    "kv_bits": KvBits,
+    "context_tokens": ContextTokens,
+    "image_tokens": ImageTokens,
+    "device": Device,
+    "offline": Offline,
+}
+ANSWER: Group = {
+    "max_tokens": MaxTokens,
+    "temperature": Temperature,
+    "top_p": TopP,
+    "top_k": TopK,
+    "seed": Seed,
+}
 
-    Raises:
-        UsageError: a value is out of range.
-    """
-    return replace(Settings.from_environment(), **_given(given))  # type: ignore[arg-type]
+
+class Given:
+    """What was given on the command line, by the names of the settings' fields."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = _given(values)
+
+    def settings(self, **more: Any) -> Settings:
+        """`Settings` from the environment with what was given, and `more`, on top.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        return replace(Settings.from_environment(), **self._of(MODEL), **_given(more))
+
+    def sampling(self) -> SamplingSettings:
+        """`SamplingSettings` with what was given on top.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        return replace(SamplingSettings(), **self._of(ANSWER))
+
+    def _of(self, group: Group) -> dict[str, Any]:
+        return {name: self._values[name] for name in group if name in self._values}
 
 
-def make_sampling(**given: float | None) -> SamplingSettings:
-    """`SamplingSettings` with what was given on top; None is not given.
+def taking(*groups: Group) -> Callable[[Command], Command]:
+    """Gives a command the options of `groups`; it gets them as its one parameter `given`."""
+    options = {name: option for group in groups for name, option in group.items()}
 
-    Raises:
-        UsageError: a value is out of range.
-    """
-    return replace(SamplingSettings(), **_given(given))  # type: ignore[arg-type]
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        shown = [p for p in signature.parameters.values() if p.name != "given"]
+        shown += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+            for name, option in options.items()
+        ]
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            taken = {name: values.pop(name) for name in options}
+            command(**values, given=Given(taken))
+
+        run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
-def _given(values: Mapping[str, float | str | None]) -> dict[str, float | str]:
-    return {name: value for name, value in values.items() if value is not None}
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without options that were left out (None) and flags that were not set."""
+    return {
+        name: value for name, value in values.items() if value is not None and value is not False
+    }

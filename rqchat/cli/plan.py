@@ -12,21 +12,17 @@ from rqchat.cli import options
 __all__ = ["plan"]
 
 
+@options.taking(options.MODEL)
 def plan(
     vram: Annotated[
         str | None,
         typer.Option(metavar="SIZE", help="Plan for a card of this size, such as 24GiB or 16GB."),
     ] = None,
-    model: options.Model = None,
-    weights: options.Weights = None,
-    kv_bits: options.KvBits = None,
-    context_tokens: options.ContextTokens = None,
-    image_tokens: options.ImageTokens = None,
-    device: options.Device = None,
-    offline: options.Offline = False,
     as_json: Annotated[
         bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
     ] = False,
+    *,
+    given: options.Given,
 ) -> None:
     """Show which weights, KV bits and context fit, and which rqchat would take.
 
@@ -41,16 +37,7 @@ def plan(
     from rqchat.ui.console import Screen
     from rqchat.ui.tables import plan_table
 
-    settings = options.make_settings(
-        model=model,
-        weights=weights,
-        kv_bits=kv_bits,
-        context_tokens=context_tokens,
-        image_tokens=image_tokens,
-        device=device,
-        offline=offline or None,
-        vram_bytes=parse_size_bytes(vram) if vram is not None else None,
-    )
+    settings = given.settings(vram_bytes=parse_size_bytes(vram) if vram is not None else None)
     if settings.vram_bytes is not None:
         target = planned_card(settings.vram_bytes)
     else:
