@@ -81,7 +81,7 @@ class Generation:
         begun_s = time.perf_counter()
         done = self.cached_tokens = self._prefix.reuse(prompt)
         total = len(prompt.token_ids)
-        stops = (prompt.stable_tokens,)
+        stops = (prompt.content_tokens, prompt.stable_tokens)
         logits = None
         yield PrefillProgress(done, total, self.cached_tokens, 0.0)
         for end in chunk_ends(done, total, self._chunk_tokens, prompt.images, stops=stops):
@@ -89,7 +89,7 @@ class Generation:
                 return None
             logits = self._read(prompt, done, end)
             self._prefix.extend(prompt.keys[done:end])
-            if end == prompt.stable_tokens:
+            if end in stops:
                 self._prefix.mark()
             done = end
             self.prefill_s = time.perf_counter() - begun_s

@@ -142,11 +142,7 @@ class Budget:
         return packed + (shape.parameters - shape.linears) * weights.rest_bytes
 
     def _global_bytes(self, weights: Weights, kv_bits: int, context_tokens: int) -> tuple[int, int]:
-        """Bytes of a chunk that is not packed yet, and of the global layers without it.
-
-        The mark that a session keeps to go back to before an answer copies the exact latest tokens
-        and the chunk.
-        """
+        """Bytes of a chunk that is not packed yet, and of the global layers without it."""
         kv = self.shape.global_kv
         layer = GlobalLayout(
             kv.heads,
@@ -159,17 +155,16 @@ class Budget:
         )
         chunk = kv.layers * layer.chunk_bytes(self.chunk_tokens)
         stored = kv.layers * layer.total_bytes(context_tokens)
-        marked = kv.layers * (layer.exact_bytes + layer.chunk_bytes(self.chunk_tokens))
         positions = context_tokens * POSITION_BYTES if kv.tied else 0
-        return chunk, stored + marked + positions
+        return chunk, stored + positions
 
     def _sliding_bytes(self, weights: Weights, sliding_bits: int) -> int:
-        """Two rings a layer: the live one, and the mark's copy."""
+        """The rings; the copies that a session goes back to lie in the host's memory."""
         kv = self.shape.sliding_kv
         layer = SlidingLayout(
             self.shape.window, kv.heads, kv.head_dim, sliding_bits, weights.rest_bytes
         )
-        return 2 * kv.layers * layer.total_bytes
+        return kv.layers * layer.total_bytes
 
     def _step_bytes(self, weights: Weights) -> int:
         """Temporary tensors of the largest step: a chunk through a layer, or a picture.

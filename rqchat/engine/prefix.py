@@ -22,11 +22,15 @@ class CachedPrefix:
 
     An answer is written into history differently from how it was generated: thoughts and the
     prefilled empty thought are gone. So the next turn shares tokens only up to where the answer
-    began, and that is where a mark is set.
+    began, and that is where a mark is set; another one at the end of the documents and pictures,
+    for another question about them.
     """
 
     def __init__(self, cache: Any, most_marks: int) -> None:
-        """`most_marks` are kept, each with a copy of the sliding windows; the latest ones."""
+        """`most_marks` are kept, each with a copy of the sliding windows; the latest ones.
+
+        The copies lie in the host's memory: a GPU has none to spare.
+        """
         self.cache = cache
         self._most_marks = most_marks
         self._keys: list[int] = []
@@ -65,7 +69,7 @@ class CachedPrefix:
         self._marks = [mark for mark in self._marks if mark.tokens < len(self._keys)]
         # The room is freed before the next copy is made
         del self._marks[: max(0, len(self._marks) + 1 - self._most_marks)]
-        self._marks.append(_Mark(len(self._keys), self.cache.mark()))
+        self._marks.append(_Mark(len(self._keys), self.cache.mark("cpu")))
 
     def reset(self) -> None:
         """Empty the cache."""

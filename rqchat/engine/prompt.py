@@ -28,6 +28,7 @@ __all__ = ["ImageSpan", "Prompt", "PromptWriter"]
 _IMAGE = "<|image|>"  # what the template writes for a picture, and the soft token itself
 _IMAGE_START, _IMAGE_END = "<|image>", "<image|>"
 _STAND_IN = "\ue000{}\ue001"
+_GAP = "\n\n"  # after a document
 _CONTROL = re.compile(r"<\|.*|.*\|>")
 _SLOT = re.compile("\ue000(\\d+)\ue001|" + re.escape(_IMAGE))
 
@@ -50,12 +51,15 @@ class Prompt:
         keys: like `token_ids`, but soft tokens are negative numbers made from the picture, so that
             equal keys mean equal content.
         images: spans of the pictures, in order.
+        content_tokens: how many tokens there are up to the end of the last document or picture; 0
+            without one. Another question about the same things begins with the same tokens.
         stable_tokens: how many tokens stay as they are once the answer has become history.
     """
 
     token_ids: tuple[int, ...]
     keys: tuple[int, ...]
     images: tuple[ImageSpan, ...]
+    content_tokens: int
     stable_tokens: int
 
     @property
@@ -119,22 +123,27 @@ class PromptWriter:
             ModelError: the template cannot write this conversation.
             InputError: see `soft_tokens`.
         """
-        texts: list[str] = []
-        pictures: list[Picture] = []
-        records = [_record(message, texts, pictures) for message in messages]
+        content = _Content()
+        records = [content.record(message) for message in messages]
         head = self._render(records, enable_thinking=thinking)
         full = self._render(records, enable_thinking=thinking, add_generation_prompt=True)
         tail = full.removeprefix(head)
         # What the template writes before an answer in either case: an asked and a past one
         header = os.path.commonprefix([tail, self._reply])
-        draft = _Draft(self, texts, pictures)
+        draft = _Draft(self, content)
         draft.add_rendered(head)
         draft.add_rendered(header)
         stable_tokens = len(draft.token_ids)
         draft.add_rendered(tail.removeprefix(header))
         draft.check_complete()
         self._encoded = draft.encoded
-        return Prompt(tuple(draft.token_ids), tuple(draft.keys), tuple(draft.images), stable_tokens)
+        return Prompt(
+            token_ids=tuple(draft.token_ids),
+            keys=tuple(draft.keys),
+            images=tuple(draft.images),
+            content_tokens=draft.content_tokens,
+            stable_tokens=stable_tokens,
+        )
 
     def pixels(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
         """What the model takes for `pictures`.
@@ -198,12 +207,10 @@ class PromptWriter:
 class _Draft:
     """A prompt that is being written."""
 
-    def __init__(
-        self, writer: PromptWriter, texts: Sequence[str], pictures: Sequence[Picture]
-    ) -> None:
-        self._writer = writer
-        self._texts, self._pictures = texts, pictures
+    def __init__(self, writer: PromptWriter, content: _Content) -> None:
+        self._writer, self._content = writer, content
         self._written: list[int] = []
+        self.content_tokens = 0
         self.token_ids: list[int] = []
         self.keys: list[int] = []
         self.images: list[ImageSpan] = []
@@ -223,8 +230,8 @@ class _Draft:
 
     def check_complete(self) -> None:
         """Every text and picture was written once, in order."""
-        whole = self._written == list(range(len(self._texts)))
-        if not whole or len(self.images) != len(self._pictures):
+        whole = self._written == list(range(len(self._content.texts)))
+        if not whole or len(self.images) != len(self._content.pictures):
             raise ModelError(
                 "its chat template leaves out or reorders parts of the conversation, so rqchat"
                 " cannot use it"
@@ -235,15 +242,18 @@ class _Draft:
         self.keys += ids
 
     def _add_text(self, index: int) -> None:
-        text = self._texts[index]
+        text = self._content.texts[index]
         self._written.append(index)
         self.encoded[text] = self._writer.text_ids(text)
         self._add(self.encoded[text])
+        if index in self._content.documents:
+            self.content_tokens = len(self.token_ids)
 
     def _add_picture(self) -> None:
-        if len(self.images) == len(self._pictures):
+        pictures = self._content.pictures
+        if len(self.images) == len(pictures):
             return  # `check_complete` will not find it among the pictures
-        picture = self._pictures[len(self.images)]
+        picture = pictures[len(self.images)]
         count = self._writer.soft_tokens(picture)
         before, soft, after = self._writer.image_ids()
         self._add([before])
@@ -252,31 +262,56 @@ class _Draft:
         self.token_ids += [soft] * count
         self.keys += [_fingerprint(picture)] * count
         self._add([after])
+        self.content_tokens = len(self.token_ids)
 
 
-def _record(message: Message, texts: list[str], pictures: list[Picture]) -> dict[str, Any]:
-    """A message for the template, with stand-ins for its texts, which are put into `texts`."""
+class _Content:
+    """What people wrote and showed, in the order in which the template has to write it.
 
-    def stand_in(text: str) -> str:
-        texts.append(text)
-        return _STAND_IN.format(len(texts) - 1)
+    Attributes:
+        texts: every text; a document is one of its own, so that its tokens do not depend on the
+            question that follows.
+        documents: which of the texts are documents.
+        pictures: every picture.
+    """
 
-    opening = "".join(_document_text(document) for document in message.documents)
-    if not message.pictures:
-        return {"role": message.role, "content": stand_in((opening + message.text).strip())}
-    parts: list[dict[str, str]] = []
-    if opening:
-        parts.append({"type": "text", "text": stand_in(opening.lstrip())})
-    parts += [{"type": "image"}] * len(message.pictures)
-    pictures.extend(message.pictures)
-    parts.append({"type": "text", "text": stand_in(message.text.strip())})
-    return {"role": message.role, "content": parts}
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.documents: set[int] = set()
+        self.pictures: list[Picture] = []
+
+    def record(self, message: Message) -> dict[str, Any]:
+        """A message for the template, with stand-ins for its texts."""
+        opening = self._opening(message.documents)
+        question = message.text.strip()
+        if not message.pictures:
+            if opening and question:
+                question = _GAP + question
+            return {"role": message.role, "content": opening + self._stand_in(question)}
+        parts: list[dict[str, str]] = []
+        if opening:
+            parts.append({"type": "text", "text": opening + self._stand_in(_GAP)})
+        parts += [{"type": "image"}] * len(message.pictures)
+        self.pictures.extend(message.pictures)
+        parts.append({"type": "text", "text": self._stand_in(question)})
+        return {"role": message.role, "content": parts}
+
+    def _opening(self, documents: Sequence[Document]) -> str:
+        written = ""
+        for number, document in enumerate(documents):
+            self.documents.add(len(self.texts))
+            written += self._stand_in((_GAP if number else "") + _document_text(document))
+        return written
+
+    def _stand_in(self, text: str) -> str:
+        self.texts.append(text)
+        return _STAND_IN.format(len(self.texts) - 1)
 
 
 def _document_text(document: Document) -> str:
     name = document.name.replace('"', "'")
     text = document.text.strip("\n")
-    return f'<document name="{name}">\n{text}\n</document>\n\n'
+    return f'<document name="{name}">\n{text}\n</document>'
 
 
 def _fingerprint(picture: Picture) -> int:

@@ -28,9 +28,9 @@ def _plan(gib: float, **asked: object) -> MemoryPlan:
 @pytest.mark.parametrize(
     ("gib", "weights", "kv_bits"),
     [
-        (16, "int2", 2),
+        (16, "int2", 3),
         (24, "int4", 4),
-        (32, "int4", 8),
+        (32, "int4", 16),
         (40, "int8", 8),
         (48, "int8", 16),
         (80, "bf16", 16),
@@ -52,11 +52,11 @@ def test_the_bytes_of_a_24_gib_card() -> None:
     # 29,286,727,680 linear weights of 4 bits with a 16-bit scale per 32, all others in 16 bits
     assert used.weights == 29_286_727_680 * 9 // 16 + 1_986_361_196 * 2 == 20_446_506_712
     # 10 layers x 4 heads: 261,568 packed vectors of 256 + 2 bytes and 640 exact ones of 1,024;
-    # the mark's 640 + 512 exact ones; 4 bytes a token for positions
-    packed, exact = 40 * 261_568 * 258, 40 * (640 + 640 + 512) * 1024
-    assert used.kv_global == packed + exact + 262_144 * 4 == 2_773_830_656
-    # 50 layers x 16 heads x 1,024 tokens, K and V, 256 + 2 bytes, live and marked
-    assert used.kv_sliding == 2 * 50 * 16 * 1024 * 2 * 258 == 845_414_400
+    # 4 bytes a token for positions
+    packed, exact = 40 * 261_568 * 258, 40 * 640 * 1024
+    assert used.kv_global == packed + exact + 262_144 * 4 == 2_726_644_736
+    # 50 layers x 16 heads x 1,024 tokens, K and V of 256 values in bf16
+    assert used.kv_sliding == 50 * 16 * 1024 * 2 * 512 == 838_860_800
     # 512 MiB for the CUDA context and 2 % of the card
     assert used.reserve == 512 * 2**20 + 24 * _GIB // 50 == 1_052_266_987
     # a chunk of 512: residual, MLP and attention tensors in bf16, scores of 32 heads x 512 keys
@@ -106,8 +106,8 @@ def test_weights_are_halved_only_for_twice_the_context() -> None:
 
 
 def test_the_reason_names_the_next_better_pair() -> None:
-    assert "5-bit KV would need 0.5" in _plan(24).reason
-    assert "int8 weights would need 11." in _plan(24).reason
+    assert "5-bit KV would need 0.0" in _plan(24).reason
+    assert "int8 weights would need 10." in _plan(24).reason
 
 
 def test_json_has_exactly_the_contracts_keys() -> None:

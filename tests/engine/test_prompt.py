@@ -52,6 +52,39 @@ def test_a_conversation_in_gemmas_format(writer: PromptWriter) -> None:
     )
 
 
+def test_content_ends_with_the_last_document_or_picture(writer: PromptWriter) -> None:
+    text = (Document("a.txt", "One."), Document("b.txt", "Two."))
+    asked = [
+        Message("user", question, pictures, text)
+        for question in ("What?", "Who is it?", "")
+        for pictures in ((), (_picture(96, 96),))
+    ]
+    for with_picture in (False, True):
+        prompts = [writer.write([message]) for message in asked[with_picture::2]]
+        content = {prompt.keys[: prompt.content_tokens] for prompt in prompts}
+
+        assert len(content) == 1  # whatever is asked
+        end = "<image|>" if with_picture else "Two.\n</document>"
+        ids = list(prompts[0].token_ids[: prompts[0].content_tokens])
+        assert str(_TOKENIZER.decode(ids)).endswith(end)
+    assert writer.write([Message("user", "Hello")]).content_tokens == 0
+
+
+def test_the_pocket_model_reads_documents_as_it_was_trained_to() -> None:
+    """In training, documents and question were one text."""
+    folder = resolve_model(Settings(model="pocket"), has_gpu=False).folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    writer = PromptWriter(tokenizer, None, 70, side_patches=512)
+    message = Message("user", "What?", (), (Document("a", "One."), Document("b", "x>")))
+
+    whole = (
+        '<document name="a">\nOne.\n</document>\n\n<document name="b">\nx>\n</document>\n\nWhat?'
+    )
+    written = "<bos><|turn>user\n", whole, f"<turn|>\n<|turn>model\n{_EMPTY_THOUGHT}"
+    expected = [i for text in written for i in tokenizer(text, add_special_tokens=False).input_ids]
+    assert list(writer.write([message]).token_ids) == expected
+
+
 def test_thinking_is_a_switch_in_the_system_turn(writer: PromptWriter) -> None:
     assert _text(writer.write([Message("user", "Why?")], thinking=True)) == (
         "<bos><|turn>system\n<|think|>\n<turn|>\n<|turn>user\nWhy?<turn|>\n<|turn>model\n"
