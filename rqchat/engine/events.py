@@ -13,6 +13,7 @@ __all__ = [
     "Event",
     "LoadProgress",
     "MemoryUse",
+    "ModelFacts",
     "Notice",
     "PrefillProgress",
     "StopReason",
@@ -92,6 +93,23 @@ class MemoryUse:
 
     planned_bytes: int
     peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What besides the plan decides which answer comes out.
+
+    Attributes:
+        revision: commit of a hub model, or a fingerprint of its files.
+        kv_mode: how the cache packs.
+        temperature: the model's own.
+        torch: version.
+    """
+
+    revision: str
+    kv_mode: str
+    temperature: float
+    torch: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,14 @@ class Picture:
         name: the file, or what the user calls it.
         width, height: pixels as shown, after the camera's rotation was applied.
         image: RGB, `width` x `height`.
+        data: the file as it was read, for whoever keeps it; empty where there was none.
     """
 
     name: str
     width: int
     height: int
     image: Image.Image = field(repr=False, compare=False)
+    data: bytes = field(default=b"", repr=False, compare=False)
 
 
 def read_picture(path: str | Path) -> Picture:
@@ -91,7 +93,7 @@ def decode_picture(data: bytes, name: str) -> Picture:
             ) from None
         except (OSError, SyntaxError, ValueError, EOFError, TypeError, MemoryError) as error:
             raise InputError(f"{name} is damaged or cut short: {error}") from None
-    return Picture(name, upright.width, upright.height, upright)
+    return Picture(name, upright.width, upright.height, upright, data)
 
 
 def soft_token_count(width: int, height: int, budget: int) -> int:

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.models import ModelSource, fetch_model
 from rqchat.engine.plan import MemoryPlan
+from rqchat.engine.revision import model_revision
 from rqchat.errors import ModelError
 
 __all__ = ["LoadedModel", "load_model"]
@@ -41,6 +42,7 @@ class LoadedModel:
         temperature: the one its generation_config.json asks for; 0 where that asks for greedy.
         weight_bytes: what parameters and buffers occupy.
         load_s: seconds that loading took.
+        revision: which weights exactly, as `model_revision` says it.
     """
 
     model: Any
@@ -50,6 +52,7 @@ class LoadedModel:
     temperature: float
     weight_bytes: int
     load_s: float
+    revision: str = ""
 
 
 def load_model(
@@ -102,6 +105,7 @@ def load_model(
         stop_ids=_stop_ids(model),
         temperature=_temperature(model.generation_config),
         weight_bytes=_weight_bytes(model),
+        revision=model_revision(folder),
         load_s=time.perf_counter() - begun_s,
     )
 

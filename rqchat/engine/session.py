@@ -17,6 +17,7 @@ from rqchat.engine.events import (
     Done,
     Event,
     MemoryUse,
+    ModelFacts,
     Notice,
     Timing,
     TokenCounts,
@@ -120,6 +121,12 @@ class ChatSession:
         """Tokens that the plan holds, answers included."""
         return self._plan.chosen.context_tokens
 
+    @property
+    def facts(self) -> ModelFacts:
+        """What besides the plan decides which answer comes out."""
+        mode = self._prefix.cache.config.mode
+        return ModelFacts(self._loaded.revision, mode, self._loaded.temperature, torch.__version__)
+
     def count_tokens(self, turn: UserTurn) -> int:
         """Tokens of the whole prompt that `turn` would make, pictures included."""
         return len(self._write(turn).token_ids)
@@ -143,6 +150,15 @@ class ChatSession:
     def interrupt(self) -> None:
         """Ends the running answer after the current step. Safe from threads and signal handlers."""
         self._stop.set()
+
+    def restore(self, messages: tuple[Message, ...]) -> None:
+        """Goes on from `messages`: user and assistant in turn, an answer at the end.
+
+        What the cache already holds of them is not read again.
+        """
+        roles = [message.role for message in messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2), roles
+        self._messages = messages
 
     def clear(self) -> None:
         """Forget the conversation; the system message stays."""

@@ -18,6 +18,7 @@ from rqchat.engine.events import (
     Event,
     LoadProgress,
     MemoryUse,
+    ModelFacts,
     Notice,
     PrefillProgress,
     StopReason,
@@ -62,6 +63,7 @@ class FakeSession:
     plan: MemoryPlan = PLAN
     context_tokens: int = 1000
     messages: tuple[Message, ...] = ()
+    facts: ModelFacts = ModelFacts("sha256:0123456789abcdef", "aligned", 0.0, "2.13.0")
     asked: list[tuple[UserTurn, SamplingSettings]] = field(default_factory=list)
     settings: Settings | None = None
     opening_failure: BaseException | None = None
@@ -108,6 +110,9 @@ class FakeSession:
 
     def interrupt(self) -> None:
         self._stopped = True
+
+    def restore(self, messages: tuple[Message, ...]) -> None:
+        self.messages = messages
 
     def clear(self) -> None:
         self.messages = ()

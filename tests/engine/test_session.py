@@ -26,6 +26,7 @@ from rqchat.engine.events import (
 )
 from rqchat.engine.hardware import cpu_device
 from rqchat.engine.images import Picture
+from rqchat.engine.revision import model_revision
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
@@ -488,3 +489,32 @@ def test_no_gpu_means_the_pocket_model_and_one_notice(monkeypatch: pytest.Monkey
     (notice,) = (event for event in events if isinstance(event, Notice))
     assert "pocket" in notice.text
     assert session.plan.chosen.kv_bits == 4
+
+
+def test_a_restored_conversation_goes_on_as_the_first_did(loaded: ChatSession) -> None:
+    first = _over(loaded)
+    _done(first.ask(UserTurn("Hello"), _GREEDY))
+    second = _over(loaded)
+    second.restore(first.messages)
+    assert second.messages == first.messages
+    turn = UserTurn("And now?")
+    assert second.count_tokens(turn) == first.count_tokens(turn)
+    there, _ = _answer(second, turn)
+    here, _ = _answer(first, turn)
+    # The one reads in one go what the other read in two: float32 sums in another order
+    torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3)
+
+
+def test_restored_messages_that_the_cache_holds_are_not_read_again(loaded: ChatSession) -> None:
+    session = _over(loaded)
+    _done(session.ask(UserTurn("Hello"), _GREEDY))
+    before = session.messages
+    _done(session.ask(UserTurn("Undo me"), _GREEDY))
+    session.restore(before)
+    assert _done(session.ask(UserTurn("Other"), _GREEDY)).tokens.cached > 0
+
+
+def test_facts_name_weights_cache_and_temperature(loaded: ChatSession, tiny_folder: Path) -> None:
+    facts = _over(loaded).facts
+    assert facts.revision == model_revision(tiny_folder)
+    assert (facts.kv_mode, facts.torch) == ("aligned", torch.__version__)
