@@ -9,25 +9,23 @@ from __future__ import annotations
 import mimetypes
 import sys
 import traceback
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rqchat import __version__
-from rqchat.cli import opening, places, slash
+from rqchat.cli import opening, places
+from rqchat.cli.attached import Attachments
 from rqchat.cli.inputs import read_stdin
 from rqchat.cli.opening import BackgroundOpening, Session, interruptible
 from rqchat.cli.paths import split_paths
-from rqchat.engine.conversation import UserTurn
+from rqchat.cli.slash import table
 from rqchat.engine.documents import Document, decode_document, read_document
 from rqchat.engine.events import Done, Event, LoadProgress, Notice
-from rqchat.engine.images import Picture, read_picture, soft_token_count
+from rqchat.engine.images import Picture, read_picture
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import RqchatError, UsageError
-from rqchat.ui.console import Screen, is_terminal, keys_kept
+from rqchat.ui.console import Renderable, Screen, is_terminal, keys_kept
 from rqchat.ui.stream import AnswerView, load_status
-from rqchat.ui.tables import chat_status, help_table, stats_table
-from rqchat.ui.text import format_count
+from rqchat.ui.tables import chat_status
 
 if TYPE_CHECKING:
     from rqchat.ui.prompt import LineEditor
@@ -62,7 +60,7 @@ def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
 
     return LineEditor(
         history_path=places.history_file(),
-        arguments=slash.completions(),
+        commands=chat.commands,
         status=chat.status,
         from_terminal=from_terminal,
     )
@@ -73,15 +71,18 @@ class Chat:
 
     Attributes:
         sampling: how the next answer is drawn.
+        attached: what goes along with the next message.
+        commands: the slash commands by name.
+        last: how the last answer ended.
     """
 
     def __init__(self, screen: Screen, settings: Settings, system: str | None) -> None:
         self.sampling = SamplingSettings()
         self._screen = screen
-        self._pictures: list[Picture] = []
-        self._documents: list[Document] = []
+        self.attached = Attachments()
+        self.commands = table.all_commands()
         self._draft = ""
-        self._last: Done | None = None
+        self.last: Done | None = None
         self._loading = "loading"
         self._waiting = False
         self._system = system
@@ -108,8 +109,8 @@ class Chat:
 
     def _obey(self, line: str) -> None:
         try:
-            if slash.is_command(line):
-                slash.run_command(self, line)
+            if table.is_command(line):
+                table.run_command(self, line)
             elif line and not self._attach_dropped(line):
                 self._send(line)
         except EOFError:
@@ -125,68 +126,36 @@ class Chat:
     def _send(self, text: str) -> None:
         """Ask; where the session did not take the turn, text and attachments come back."""
         self._draft = text
-        session = self._session()
+        session = self.session()
         before = len(session.messages)
         view = AnswerView(self._screen)
-        turn = UserTurn(text, tuple(self._pictures), tuple(self._documents))
+        turn = self.attached.turn(text)
         try:
             with interruptible(session):
                 for event in session.ask(turn, self.sampling):
                     view.show(event)
                     if isinstance(event, Done):
-                        self._last = event
+                        self.last = event
         finally:
             view.close()
             if len(session.messages) > before:
                 self._draft = ""
-                self._pictures.clear()
-                self._documents.clear()
+                self.attached.clear()
         self.say("")
-
-    def attach_picture(self, path: Path) -> None:
-        """Attach a picture and say what it costs.
-
-        Raises:
-            InputError: it cannot be used.
-            RqchatError: the model cannot be opened.
-        """
-        self.attach(read_picture(path))
-
-    def attach_document(self, path: Path) -> None:
-        """Attach a text file and say what it costs.
-
-        Raises:
-            InputError: it cannot be used.
-            RqchatError: the model cannot be opened.
-        """
-        self.attach(read_document(path))
 
     def attach(self, item: Picture | Document) -> None:
         """Attach to the next message; answers `[Image 1: 640x480, 264 tokens]` or its like.
 
         Raises:
-            RqchatError: the model, which counts the tokens, cannot be opened.
+            RqchatError: it cannot be used, or the model, which counts the tokens, cannot be opened.
         """
-        session = self._session()
-        if isinstance(item, Picture):
-            tokens = soft_token_count(item.width, item.height, session.plan.image_tokens)
-            self._pictures.append(item)
-            number = sum(len(m.pictures) for m in session.messages) + len(self._pictures)
-            chip = f"Image {number}: {item.width}x{item.height}"
-        else:
-            tokens = session.count_tokens(UserTurn("", documents=(item,)))
-            tokens -= session.count_tokens(UserTurn(""))
-            self._documents.append(item)
-            number = sum(len(m.documents) for m in session.messages) + len(self._documents)
-            chip = f"File {number}: {Path(item.name).name}"
-        self.say(f"[{chip}, {format_count(tokens)} tokens]")
+        self.say(self.attached.add(item, self.session()))
 
     def clear(self) -> None:
         """Forget the conversation and what is attached."""
-        self._session().clear()
-        self._pictures.clear()
-        self._documents.clear()
-        self._last = None
+        self.session().clear()
+        self.attached.clear()
+        self.last = None
         self.say("cleared; the next message starts anew")
 
     @property
@@ -195,26 +164,9 @@ class Chat:
         session = self._opening.session
         return session.system if session else self._system
 
-    def set_system(self, text: str | None) -> None:
-        """Put other instructions above the conversation, or none."""
-        self._session().system = text
-        self.say("system prompt set" if text else "system prompt removed")
-
-    def set_thinking(self, on: bool) -> None:
-        """Let the model think before it answers, or not."""
-        self._session().thinking = on
-        self.say(f"thinking is {'on' if on else 'off'}")
-
-    def show_stats(self) -> None:
-        """Tokens, speed and memory of the last answer."""
-        if self._last is None:
-            self.say("no answer yet")
-        else:
-            self._screen.aside(stats_table(self._last))
-
-    def show_help(self, rows: Iterable[tuple[str, str]]) -> None:
-        """Commands and keys with what they do."""
-        self._screen.aside(help_table(rows))
+    def show(self, renderable: Renderable) -> None:
+        """A table that is no answer."""
+        self._screen.aside(renderable)
 
     def say(self, text: str) -> None:
         """One line that is no answer."""
@@ -225,13 +177,18 @@ class Chat:
         session = self._opening.session
         if session is None:
             return self._loading
-        rate = self._last.timing.decode_tokens_per_s if self._last else None
+        rate = self.last.timing.decode_tokens_per_s if self.last else None
         chosen = session.plan.chosen
         return chat_status(
             session.model_name, chosen, session.used_tokens, session.context_tokens, rate
         )
 
-    def _session(self) -> Session:
+    def session(self) -> Session:
+        """The session, waited for while the model loads.
+
+        Raises:
+            RqchatError: the model cannot be opened.
+        """
         if self._opening.session is None:
             self._waiting = True
             self._screen.status(self._loading)
@@ -265,5 +222,6 @@ class Chat:
             return False
         for path in paths:
             kind = mimetypes.guess_type(path.name)[0] or ""
-            (self.attach_picture if kind.startswith("image/") else self.attach_document)(path)
+            is_picture = kind.startswith("image/")
+            self.attach(read_picture(path) if is_picture else read_document(path))
         return True

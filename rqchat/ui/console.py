@@ -18,7 +18,9 @@ from rich.theme import Theme
 
 from rqchat.ui.text import safe_line, safe_text
 
-__all__ = ["ReaderGoneError", "Screen", "is_terminal", "keys_kept"]
+__all__ = ["ReaderGoneError", "Renderable", "Screen", "is_terminal", "keys_kept"]
+
+Renderable = RenderableType  # for those who may not know rich
 
 _STYLES = {
     "note": "dim",

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application
@@ -28,7 +29,7 @@ from prompt_toolkit.styles import Style
 from rqchat.errors import InputError
 from rqchat.ui.text import safe_line
 
-__all__ = ["LEAVE_WITHIN_S", "LineEditor", "SlashCompleter"]
+__all__ = ["LEAVE_WITHIN_S", "Completable", "LineEditor", "SlashCompleter"]
 
 LEAVE_WITHIN_S = 2.0
 _LEAVE_HINT = "Ctrl-C once more leaves, as do Ctrl-D and /exit"
@@ -36,15 +37,27 @@ _REDRAW_S = 0.2
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse", "prompt": "bold", "continuation": "dim"})
 
 
+class Completable(Protocol):
+    """What Tab has to know of a slash command."""
+
+    @property
+    def summary(self) -> str:
+        """What it does."""
+
+    @property
+    def suggest(self) -> Callable[[str], Iterable[tuple[str, str]]] | None:
+        """From what is typed after it to texts and their meanings; None offers files."""
+
+
 class SlashCompleter(Completer):
     """Completes `/comm`, and after a command whatever that command takes.
 
     Args:
-        arguments: per command name (with slash) the words it takes, or None for paths.
+        commands: the commands by name, with slash.
     """
 
-    def __init__(self, arguments: Mapping[str, tuple[str, ...] | None]) -> None:
-        self._arguments = arguments
+    def __init__(self, commands: Mapping[str, Completable]) -> None:
+        self._commands = commands
         self._paths = PathCompleter(expanduser=True)
 
     def get_completions(
@@ -54,14 +67,15 @@ class SlashCompleter(Completer):
         text = document.text_before_cursor
         if not text.startswith("/") or "\n" in text:
             return
-        command, blank, typed = text.partition(" ")
+        name, blank, typed = text.partition(" ")
+        command = self._commands.get(name)
         if not blank:
-            yield from _words(self._arguments, command)
-        elif self._arguments.get(command, ()) is None:
+            yield from _matching(((n, c.summary) for n, c in self._commands.items()), name)
+        elif command is not None and command.suggest is None:
             path = Document(typed, len(typed))
             yield from self._paths.get_completions(path, complete_event)
-        else:
-            yield from _words(self._arguments.get(command) or (), typed)
+        elif command is not None and command.suggest is not None:
+            yield from _matching(command.suggest(typed), typed)
 
 
 class LineEditor:
@@ -70,7 +84,7 @@ class LineEditor:
     Args:
         history_path: where typed lines are kept across runs; None, or a place that cannot be
             written, keeps them for this run only.
-        arguments: what each slash command takes, as `SlashCompleter` wants it.
+        commands: the slash commands by name.
         status: the text of the status line, asked for at every redraw.
         from_terminal: read keys from the terminal although standard input is something else.
         clock: seconds, for the time between two Ctrl-C.
@@ -83,7 +97,7 @@ class LineEditor:
         self,
         *,
         history_path: Path | None,
-        arguments: Mapping[str, tuple[str, ...] | None],
+        commands: Mapping[str, Completable],
         status: Callable[[], str],
         from_terminal: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -93,7 +107,7 @@ class LineEditor:
         self._ctrl_c_at_s = float("-inf")
         self._session: PromptSession[str] = PromptSession(
             history=_open_history(history_path),
-            completer=SlashCompleter(arguments),
+            completer=SlashCompleter(commands),
             complete_while_typing=Condition(self._typing_command),
             key_bindings=self._bindings(),
             bottom_toolbar=self._toolbar,
@@ -189,8 +203,10 @@ def _terminal_keys() -> Input:
         raise InputError("there is no terminal to type in; use rqchat ask instead") from None
 
 
-def _words(words: Iterable[str], typed: str) -> Iterable[Completion]:
-    return (Completion(word, -len(typed)) for word in words if word.startswith(typed))
+def _matching(choices: Iterable[tuple[str, str]], typed: str) -> Iterable[Completion]:
+    for text, meaning in choices:
+        if text.startswith(typed):
+            yield Completion(text, -len(typed), display_meta=safe_line(meaning))
 
 
 def _open_history(path: Path | None) -> History:

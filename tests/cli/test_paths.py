@@ -8,7 +8,7 @@ import pytest
 
 from rqchat.cli.paths import as_path, split_paths
 from rqchat.cli.places import history_file, model_cache_folder
-from rqchat.cli.slash import is_command
+from rqchat.cli.slash.table import is_command
 from rqchat.errors import UsageError
 
 

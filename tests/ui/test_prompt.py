@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,25 @@ from prompt_toolkit.output import DummyOutput
 
 from rqchat.ui.prompt import LEAVE_WITHIN_S, LineEditor, SlashCompleter
 
-ARGUMENTS = {"/image": None, "/set": ("seed", "top-k", "top-p"), "/stats": ()}
+
+@dataclass
+class Completed:
+    """A command as far as completion goes."""
+
+    suggest: Callable[[str], Iterable[tuple[str, str]]] | None
+    summary: str = "what it does"
+
+
+COMMANDS = {
+    "/image": Completed(None),
+    "/set": Completed(lambda typed: [(word, "") for word in ("seed", "top-k", "top-p")]),
+    "/stats": Completed(lambda typed: []),
+}
 
 
 def completed(text: str) -> list[str]:
     """What the line would become, one entry per completion."""
-    completer = SlashCompleter(ARGUMENTS)
+    completer = SlashCompleter(COMMANDS)
     found = completer.get_completions(Document(text), CompleteEvent(completion_requested=True))
     return [text[: len(text) + item.start_position] + item.text for item in found]
 
@@ -47,7 +61,7 @@ def keys() -> Iterator[PipeInput]:
 
 @pytest.fixture
 def editor(keys: PipeInput) -> LineEditor:
-    return LineEditor(history_path=None, arguments=ARGUMENTS, status=lambda: "status")
+    return LineEditor(history_path=None, commands=COMMANDS, status=lambda: "status")
 
 
 def test_a_draft_can_be_edited(keys: PipeInput, editor: LineEditor) -> None:
@@ -79,7 +93,7 @@ def test_only_a_quick_second_ctrl_c_leaves(keys: PipeInput) -> None:
     def clock() -> float:
         return now_s[0]
 
-    editor = LineEditor(history_path=None, arguments=ARGUMENTS, status=str, clock=clock)
+    editor = LineEditor(history_path=None, commands=COMMANDS, status=str, clock=clock)
     keys.send_text("\x03a\r")
     assert editor.read() == "a"
     now_s[0] += LEAVE_WITHIN_S + 0.1

@@ -1,0 +1,52 @@
+"""What is attached to the next message of a chat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rqchat.engine.conversation import UserTurn
+from rqchat.engine.documents import Document
+from rqchat.engine.images import Picture, soft_token_count
+from rqchat.ui.text import format_count
+
+if TYPE_CHECKING:
+    from rqchat.cli.opening import Session
+
+__all__ = ["Attachments"]
+
+
+class Attachments:
+    """Pictures and documents that wait for the next message."""
+
+    def __init__(self) -> None:
+        self._pictures: list[Picture] = []
+        self._documents: list[Document] = []
+
+    def add(self, item: Picture | Document, session: Session) -> str:
+        """Attach `item`; returns its chip, such as `[Image 1: 640x480, 264 tokens]`.
+
+        Raises:
+            InputError: the model cannot use it; nothing is attached then.
+        """
+        if isinstance(item, Picture):
+            tokens = soft_token_count(item.width, item.height, session.plan.image_tokens)
+            self._pictures.append(item)
+            number = sum(len(m.pictures) for m in session.messages) + len(self._pictures)
+            chip = f"Image {number}: {item.width}x{item.height}"
+        else:
+            tokens = session.count_tokens(UserTurn("", documents=(item,)))
+            tokens -= session.count_tokens(UserTurn(""))
+            self._documents.append(item)
+            number = sum(len(m.documents) for m in session.messages) + len(self._documents)
+            chip = f"File {number}: {Path(item.name).name}"
+        return f"[{chip}, {format_count(tokens)} tokens]"
+
+    def turn(self, text: str) -> UserTurn:
+        """`text` with all that is attached, which stays attached."""
+        return UserTurn(text, tuple(self._pictures), tuple(self._documents))
+
+    def clear(self) -> None:
+        """Detach everything."""
+        self._pictures.clear()
+        self._documents.clear()

@@ -1,0 +1,44 @@
+"""/help, /stats and /exit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rqchat.cli.slash.registry import Command
+from rqchat.ui.tables import help_table, stats_table
+
+if TYPE_CHECKING:
+    from rqchat.cli.chat import Chat
+
+__all__ = ["COMMANDS"]
+
+_KEYS = (
+    ("Enter", "send"),
+    ("Alt-Enter, Ctrl-J", "new line"),
+    ("Up, Ctrl-R", "earlier lines, search them"),
+    ("Ctrl-C", "stop the answer and keep what came; twice at an empty line: leave"),
+    ("Ctrl-D", "leave"),
+)
+
+
+def _help(chat: Chat, argument: str) -> None:
+    rows = [(command.usage, command.summary) for command in chat.commands.values()]
+    chat.show(help_table([*rows, *_KEYS]))
+
+
+def _stats(chat: Chat, argument: str) -> None:
+    if chat.last is None:
+        chat.say("no answer yet")
+    else:
+        chat.show(stats_table(chat.last))
+
+
+def _exit(chat: Chat, argument: str) -> None:
+    raise EOFError
+
+
+COMMANDS = (
+    Command("/help", "", "this list", _help, aliases=("/?",)),
+    Command("/stats", "", "tokens, speed and memory of the last answer", _stats),
+    Command("/exit", "", "leave", _exit, aliases=("/quit", "/bye")),
+)

@@ -1,0 +1,71 @@
+"""/think and /set: how answers are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from rqchat.cli.slash.registry import SWITCH, Command, words
+from rqchat.cli.suggest import did_you_mean
+from rqchat.engine.settings import SamplingSettings
+from rqchat.errors import UsageError
+
+if TYPE_CHECKING:
+    from rqchat.cli.chat import Chat
+
+__all__ = ["COMMANDS", "changed_sampling"]
+
+_NOT_SET = ("off", "none", "random")
+_WHOLE_NUMBERS = ("top_k", "seed", "max_tokens")
+
+
+def changed_sampling(sampling: SamplingSettings, name: str, value: str) -> SamplingSettings:
+    """`sampling` with the field `name` (dashes or underscores) read from `value`.
+
+    Raises:
+        UsageError: there is no such field, or it does not take that value.
+    """
+    name = name.replace("-", "_")
+    names = [field.name for field in fields(sampling)]
+    if name not in names:
+        hint = did_you_mean(_dashed(name), _SET_NAMES)
+        raise UsageError(f"there is nothing called {_dashed(name)} to set{hint}")
+    if value in _NOT_SET:
+        return replace(sampling, **{name: getattr(SamplingSettings(), name)})
+    try:
+        number = int(value) if name in _WHOLE_NUMBERS else float(value)
+    except ValueError:
+        kind = "a whole number" if name in _WHOLE_NUMBERS else "a number"
+        raise UsageError(f"{_dashed(name)} takes {kind}, or 'off' for its default") from None
+    changed: dict[str, Any] = {name: number}
+    return replace(sampling, **changed)
+
+
+def _think(chat: Chat, argument: str) -> None:
+    if argument not in ("on", "off"):
+        raise UsageError("/think takes 'on' or 'off'")
+    chat.session().thinking = argument == "on"
+    chat.say(f"thinking is {argument}")
+
+
+def _set(chat: Chat, argument: str) -> None:
+    name, _, value = argument.replace("=", " ", 1).partition(" ")
+    if name:
+        chat.sampling = changed_sampling(chat.sampling, name, value.strip())
+    for field in fields(chat.sampling):
+        if not name or field.name == name.replace("-", "_"):
+            current = getattr(chat.sampling, field.name)
+            chat.say(f"{_dashed(field.name)} = {'not set' if current is None else current}")
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+_SET_NAMES = tuple(_dashed(field.name) for field in fields(SamplingSettings))
+COMMANDS = (
+    Command("/think", "on|off", "let the model think before it answers", _think, SWITCH),
+    Command(
+        "/set", "[NAME VALUE]", "show or change how answers are drawn", _set, words(*_SET_NAMES)
+    ),
+)

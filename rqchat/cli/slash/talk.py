@@ -1,0 +1,33 @@
+"""/clear, /new and /system: the conversation as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rqchat.cli.slash.registry import Command
+
+if TYPE_CHECKING:
+    from rqchat.cli.chat import Chat
+
+__all__ = ["COMMANDS"]
+
+
+def _clear(chat: Chat, argument: str) -> None:
+    chat.clear()
+
+
+def _system(chat: Chat, argument: str) -> None:
+    if not argument:
+        chat.say(chat.system or "no system prompt; /system TEXT sets one")
+        return
+    removed = argument in ("off", "none")
+    chat.session().system = None if removed else argument
+    chat.say("system prompt removed" if removed else "system prompt set")
+
+
+COMMANDS = (
+    Command(
+        "/clear", "", "forget the conversation and what is attached", _clear, aliases=("/new",)
+    ),
+    Command("/system", "[TEXT|off]", "show, set or remove the instructions", _system),
+)
