@@ -8,9 +8,10 @@ from typing import Literal
 from rqchat.engine.documents import Document
 from rqchat.engine.images import Picture
 
-__all__ = ["Message", "Role", "UserTurn"]
+__all__ = ["ContextKind", "ContextPart", "Message", "Role", "UserTurn"]
 
 Role = Literal["system", "user", "assistant"]
+ContextKind = Literal["system", "document", "picture", "question", "answer", "frame"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +39,18 @@ class Message:
     pictures: tuple[Picture, ...] = ()
     documents: tuple[Document, ...] = ()
     interrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContextPart:
+    """A part of what the context holds.
+
+    Attributes:
+        kind: what it is; `frame` is what the model's template writes around the others.
+        label: its name or how it begins; empty for the frame.
+        tokens: how many it takes.
+    """
+
+    kind: ContextKind
+    label: str
+    tokens: int

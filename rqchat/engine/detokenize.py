@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
@@ -11,6 +11,9 @@ from rqchat.engine.events import TextDelta, ThoughtDelta
 from rqchat.engine.thoughts import ThoughtSplitter
 
 __all__ = ["TextWriter"]
+
+
+_KNOWN_TOKENS = 16  # so many tell the decoder whether a blank stands before the next one
 
 
 class TextWriter:
@@ -26,6 +29,14 @@ class TextWriter:
         self._splitter = ThoughtSplitter()
         self._stream = DecodeStream(skip_special_tokens=False)
         self.answer = ""
+
+    def begin_with(self, text: str, token_ids: Sequence[int]) -> None:
+        """The answer begins with `text`, which is known already."""
+        self.answer = text
+        if text:
+            self._splitter.begin_answer()
+            for token in token_ids[-_KNOWN_TOKENS:]:
+                self._stream.step(self._backend, token)
 
     def add(self, token: int) -> list[TextDelta | ThoughtDelta]:
         """What `token` adds; control tokens add nothing."""

@@ -68,6 +68,10 @@ class Generation:
         """The text so far, without thoughts."""
         return self._text.answer.rstrip()
 
+    def begin_with(self, text: str) -> None:
+        """The prompt ends with `text`, the beginning of the answer."""
+        self._text.begin_with(text, self._writer.text_ids(text))
+
     def run(
         self, prompt: Prompt, sampler: Sampler, most_tokens: int
     ) -> Iterator[PrefillProgress | TextDelta | ThoughtDelta]:

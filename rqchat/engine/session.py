@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Self
@@ -12,7 +10,9 @@ from typing import Self
 import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
-from rqchat.engine.conversation import Message, UserTurn
+from rqchat.engine.breakdown import context_parts
+from rqchat.engine.continuation import continued
+from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import (
     Done,
     Event,
@@ -27,6 +27,7 @@ from rqchat.engine.hardware import DeviceInfo, choose_device, find_devices
 from rqchat.engine.loader import LoadedModel, load_model
 from rqchat.engine.memory import RECENT_TOKENS, SINK_TOKENS
 from rqchat.engine.models import POCKET, resolve_model
+from rqchat.engine.occupancy import peak_bytes, used_bytes
 from rqchat.engine.plan import MemoryPlan, make_plan
 from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.prompt import Prompt, PromptWriter
@@ -131,21 +132,33 @@ class ChatSession:
         """Tokens of the whole prompt that `turn` would make, pictures included."""
         return len(self._write(turn).token_ids)
 
-    def ask(self, turn: UserTurn, sampling: SamplingSettings | None = None) -> Iterator[Event]:
+    @property
+    def used_bytes(self) -> int:
+        """Memory that this process holds of the device now."""
+        return used_bytes(self._plan.device)
+
+    def context_parts(self) -> tuple[ContextPart, ...]:
+        """What the conversation consists of, in tokens."""
+        return context_parts(self._writer, self._with_system(*self._messages))
+
+    def ask(
+        self, turn: UserTurn, sampling: SamplingSettings | None = None, *, begun: str = ""
+    ) -> Iterator[Event]:
         """Answers `turn`; the conversation has grown by both once `Done` came.
 
+        `begun` is how the answer begins; events then hold only what comes after it.
         Closing the iterator early keeps the text so far, as an interruption does.
 
         Raises:
             ContextLengthError: at once, when the prompt leaves no room for an answer.
             RqchatError: from the iterator, when the device runs out of memory.
         """
-        prompt = self._write(turn)
+        prompt = continued(self._write(turn), self._writer.text_ids(begun))
         room = self.context_tokens - len(prompt.token_ids)
         if room < 1:
             raise self._too_long(prompt)
         self._stop.clear()
-        return self._answer(turn, prompt, sampling or SamplingSettings(), room)
+        return self._answer(turn, prompt, sampling or SamplingSettings(), room, begun)
 
     def interrupt(self) -> None:
         """Ends the running answer after the current step. Safe from threads and signal handlers."""
@@ -166,11 +179,12 @@ class ChatSession:
         self._prefix.reset()
 
     def _answer(
-        self, turn: UserTurn, prompt: Prompt, sampling: SamplingSettings, room: int
+        self, turn: UserTurn, prompt: Prompt, sampling: SamplingSettings, room: int, begun: str
     ) -> Iterator[Event]:
         generation = Generation(
             self._loaded, self._writer, self._prefix, self._plan.chunk_tokens, self._stop.is_set
         )
+        generation.begin_with(begun)
         if sampling.temperature is None:
             sampling = dataclasses.replace(sampling, temperature=self._loaded.temperature)
         sampler = Sampler(sampling)
@@ -226,14 +240,17 @@ class ChatSession:
             ),
             memory=MemoryUse(
                 planned_bytes=self._plan.chosen.bytes.total,
-                peak_bytes=_peak_bytes(self._plan.device),
+                peak_bytes=peak_bytes(self._plan.device),
             ),
         )
 
     def _write(self, turn: UserTurn) -> Prompt:
-        system = (Message("system", self.system),) if self.system else ()
         asked = Message("user", turn.text, turn.pictures, turn.documents)
-        return self._writer.write((*system, *self._messages, asked), thinking=self.thinking)
+        messages = self._with_system(*self._messages, asked)
+        return self._writer.write(messages, thinking=self.thinking)
+
+    def _with_system(self, *messages: Message) -> tuple[Message, ...]:
+        return (Message("system", self.system), *messages) if self.system else messages
 
     def _too_long(self, prompt: Prompt) -> ContextLengthError:
         count, context = len(prompt.token_ids), self.context_tokens
@@ -283,11 +300,3 @@ def _device(settings: Settings) -> DeviceInfo:
 
 def _rate(tokens: int, seconds: float) -> float:
     return tokens / seconds if seconds > 0 else 0.0
-
-
-def _peak_bytes(device: DeviceInfo) -> int:
-    """What torch's allocator held at most on a GPU; on a CPU the process's peak resident size."""
-    if device.is_gpu:
-        return torch.cuda.max_memory_allocated(device.torch_name)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -25,6 +25,10 @@ class ThoughtSplitter:
         self._in_name = False
         self._begun = False
 
+    def begin_answer(self) -> None:
+        """The answer has begun: its blanks count from here on."""
+        self._begun = True
+
     def mark(self, token: str) -> None:
         """A control token came."""
         if token == CHANNEL_START:

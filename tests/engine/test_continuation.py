@@ -1,0 +1,134 @@
+"""An answer that is continued, and what a conversation consists of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from rqchat.engine import session as session_module
+from rqchat.engine.documents import Document
+from rqchat.engine.events import Done, Event, TextDelta
+from rqchat.engine.images import Picture
+from rqchat.engine.session import ChatSession, Message, UserTurn
+from rqchat.engine.settings import SamplingSettings, Settings
+from tests.helpers import SPECIAL_TOKENS, byte_tokenizer
+
+_QUESTION = UserTurn("Who are you?")
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_folder: Path) -> ChatSession:
+    return ChatSession.open(Settings(model=str(tiny_folder), device="cpu", kv_bits=16))
+
+
+@pytest.fixture
+def session(loaded: ChatSession) -> ChatSession:
+    plan = dataclasses.replace(loaded.plan, chunk_tokens=16)
+    return ChatSession(loaded._loaded, plan, "tiny")
+
+
+def _noted(monkeypatch: pytest.MonkeyPatch, text: str) -> list[torch.Tensor]:
+    """Lets the sampler draw `text` and then the end; the logits it was shown."""
+    tokens = iter(byte_tokenizer()(text, add_special_tokens=False)["input_ids"])
+    seen: list[torch.Tensor] = []
+
+    class Scripted:
+        seed = 0
+
+        def __init__(self, settings: SamplingSettings) -> None:
+            pass
+
+        def draw(self, logits: torch.Tensor) -> int:
+            seen.append(logits)
+            return next(tokens, SPECIAL_TOKENS.index("<turn|>"))
+
+    monkeypatch.setattr(session_module, "Sampler", Scripted)
+    return seen
+
+
+def _text(events: Iterator[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+@pytest.mark.parametrize("reason", ["length", "interrupted"])
+def test_continuing_is_as_if_it_had_never_stopped(
+    session: ChatSession,
+    loaded: ChatSession,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    thinking: bool,
+) -> None:
+    whole, first, rest = "Né à Paris, he says.", "Né à Paris,", " he says."
+    session.thinking = thinking
+    expected = _noted(monkeypatch, whole)
+    assert _text(session.ask(_QUESTION)) == whole
+
+    session.clear()
+    most = len(first.encode()) if reason == "length" else None
+    _noted(monkeypatch, whole)
+    seen = ""
+    for event in session.ask(_QUESTION, SamplingSettings(max_tokens=most)):
+        seen += event.text if isinstance(event, TextDelta) else ""
+        if seen == first:
+            session.interrupt()
+    assert session.messages[-1].text == first
+
+    answer = session.messages[-1]
+    session.restore(())
+    logits = _noted(monkeypatch, rest)
+    events = list(session.ask(_QUESTION, begun=answer.text))
+    assert _text(iter(events)) == rest
+    assert session.messages == (Message("user", "Who are you?"), Message("assistant", whole))
+    # Equal but for the order of float32 sums; logits lie between -30 and 30
+    torch.testing.assert_close(
+        torch.stack(logits), torch.stack(expected[-len(logits) :]), atol=2e-3, rtol=0
+    )
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert done.tokens.output == len(rest)
+    if reason == "length":  # all but the last token was in the cache
+        assert done.tokens.cached == done.tokens.input - 1
+
+
+def test_stopped_at_once_the_beginning_is_kept(session: ChatSession) -> None:
+    events = session.ask(_QUESTION, begun="I am")
+    next(events)
+    session.interrupt()
+    assert _text(events) == ""
+    assert session.messages[-1] == Message("assistant", "I am", interrupted=True)
+
+
+def test_the_parts_add_up_to_the_prompt(session: ChatSession) -> None:
+    image = Image.new("RGB", (96, 48))
+    session.system = "Be brief."
+    session.restore(
+        (
+            Message(
+                "user", "What?", (Picture("cat.png", 96, 48, image),), (Document("a.txt", "abc"),)
+            ),
+            Message("assistant", "A cat."),
+        )
+    )
+    parts = session.context_parts()
+    soft_tokens = session._writer.soft_tokens(session.messages[0].pictures[0])
+    assert [(part.kind, part.label, part.tokens) for part in parts[:-1]] == [
+        ("system", "Be brief.", 9),
+        ("document", "a.txt", 3),
+        ("picture", "cat.png", soft_tokens),
+        ("question", "What?", 5),
+        ("answer", "A cat.", 6),
+    ]
+    assert sum(part.tokens for part in parts) == session.count_tokens(UserTurn(""))
+
+
+def test_memory_in_use_is_what_the_system_says(session: ChatSession) -> None:
+    before = session.used_bytes
+    held = torch.ones(32 << 18)  # 32 MiB
+    grown = session.used_bytes - before
+    assert held.numel() * 4 * 0.9 < grown < held.numel() * 4 * 1.5
