@@ -44,7 +44,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.ui": ("rqchat.ui", *TORCH_FREE_ENGINE, "rqchat.errors", "rich", "prompt_toolkit"),
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
-        *("huggingface_hub", "jinja2", "bitsandbytes"),
+        *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf"),
     ),
     "rqchat.pocket": (
         *("rqchat.pocket", *TORCH_FREE_ENGINE, "rqchat.errors", "rotorquant", *NUMERIC),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rqchat.engine.conversation import UserTurn
     from rqchat.engine.events import Done
     from rqchat.engine.settings import SamplingSettings
+    from rqchat.ui.console import Screen
     from rqchat.ui.stream import AnswerView
 
 __all__ = ["ask"]
@@ -29,11 +30,26 @@ def ask(
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", metavar="FILE", help="A picture; may be given again."),
+        typer.Option("--image", "-i", metavar="FILE|URL", help="A picture; may be given again."),
     ] = None,
     file: Annotated[
         list[str] | None,
-        typer.Option("--file", "-f", metavar="FILE", help="A text file; may be given again."),
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE|URL",
+            help="Text, source, PDF, HTML, or a folder of them; may be given again.",
+        ),
+    ] = None,
+    clipboard: Annotated[
+        bool,
+        typer.Option(
+            "--clipboard", metavar=options.NO_VALUE, help="The picture or text in the clipboard."
+        ),
+    ] = False,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the documents, where it is not Unicode."),
     ] = None,
     system: options.System = None,
     think: options.Think = False,
@@ -65,19 +81,28 @@ def ask(
 
     git diff | rqchat ask --json --temperature 0 "Write a commit message."
     """
-    from rqchat.cli.inputs import gather_turn
+    from rqchat.cli.inputs import Inputs, gather_turns
     from rqchat.ui.console import Screen
     from rqchat.ui.stream import AnswerView
     from rqchat.ui.tables import stats_table
 
     settings, sampling = given.settings(), given.sampling()
     screen = Screen(quiet=quiet)
-    turn = gather_turn(prompt, image or (), file or (), screen)
+    inputs = Inputs(
+        prompt=prompt,
+        images=image or (),
+        files=file or (),
+        clipboard=clipboard,
+        encoding=encoding,
+        offline=settings.offline,
+    )
+    (turn,) = gather_turns(inputs, screen)
     view = AnswerView(screen, echo=not as_json)
     try:
         screen.status("loading")
         session = opening.open_in_foreground(settings, system, view.show)
         session.thinking = think
+        _show_chips(screen, turn, session.plan.image_tokens)
         done = _answer(session, turn, sampling, view)
     finally:
         view.close()
@@ -87,6 +112,15 @@ def ask(
         screen.aside(stats_table(done))
     if done.stop_reason == "interrupted":
         raise typer.Exit(130)
+
+
+def _show_chips(screen: Screen, turn: UserTurn, image_tokens: int) -> None:
+    from rqchat.engine.images import soft_token_count
+    from rqchat.ui.text import picture_chip
+
+    for number, picture in enumerate(turn.pictures, 1):
+        tokens = soft_token_count(picture.width, picture.height, image_tokens)
+        screen.note(picture_chip(number, picture.width, picture.height, tokens))
 
 
 def _answer(session: Session, turn: UserTurn, sampling: SamplingSettings, view: AnswerView) -> Done:

@@ -7,9 +7,10 @@ import stat
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rqchat.cli.paths import as_path
+from rqchat.cli.sources import document_from_bytes, load_documents, load_picture
 from rqchat.errors import InputError, UsageError
 from rqchat.ui.console import Screen, is_terminal
 
@@ -18,45 +19,125 @@ if TYPE_CHECKING:
     from rqchat.engine.documents import Document
     from rqchat.engine.images import Picture
 
-__all__ = ["STDIN", "gather_turn", "read_stdin"]
+__all__ = ["STDIN", "Inputs", "gather_turns", "read_stdin"]
 
 STDIN = "-"
 _STDIN_NAME = "standard input"
 _WAIT_NOTE_S = 1.0
+_NO_QUESTION = 'there is no question; write it last: rqchat ask "Who is the narrator?"'
 
 
-def gather_turn(
-    prompt: str | None, images: Sequence[str], files: Sequence[str], screen: Screen
-) -> UserTurn:
-    """The one user turn of `rqchat ask`.
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the command line names.
 
-    A piped standard input is the first document, or the question where `prompt` is None, unless
-    `-` among `images` or `files` says what it is.
+    Attributes:
+        prompt: the question; None lets standard input be it, unless there are `questions`.
+        questions: several, of which each is asked about the same pictures and documents.
+        questions_file: holds more of them, one a line.
+        images, files: paths, folders, patterns, URLs, or `-`.
+        clipboard: what the clipboard holds is wanted too.
+        encoding: of the documents; None finds it out.
+        offline: URLs are refused.
+    """
+
+    prompt: str | None = None
+    questions: Sequence[str] = ()
+    questions_file: str | None = None
+    images: Sequence[str] = ()
+    files: Sequence[str] = ()
+    clipboard: bool = False
+    encoding: str | None = None
+    offline: bool = False
+
+
+def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
+    """The user turn of `rqchat ask`, or one for each of several questions.
+
+    A piped standard input is the first document, or the question where none is given, unless `-`
+    among the names says what it is.
 
     Raises:
         UsageError: there is no question, or `-` stands twice.
         InputError: a file, a picture or standard input cannot be used.
     """
     from rqchat.engine.conversation import UserTurn
-    from rqchat.engine.documents import decode_document
 
-    named = [*images, *files].count(STDIN)
+    named = [*inputs.images, *inputs.files, inputs.questions_file].count(STDIN)
     if named > 1:
         raise UsageError("'-' stands for standard input, which can be read only once")
-    _check_prompt(prompt, can_be_piped=not named)
-    documents = [_document(name, screen) for name in files]
-    pictures = [_picture(name, screen) for name in images]
+    questions = _questions(inputs, screen)
+    if not questions and (named or is_terminal("stdin")):
+        raise UsageError(_NO_QUESTION)
+    documents, pictures = _attachments(inputs, screen)
     if not named and not is_terminal("stdin"):
         data = read_stdin(screen)
-        if prompt is None:
-            prompt = decode_document(data, _STDIN_NAME).text if data.strip() else None
-        elif data.strip():
-            documents.insert(0, decode_document(data, _STDIN_NAME))
+        piped = (
+            document_from_bytes(data, _STDIN_NAME, screen, encoding=inputs.encoding)
+            if data.strip()
+            else None
+        )
+        if not questions:
+            questions = (_checked(piped.text if piped else ""),)
+        elif piped:
+            documents.insert(0, piped)
         elif _may_carry_data():
             screen.note("standard input is empty: no document was read", style="warning")
-    _check_prompt(prompt, can_be_piped=False)
-    assert prompt is not None
-    return UserTurn(prompt.strip(), pictures=tuple(pictures), documents=tuple(documents))
+    return tuple(
+        UserTurn(question, pictures=tuple(pictures), documents=tuple(documents))
+        for question in questions
+    )
+
+
+def _questions(inputs: Inputs, screen: Screen) -> tuple[str, ...]:
+    """All questions of the command line; none where standard input may be it."""
+    several = list(inputs.questions)
+    if inputs.questions_file is not None:
+        several += _document(inputs.questions_file, inputs, screen)[0].text.splitlines()
+        several = [question for question in several if question.strip()]
+    if several and inputs.prompt is not None:
+        raise UsageError("give one PROMPT, or several questions with --question; not both")
+    if inputs.prompt is not None:
+        several = [inputs.prompt]
+    return tuple(_checked(question) for question in several)
+
+
+def _checked(question: str) -> str:
+    if not question.strip():
+        raise UsageError(_NO_QUESTION)
+    if any("\ud800" <= char <= "\udfff" for char in question):
+        raise UsageError("the question is not valid UTF-8; check the terminal's encoding")
+    return question.strip()
+
+
+def _attachments(inputs: Inputs, screen: Screen) -> tuple[list[Document], list[Picture]]:
+    documents = [made for name in inputs.files for made in _document(name, inputs, screen)]
+    pictures = [_picture(name, inputs, screen) for name in inputs.images]
+    if inputs.clipboard:
+        from rqchat.engine.clipboard import read_clipboard
+        from rqchat.engine.images import Picture
+
+        held = read_clipboard()
+        if isinstance(held, Picture):
+            pictures.append(held)
+        else:
+            documents.append(held)
+    return documents, pictures
+
+
+def _document(name: str, inputs: Inputs, screen: Screen) -> tuple[Document, ...]:
+    if name != STDIN:
+        return load_documents(name, screen, offline=inputs.offline, encoding=inputs.encoding)
+    data = read_stdin(screen)
+    return (document_from_bytes(data, _STDIN_NAME, screen, encoding=inputs.encoding),)
+
+
+def _picture(name: str, inputs: Inputs, screen: Screen) -> Picture:
+    from rqchat.engine.images import decode_picture
+
+    if name == STDIN:
+        return decode_picture(read_stdin(screen), _STDIN_NAME)
+    return load_picture(name, screen, offline=inputs.offline)
 
 
 def read_stdin(screen: Screen) -> bytes:
@@ -77,30 +158,6 @@ def read_stdin(screen: Screen) -> bytes:
     finally:
         waiting.cancel()
         screen.clear_status()
-
-
-def _check_prompt(prompt: str | None, *, can_be_piped: bool) -> None:
-    missing = prompt is None and not (can_be_piped and not is_terminal("stdin"))
-    if missing or (prompt is not None and not prompt.strip()):
-        raise UsageError('there is no question; write it last: rqchat ask "Who is the narrator?"')
-    if prompt is not None and any("\ud800" <= char <= "\udfff" for char in prompt):
-        raise UsageError("the question is not valid UTF-8; check the terminal's encoding")
-
-
-def _document(name: str, screen: Screen) -> Document:
-    from rqchat.engine.documents import decode_document, read_document
-
-    if name == STDIN:
-        return decode_document(read_stdin(screen), _STDIN_NAME)
-    return read_document(as_path(name))
-
-
-def _picture(name: str, screen: Screen) -> Picture:
-    from rqchat.engine.images import decode_picture, read_picture
-
-    if name == STDIN:
-        return decode_picture(read_stdin(screen), _STDIN_NAME)
-    return read_picture(as_path(name))
 
 
 def _may_carry_data() -> bool:

@@ -1,14 +1,15 @@
-"""File names as people type, paste and drop them: quotes, `\\ `, `~` and `file://`."""
+"""File names as people type, paste and drop them: quotes, `\\ `, `~`, `file://`, and URLs."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rqchat.errors import UsageError
 
-__all__ = ["as_path", "split_paths"]
+__all__ = ["as_path", "is_url", "one_path", "split_paths", "split_references"]
 
 
 def split_paths(text: str) -> tuple[Path, ...]:
@@ -17,14 +18,41 @@ def split_paths(text: str) -> tuple[Path, ...]:
     Raises:
         UsageError: a quote is not closed.
     """
-    whole = as_path(text.strip())
-    if whole.exists():
-        return (whole,)
+    return tuple(as_path(word) for word in split_references(text))
+
+
+def split_references(text: str) -> tuple[str, ...]:
+    """The words in `text` without their quotes, URLs among them; an existing path is one word.
+
+    Raises:
+        UsageError: a quote is not closed.
+    """
+    if _exists(as_path(text.strip())):
+        return (text.strip(),)
     try:
-        words = shlex.split(text)
+        return tuple(shlex.split(text))
     except ValueError:
         raise UsageError(f"a quote is not closed in {text.strip()!r}") from None
-    return tuple(as_path(word) for word in words)
+
+
+def one_path(text: str) -> Path:
+    """The path that one argument names: as it is, or unquoted where only that exists.
+
+    Terminals quote or escape the names of files that are dropped on them, and quotes around such
+    a name keep the shell from removing its own.
+    """
+    path = as_path(text)
+    if not _exists(path):
+        with contextlib.suppress(UsageError):
+            unquoted = split_paths(text)
+            if len(unquoted) == 1 and _exists(unquoted[0]):
+                return unquoted[0]
+    return path
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is the address of something on the web."""
+    return text.lower().startswith(("http://", "https://"))
 
 
 def as_path(text: str) -> Path:
@@ -35,3 +63,10 @@ def as_path(text: str) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, for one
+        return False

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rqchat.errors import InputError
+from rqchat.errors import InputError, UsageError
 
-__all__ = ["Document", "decode_document", "read_document"]
+__all__ = ["MAX_DOCUMENT_BYTES", "Document", "decode_document", "read_bytes", "read_document"]
+
+MAX_DOCUMENT_BYTES = 500_000_000
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -23,51 +25,76 @@ _MAX_CONTROL_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text with the name it goes by."""
+    """A text with the name it goes by.
+
+    Attributes:
+        name: the file, or what the user calls it.
+        text: all of it.
+        note: what the user should know of it, such as pages without text; empty for nothing.
+    """
 
     name: str
     text: str
+    note: str = field(default="", compare=False)
 
 
-def read_document(path: str | Path) -> Document:
-    """Reads a UTF-8 (or, with a byte order mark, UTF-16 or UTF-32) text file.
+def read_document(path: str | Path, *, encoding: str | None = None) -> Document:
+    """Reads a text file: UTF-8, with a byte order mark UTF-16 or UTF-32, or in `encoding`.
 
     Raises:
         InputError: missing, a folder, unreadable, empty, binary, or not in that encoding.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise InputError(f"{path} is a folder; give a text file, such as {file / 'NAME.txt'}")
+    data = read_bytes(path, MAX_DOCUMENT_BYTES, "a text file, such as NAME.txt")
+    return decode_document(data, str(path), encoding=encoding)
+
+
+def read_bytes(path: str | Path, max_bytes: int, wanted: str) -> bytes:
+    """All of a file; `wanted` tells who gives a folder what to give instead.
+
+    Raises:
+        InputError: missing, a folder, unreadable, or of more than `max_bytes`.
+    """
     try:
-        data = file.read_bytes()
+        file = Path(path).expanduser()
+        if file.is_dir():
+            raise InputError(f"{path} is a folder; give {wanted}")
+        with file.open("rb") as opened:
+            data = opened.read(max_bytes + 1)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the spelling and the folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read: {reason}") from None
-    return decode_document(data, str(path))
+    if len(data) > max_bytes:
+        raise InputError(
+            f"{path} has more than {max_bytes / 1e6:.0f} MB, which is the limit; make it smaller"
+            " first"
+        )
+    return data
 
 
-def decode_document(data: bytes, name: str) -> Document:
+def decode_document(data: bytes, name: str, *, encoding: str | None = None) -> Document:
     """The document in `data`; `name` is what errors and the model call it.
 
     Raises:
         InputError: empty, binary, or not valid in its encoding, with the offset of the bad byte.
+        UsageError: there is no such `encoding`.
     """
     if not data.strip():
         raise InputError(f"{name} is empty; there is nothing to read in it")
-    encoding = next((known for mark, known in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
-    if encoding.startswith("utf-8") and b"\0" in data:
-        raise InputError(
-            f"{name} is a binary file (a NUL byte at offset {data.index(0)}), not text; pass"
-            " pictures with --image, and turn other formats into text first"
-        )
+    if encoding is None:
+        encoding = _own_encoding(data, name)
     try:
         text = data.decode(encoding)
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
+        place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise InputError(
-            f"{name} is not valid {encoding.upper()} at byte {error.start}; convert it first,"
-            f" for example: iconv -f latin1 -t utf-8 {name}"
+            f"{name} is not valid {encoding.upper()}{place}; name its own with --encoding, such as"
+            f" latin1, or convert it: iconv -f latin1 -t utf-8 {name}"
+        ) from None
+    except LookupError:
+        raise UsageError(
+            f"there is no encoding {encoding!r}; such as utf-8, latin1, cp1252"
         ) from None
     controls = sum(1 for char in text if char < " " and char not in _TEXT_CONTROLS)
     if controls > _MAX_CONTROL_SHARE * len(text):
@@ -76,4 +103,15 @@ def decode_document(data: bytes, name: str) -> Document:
         )
     if not text.strip():
         raise InputError(f"{name} is empty; there is nothing to read in it")
-    return Document(name, text)
+    return Document(name, text.removeprefix("\ufeff"))
+
+
+def _own_encoding(data: bytes, name: str) -> str:
+    """What the byte order mark says, else UTF-8."""
+    own = next((known for mark, known in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    if own.startswith("utf-8") and b"\0" in data:
+        raise InputError(
+            f"{name} is a binary file (a NUL byte at offset {data.index(0)}), not text; pass"
+            " pictures with --image, and turn other formats into text first"
+        )
+    return own

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from rqchat.engine.documents import read_bytes
 from rqchat.errors import InputError
 
 __all__ = [
@@ -27,6 +28,7 @@ MAX_PICTURE_BYTES = 100_000_000
 MAX_PICTURE_PIXELS = 64_000_000
 PATCH_PIXELS = 16
 _POOLING = 3
+_NOT_PICTURES = ("EPS", "WMF")  # programs to run: pillow hands them to Ghostscript and to Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +55,7 @@ def read_picture(path: str | Path) -> Picture:
     Raises:
         InputError: missing, a folder, unreadable, empty, too large, damaged, or no picture.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
-        raise InputError(f"{path} is a folder; give a picture, such as {file / 'NAME.png'}")
-    try:
-        size_bytes = file.stat().st_size
-        if size_bytes > MAX_PICTURE_BYTES:
-            raise _too_many_bytes(str(path), size_bytes)
-        data = file.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; check the spelling and the folder") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read: {reason}") from None
+    data = read_bytes(path, MAX_PICTURE_BYTES, "a picture, such as NAME.png")
     return decode_picture(data, str(path))
 
 
@@ -78,11 +68,16 @@ def decode_picture(data: bytes, name: str) -> Picture:
     if not data:
         raise InputError(f"{name} is empty (0 bytes); save the picture again")
     if len(data) > MAX_PICTURE_BYTES:
-        raise _too_many_bytes(name, len(data))
+        raise InputError(
+            f"{name} has {len(data) / 1e6:.0f} MB; the limit is {MAX_PICTURE_BYTES / 1e6:.0f} MB,"
+            " so make it smaller first"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pillow's own size warning: our limit is the lower one
         try:
             with Image.open(io.BytesIO(data)) as opened:
+                if opened.format in _NOT_PICTURES:
+                    raise UnidentifiedImageError
                 _check_pixels(name, opened.width, opened.height)
                 upright = _flatten(ImageOps.exif_transpose(opened))
         except Image.DecompressionBombError as error:
@@ -145,10 +140,3 @@ def _check_pixels(name: str, width: int, height: int) -> None:
             f"{name} has {width * height / 1e6:.0f} megapixels ({width} x {height}); the limit is"
             f" {MAX_PICTURE_PIXELS / 1e6:.0f}, so make it smaller first"
         )
-
-
-def _too_many_bytes(name: str, size_bytes: int) -> InputError:
-    return InputError(
-        f"{name} has {size_bytes / 1e6:.0f} MB; the limit is {MAX_PICTURE_BYTES / 1e6:.0f} MB,"
-        " so make it smaller first"
-    )

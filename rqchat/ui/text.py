@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["format_bytes", "format_count", "format_seconds", "safe_line", "safe_text"]
+__all__ = [
+    "format_bytes",
+    "format_count",
+    "format_seconds",
+    "picture_chip",
+    "safe_line",
+    "safe_text",
+]
 
 # C0 except tab and newline, DEL, C1, and the bidirectional embeddings, overrides and isolates
 # that reorder what is shown (Unicode UAX 9).
@@ -51,3 +58,8 @@ def format_seconds(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def picture_chip(number: int, width: int, height: int, tokens: int) -> str:
+    """`[Image 1: 1280x720, 264 tokens]`."""
+    return f"[Image {number}: {width}x{height}, {format_count(tokens)} tokens]"

@@ -1,0 +1,141 @@
+"""What a person names with `--file` or `--image`: a path, a folder, a pattern or a URL."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rqchat.cli.paths import as_path, is_url, one_path
+from rqchat.errors import InputError, UsageError
+from rqchat.ui.console import Screen
+from rqchat.ui.text import format_count
+
+if TYPE_CHECKING:
+    from rqchat.engine.documents import Document
+    from rqchat.engine.downloads import Download
+    from rqchat.engine.images import Picture
+
+__all__ = ["document_from_bytes", "load_documents", "load_picture"]
+
+_HTML_SUFFIXES = (".html", ".htm", ".xhtml")
+_HTML_TYPES = ("text/html", "application/xhtml+xml")
+_HEADER_BYTES = 1024  # blanks may stand before the header of a PDF file, up to here
+_NAMED_FILES = 8
+
+
+def load_picture(reference: str, screen: Screen, *, offline: bool = False) -> Picture:
+    """The picture that `reference` names: a path as typed or dropped, `file://`, or a URL.
+
+    Raises:
+        UsageError: a URL, where the network may not be touched.
+        InputError: it cannot be had or is no picture.
+    """
+    from rqchat.engine.images import MAX_PICTURE_BYTES, decode_picture, read_picture
+
+    if is_url(reference):
+        return decode_picture(_get(reference, MAX_PICTURE_BYTES, screen, offline).data, reference)
+    return read_picture(one_path(reference))
+
+
+def load_documents(
+    reference: str, screen: Screen, *, offline: bool = False, encoding: str | None = None
+) -> tuple[Document, ...]:
+    """The documents that `reference` names: one of a file or URL, several of a folder or pattern.
+
+    Raises:
+        UsageError: a URL, where the network may not be touched; an unknown `encoding`.
+        InputError: it cannot be had or holds no text.
+    """
+    from rqchat.engine.documents import MAX_DOCUMENT_BYTES, read_bytes
+    from rqchat.engine.folders import read_files, read_folder
+
+    if is_url(reference):
+        got = _get(reference, MAX_DOCUMENT_BYTES, screen, offline)
+        made = document_from_bytes(
+            got.data,
+            reference,
+            screen,
+            encoding=encoding or got.charset,
+            is_html=got.media_type in _HTML_TYPES,
+        )
+        return (made,)
+    path = one_path(reference)
+    if path.is_dir():
+        found = read_folder(path)
+    elif not path.exists() and (paths := _matches(reference)):
+        found = read_files(paths, reference)
+    else:
+        data = read_bytes(path, MAX_DOCUMENT_BYTES, "a text file")
+        is_html = path.suffix.lower() in _HTML_SUFFIXES
+        name = str(path)
+        return (document_from_bytes(data, name, screen, encoding=encoding, is_html=is_html),)
+    if not found.documents:
+        raise InputError(f"{reference} matches no text files; check the spelling and the folder")
+    screen.note(_list(reference, "read", [document.name for document in found.documents]))
+    if found.left_out:
+        screen.note(_list(reference, "left out, no text:", found.left_out), style="warning")
+    return found.documents
+
+
+def document_from_bytes(
+    data: bytes,
+    name: str,
+    screen: Screen,
+    *,
+    encoding: str | None = None,
+    is_html: bool = False,
+) -> Document:
+    """Text, or the text of a PDF file or an HTML page, whichever `data` is.
+
+    Raises:
+        UsageError: there is no such `encoding`.
+        InputError: it holds no text.
+    """
+    from rqchat.engine.documents import Document, decode_document
+    from rqchat.engine.webpage import html_charset, html_text, looks_like_html
+
+    if data[:_HEADER_BYTES].lstrip().startswith(b"%PDF-"):
+        from rqchat.engine.pdf import pdf_document
+
+        document = pdf_document(data, name)
+        if document.note:
+            screen.note(document.note, style="warning")
+        return document
+    is_html = is_html or looks_like_html(data)
+    if is_html:
+        encoding = encoding or html_charset(data)
+    document = decode_document(data, name, encoding=encoding)
+    if not is_html:
+        return document
+    text = html_text(document.text)
+    if not text.strip():
+        raise InputError(f"{name} is a page without text; a script may write it in a browser")
+    return Document(name, text)
+
+
+def _get(url: str, max_bytes: int, screen: Screen, offline: bool) -> Download:
+    from rqchat.engine.downloads import download
+
+    if offline:
+        raise UsageError(f"{url} is on the network, which --offline forbids; download it before")
+    screen.status(f"fetching {url}")
+    try:
+        return download(url, max_bytes=max_bytes)
+    finally:
+        screen.clear_status()
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Files that a pattern names which the shell has not expanded, such as one in quotes."""
+    if not glob.has_magic(pattern):
+        return []
+    return [Path(name) for name in glob.glob(str(as_path(pattern)), recursive=True)]
+
+
+def _list(reference: str, what: str, names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED_FILES])
+    more = len(names) - _NAMED_FILES
+    rest = f" and {format_count(more)} more" if more > 0 else ""
+    return f"{reference}: {format_count(len(names))} files {what} {shown}{rest}"

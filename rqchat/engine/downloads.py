@@ -1,0 +1,145 @@
+"""What a URL holds, bounded in bytes and in time. No torch.
+
+Only http and https, also where a server redirects to: a URL never reads a local file.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPException
+from typing import IO
+
+from rqchat import __version__
+from rqchat.errors import InputError
+
+__all__ = ["DEADLINE_S", "Download", "download"]
+
+DEADLINE_S = 60.0
+_MAX_REDIRECTS = 5
+_PIECE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What came from a URL.
+
+    Attributes:
+        name: the URL as it was given.
+        data: the body.
+        media_type: such as `text/html`, in lower case; empty where the server does not say.
+        charset: the encoding that the server names, or None.
+    """
+
+    name: str
+    data: bytes
+    media_type: str
+    charset: str | None
+
+
+def download(url: str, *, max_bytes: int, deadline_s: float = DEADLINE_S) -> Download:
+    """Fetches `url`.
+
+    The work is done in a thread, because looking up a name and reading headers know no deadline.
+
+    Raises:
+        InputError: no such place, an error of the server, too large, too slow, not http(s).
+    """
+    results: queue.SimpleQueue[Download | InputError] = queue.SimpleQueue()
+    ends_s = time.monotonic() + deadline_s
+
+    def work() -> None:
+        try:
+            results.put(_fetch(url, max_bytes, ends_s))
+        except InputError as error:
+            results.put(error)
+        except Exception as error:
+            reason = getattr(error, "reason", None) or error
+            results.put(InputError(f"{url} cannot be fetched: {reason or type(error).__name__}"))
+
+    threading.Thread(target=work, name="rqchat-download", daemon=True).start()
+    try:
+        result = results.get(timeout=deadline_s)
+    except queue.Empty:
+        raise _too_slow(url) from None
+    if isinstance(result, InputError):
+        raise result
+    return result
+
+
+def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
+    request = urllib.request.Request(
+        url, headers={"User-Agent": f"rqchat/{__version__}", "Accept": "*/*"}
+    )
+    try:
+        with _opener().open(request, timeout=max(0.1, ends_s - time.monotonic())) as response:
+            data = bytearray()
+            while piece := response.read1(_PIECE_BYTES):
+                data += piece
+                if len(data) > max_bytes:
+                    raise InputError(
+                        f"{url} has more than {max_bytes / 1e6:.0f} MB, which is the limit;"
+                        " download it and take a part of it"
+                    )
+                if time.monotonic() > ends_s:
+                    raise _too_slow(url)
+            return Download(
+                url,
+                bytes(data),
+                response.headers.get_content_type() if "content-type" in response.headers else "",
+                response.headers.get_content_charset(),
+            )
+    except urllib.error.HTTPError as error:
+        raise InputError(
+            f"{url} cannot be fetched: the server answers {error.code} {error.reason}"
+        ) from None
+    except TimeoutError:
+        raise _too_slow(url) from None
+    except HTTPException as error:
+        raise InputError(
+            f"{url} cannot be fetched: the server does not speak HTTP ({type(error).__name__})"
+        ) from None
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a few redirects, to http and https alone."""
+
+    max_redirections = _MAX_REDIRECTS
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,  # type: ignore[override]
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if not newurl.lower().startswith(("http://", "https://")):
+            raise InputError(f"{req.full_url} redirects to {newurl}, which is no http(s) address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Without the handlers for file, ftp and data URLs that urllib adds by itself."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Redirects(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _too_slow(url: str) -> InputError:
+    return InputError(f"{url} did not arrive in time; download it first and give the file")
