@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ if not torch.cuda.is_available():
     # transformers, below, imports it.
     os.environ["TRITON_INTERPRET"] = "1"
 
-from tests.helpers import build_tiny_model  # noqa: E402
+from tests.helpers import WebPages, build_tiny_model  # noqa: E402
 
 # A busy machine must not fail a test, and a run that gates others must not depend on luck; people
 # at their desks keep hypothesis's fresh examples.
@@ -34,3 +37,19 @@ def _ctrl_c_is_heard() -> None:
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Gemma 4, as a hub model would lie there."""
     return build_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebPages]:
+    """A web server on this machine; `web.pages["/a"] = (200, {...}, b"...")` sets what it says."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    pages = WebPages({})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), pages.handler())
+    pages.root = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield pages
+    server.shutdown()
+    thread.join()
+    server.server_close()

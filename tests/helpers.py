@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,15 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration, PreTrainedTokenizerFast
 
-__all__ = ["SPECIAL_TOKENS", "TEMPLATE", "TINY_CONFIG", "build_tiny_model", "byte_tokenizer"]
+__all__ = [
+    "SPECIAL_TOKENS",
+    "TEMPLATE",
+    "TINY_CONFIG",
+    "WebPages",
+    "build_tiny_model",
+    "byte_tokenizer",
+    "pdf_bytes",
+]
 
 SPECIAL_TOKENS = [
     *("<pad>", "<eos>", "<bos>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>"),
@@ -133,3 +146,70 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     )
     fast.chat_template = TEMPLATE
     return fast
+
+
+@dataclass
+class WebPages:
+    """What a test's web server answers: status, headers, body for each path.
+
+    Attributes:
+        root: its address, without the path.
+        pause_s: seconds between the bytes of a body, for a server that is too slow.
+    """
+
+    pages: dict[str, tuple[int, Mapping[str, str], bytes]]
+    root: str = ""
+    pause_s: float = 0.0
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        """The class that a server of the standard library takes."""
+        web = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, headers, body = web.pages.get(self.path, (404, {}, b""))
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                step = 1 if web.pause_s else max(1, len(body))
+                try:
+                    for start in range(0, len(body), step):
+                        self.wfile.write(body[start : start + step])
+                        time.sleep(web.pause_s)
+                except OSError:
+                    return
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                """Nothing: standard error belongs to the test."""
+
+        return Handler
+
+
+def pdf_bytes(*pages: str) -> bytes:
+    """A PDF file with one line of text on each page; an empty one has only a drawing."""
+    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for i, text in enumerate(pages):
+        drawn = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET" if text else "0 0 9 9 re f"
+        objects.append(
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Resources"
+            f" << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * i} 0 R >>"
+        )
+        objects.append(f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream")
+    out = io.BytesIO(b"%PDF-1.4\n")
+    out.seek(0, io.SEEK_END)
+    places = []
+    for number, content in enumerate(objects, 1):
+        places.append(out.tell())
+        out.write(f"{number} 0 obj\n{content}\nendobj\n".encode())
+    start = out.tell()
+    rows = "".join(f"{place:010d} 00000 n \n" for place in places)
+    count = len(objects) + 1
+    out.write(f"xref\n0 {count}\n0000000000 65535 f \n{rows}".encode())
+    out.write(f"trailer\n<< /Size {count} /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n".encode())
+    return out.getvalue()

@@ -42,6 +42,17 @@ class Attachments:
             chip = f"File {number}: {Path(item.name).name}"
         return f"[{chip}, {format_count(tokens)} tokens]"
 
+    def add_folder(self, name: str, documents: tuple[Document, ...], session: Session) -> str:
+        """Attach all of a folder; returns one chip for it, such as `[src: 12 files, 999 tokens]`.
+
+        Raises:
+            InputError: the model cannot use it; nothing is attached then.
+        """
+        tokens = session.count_tokens(UserTurn("", documents=documents))
+        tokens -= session.count_tokens(UserTurn(""))
+        self._documents += documents
+        return f"[{name}: {format_count(len(documents))} files, {format_count(tokens)} tokens]"
+
     def turn(self, text: str) -> UserTurn:
         """`text` with all that is attached, which stays attached."""
         return UserTurn(text, tuple(self._pictures), tuple(self._documents))

@@ -18,9 +18,10 @@ from rqchat.cli.inputs import read_stdin
 from rqchat.cli.opening import BackgroundOpening, Session, interruptible
 from rqchat.cli.paths import split_paths
 from rqchat.cli.slash import table
-from rqchat.engine.documents import Document, decode_document, read_document
+from rqchat.cli.sources import document_from_bytes, load_documents, load_picture
+from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, LoadProgress, Notice
-from rqchat.engine.images import Picture, read_picture
+from rqchat.engine.images import Picture
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import Renderable, Screen, is_terminal, keys_kept
@@ -45,7 +46,7 @@ def run_chat(settings: Settings, system: str | None) -> None:
         raise UsageError('a chat needs a terminal; for pipes and files: rqchat ask "QUESTION"')
     piped = None
     if not is_terminal("stdin"):
-        piped = decode_document(read_stdin(screen), "standard input")
+        piped = document_from_bytes(read_stdin(screen), "standard input", screen)
     with keys_kept():
         chat = Chat(screen, settings, system)
         chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
@@ -86,6 +87,7 @@ class Chat:
         self._loading = "loading"
         self._waiting = False
         self._system = system
+        self._offline = settings.offline
         self._opening = BackgroundOpening(
             lambda: opening.open_session(settings, system, self._on_load)
         )
@@ -150,6 +152,26 @@ class Chat:
             RqchatError: it cannot be used, or the model, which counts the tokens, cannot be opened.
         """
         self.say(self.attached.add(item, self.session()))
+
+    def attach_picture(self, reference: str) -> None:
+        """Attach the picture that a path or a URL names.
+
+        Raises:
+            RqchatError: it cannot be had or used.
+        """
+        self.attach(load_picture(reference, self._screen, offline=self._offline))
+
+    def attach_documents(self, reference: str) -> None:
+        """Attach what a path, a folder, a pattern or a URL names.
+
+        Raises:
+            RqchatError: it cannot be had or used.
+        """
+        documents = load_documents(reference, self._screen, offline=self._offline)
+        if len(documents) == 1:
+            self.attach(documents[0])
+        else:
+            self.say(self.attached.add_folder(reference, documents, self.session()))
 
     def clear(self) -> None:
         """Forget the conversation and what is attached."""
@@ -223,5 +245,5 @@ class Chat:
         for path in paths:
             kind = mimetypes.guess_type(path.name)[0] or ""
             is_picture = kind.startswith("image/")
-            self.attach(read_picture(path) if is_picture else read_document(path))
+            (self.attach_picture if is_picture else self.attach_documents)(str(path))
         return True

@@ -95,6 +95,7 @@ def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
                 response.headers.get_content_charset(),
             )
     except urllib.error.HTTPError as error:
+        error.close()
         raise InputError(
             f"{url} cannot be fetched: the server answers {error.code} {error.reason}"
         ) from None
@@ -121,8 +122,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         if not newurl.lower().startswith(("http://", "https://")):
+            fp.close()
             raise InputError(f"{req.full_url} redirects to {newurl}, which is no http(s) address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -173,7 +173,7 @@ def test_home_is_a_tilde(
         ("/image", "which one? for example: /image cat.png"),
         ("/image missing.png", "missing.png does not exist"),
         ("/image 'open", "a quote is not closed"),
-        ("/file .", "is a folder"),
+        ("/file none/", "does not exist"),
         ("/set temprature 1", "there is nothing called temprature to set; did you mean temper"),
         ("/set temperature hot", "temperature takes a number"),
         ("/set temperature 99", "temperature is 99.0; it goes from 0 to 10"),
@@ -298,3 +298,13 @@ def test_status_line(keys: PipeInput, session: FakeSession) -> None:
     chat = Chat(Screen(quiet=True), Settings(), None)
     chat._opening.wait()
     assert chat.status() == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %)"
+
+
+def test_a_folder_is_attached_with_one_chip(
+    talk: Talk, session: FakeSession, tmp_path: Path
+) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text("three more words")
+    out, err = talk(f"/file {tmp_path}", "What?")
+    assert f"[{tmp_path}: 2 files, 6 tokens]" in err
+    assert len(session.asked[0][0].documents) == 2

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rqchat.cli.paths import split_paths
+from rqchat.cli.paths import split_references
 from rqchat.cli.slash.registry import PATHS, Command
-from rqchat.engine.documents import read_document
-from rqchat.engine.images import read_picture
 from rqchat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,22 +15,22 @@ __all__ = ["COMMANDS"]
 
 
 def _image(chat: Chat, argument: str) -> None:
-    for path in _some_paths(argument, "/image cat.png"):
-        chat.attach(read_picture(path))
+    for reference in _some_references(argument, "/image cat.png"):
+        chat.attach_picture(reference)
 
 
 def _file(chat: Chat, argument: str) -> None:
-    for path in _some_paths(argument, "/file notes.txt"):
-        chat.attach(read_document(path))
+    for reference in _some_references(argument, "/file notes.txt"):
+        chat.attach_documents(reference)
 
 
-def _some_paths(argument: str, example: str) -> tuple[Path, ...]:
+def _some_references(argument: str, example: str) -> tuple[str, ...]:
     if not argument:
         raise UsageError(f"which one? for example: {example}")
-    return split_paths(argument)
+    return split_references(argument)
 
 
 COMMANDS = (
-    Command("/image", "PATH...", "attach pictures to the next message", _image, PATHS),
-    Command("/file", "PATH...", "attach text files to the next message", _file, PATHS),
+    Command("/image", "PATH...", "attach pictures, of files or URLs", _image, PATHS),
+    Command("/file", "PATH...", "attach text, source, PDF, HTML, folders, URLs", _file, PATHS),
 )
