@@ -303,8 +303,9 @@ def test_status_line(keys: PipeInput, session: FakeSession) -> None:
 def test_a_folder_is_attached_with_one_chip(
     talk: Talk, session: FakeSession, tmp_path: Path
 ) -> None:
+    (tmp_path / "code").mkdir()
     for name in ("a.py", "b.py"):
-        (tmp_path / name).write_text("three more words")
-    out, err = talk(f"/file {tmp_path}", "What?")
-    assert f"[{tmp_path}: 2 files, 6 tokens]" in err
+        (tmp_path / "code" / name).write_text("three more words")
+    out, err = talk(f"/file {tmp_path}/code", "What?")
+    assert f"[{tmp_path}/code: 2 files, 6 tokens]" in err
     assert len(session.asked[0][0].documents) == 2
