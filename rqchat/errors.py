@@ -5,7 +5,8 @@
     |-- DoesNotFitError (exit 3)     no plan fits this GPU
     |-- ContextLengthError (exit 4)  the input is longer than the context; has both token counts
     |-- ModelError (exit 1)          a model folder or hub id cannot be used
-    `-- InputError (exit 1)          a file, image or standard input cannot be used
+    |-- InputError (exit 1)          a file, image or standard input cannot be used
+    `-- StoreError (exit 1)          saved conversations cannot be read or written
 
 `cli/app.py` turns them into one line on stderr and the exit code; anything else is a bug.
 """
@@ -18,6 +19,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "RqchatError",
+    "StoreError",
     "UsageError",
 ]
 
@@ -62,3 +64,7 @@ class ModelError(RqchatError):
 
 class InputError(RqchatError):
     """A document, image or standard input cannot be used."""
+
+
+class StoreError(RqchatError):
+    """The file of saved conversations cannot be read or written."""

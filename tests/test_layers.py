@@ -31,6 +31,7 @@ TORCH_FREE_ENGINE = tuple(
         "models",
         "thoughts",
         "revision",
+        "store",
     )
 )
 NUMERIC = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL")

@@ -108,6 +108,7 @@ def test_every_error_of_engine_and_library_descends_from_its_base() -> None:
         (errors.RqchatError("x"), 1),
         (errors.ModelError("x"), 1),
         (errors.InputError("x"), 1),
+        (errors.StoreError("x"), 1),
         (errors.UsageError("x"), 2),
         (errors.DoesNotFitError("x"), 3),
         (errors.ContextLengthError("x", input_tokens=2, context_tokens=1), 4),

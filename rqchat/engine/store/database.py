@@ -1,0 +1,187 @@
+"""The SQLite file: opened, brought to today's format, and its errors put into sentences.
+
+A store is written by any number of processes at once (write-ahead log, and a wait for whoever is
+writing), is readable by its owner alone, and survives `kill -9` and a power cut at any moment:
+SQLite commits each transaction whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+from rqchat.engine.store.schema import APPLICATION_ID, MIGRATIONS, Migration
+from rqchat.errors import StoreError
+
+__all__ = ["Database"]
+
+_WAIT_S = 5.0
+
+
+class Database:
+    """One connection. Not for two threads at the same time."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Most callers want `open`."""
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, path: Path, *, migrations: Sequence[Migration] = MIGRATIONS) -> Self:
+        """The store in `path`, made where there is none, and brought to today's format.
+
+        Where the folder cannot be written, an existing store is opened for reading alone.
+
+        Raises:
+            StoreError: no store, of a newer format, damaged, or its folder cannot be used.
+        """
+        with _sentences(path):
+            connection = _connect(path)
+            try:
+                _prepare(connection, path, migrations)
+            except BaseException:
+                connection.close()
+                raise
+        return cls(path, connection)
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """For queries.
+
+        Raises:
+            StoreError: the file is damaged or cannot be read.
+        """
+        with _sentences(self.path):
+            yield self._connection
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed at the end, or undone whole by an error.
+
+        Raises:
+            StoreError: the disk is full, another process writes all the time, or the like.
+        """
+        with _sentences(self.path), _transaction(self._connection):
+            yield self._connection
+
+    def erase_traces(self) -> None:
+        """Removes what deleted rows leave in the search index, free pages and the log.
+
+        Raises:
+            StoreError: as for `write`.
+        """
+        with self.write() as connection:
+            connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+        with _sentences(self.path):
+            self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Ends the connection; the last one of all folds the log into the file."""
+        with suppress(sqlite3.Error):
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    if path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
+        log = path.with_name(path.name + "-wal")
+        # Without a log nothing can change below us, so SQLite need not make files for locking
+        still = not log.exists() or log.stat().st_size == 0
+        address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if still else "")
+        return _opened(address, uri=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite gives its log the permissions of the file
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    with suppress(OSError):
+        path.chmod(0o600)
+    return _opened(str(path), uri=False)
+
+
+def _opened(address: str, *, uri: bool) -> sqlite3.Connection:
+    return sqlite3.connect(
+        address, timeout=_WAIT_S, isolation_level=None, check_same_thread=False, uri=uri
+    )
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
+    newest = len(migrations)
+    if _format(connection, path, newest) < newest:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        with _transaction(connection):
+            # Asked again: another process may have been faster
+            for migration in migrations[_format(connection, path, newest) :]:
+                for statement in migration:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {newest}")
+    for setting in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """The format number of the file, which is ours and not too new."""
+    number: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
+    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    if owner != APPLICATION_ID and (owner or number or tables):
+        raise StoreError(f"{path} belongs to another program; move it away")
+    if number > newest:
+        raise StoreError(
+            f"{path} was written by a newer rqchat (format {number}, this one knows {newest}) and"
+            " was left as it is; update rqchat, or keep this one's conversations apart with"
+            " another XDG_DATA_HOME"
+        )
+    return number
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors, a full disk among them, have rolled back already
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _sentences(path: Path) -> Iterator[None]:
+    """Within, errors of SQLite and of the file system become `StoreError`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreError(_explain(path, error)) from error
+    except OSError as error:
+        raise StoreError(f"{path} cannot be used: {error.strerror or error}") from error
+
+
+def _explain(path: Path, error: sqlite3.Error) -> str:
+    text = str(error)
+    if "malformed" in text or "not a database" in text or "corrupt" in text:
+        return (
+            f"{path} is damaged ({text}); move it away and rqchat starts a new one. What can be"
+            f" saved of it: sqlite3 {path.name} .recover"
+        )
+    if "locked" in text:
+        return f"{path} is being written by another program for more than {_WAIT_S:.0f} s"
+    if "full" in text or "disk I/O" in text:
+        return f"{path} cannot be written ({text}); make room on the disk"
+    if "readonly" in text:
+        return f"{path} cannot be written: the file or its folder is read-only"
+    return f"{path} cannot be used: {text}"

@@ -1,0 +1,217 @@
+"""Keeps a live conversation in the store: the turn before the model starts, its answer as it grows.
+
+What goes wrong with the store never stops the conversation: it is told once, and what could not be
+written is written with a later turn, as soon as it can be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+from rqchat.engine.conversation import Message, UserTurn
+from rqchat.engine.events import Done, Event, TextDelta, ThoughtDelta
+from rqchat.engine.settings import SamplingSettings
+from rqchat.engine.store.database import Database
+from rqchat.engine.store.receipt import Answering, Receipt
+from rqchat.engine.store.records import Origin, TurnState
+from rqchat.engine.store.rows import Kept, SessionRows
+from rqchat.engine.store.saved import SavedConversation
+from rqchat.errors import StoreError
+
+__all__ = ["RecordedSession", "Recorder"]
+
+_GROWTH_S = 0.5
+_GROWTH_SHARE = 0.05  # of the time at most goes into writing an answer that still grows
+
+
+class RecordedSession(Answering, Protocol):
+    """What of a `ChatSession` is recorded."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    def ask(self, turn: UserTurn, sampling: SamplingSettings) -> Iterator[Event]: ...
+
+
+class Recorder:
+    """Records one conversation at a time. Not for two threads at the same time.
+
+    Args:
+        path: the store; None records nothing until `keep_in` names one.
+        origin: `chat` or `ask`.
+        warn: gets one sentence when the store first cannot be written.
+    """
+
+    def __init__(self, path: Path | None, origin: Origin, warn: Callable[[str], None]) -> None:
+        self._path, self._origin, self._warn = path, origin, warn
+        self._warned = False
+        self._database: Database | None = None
+        self._kept: list[Kept] = []
+        self._rows = SessionRows(origin)
+
+    @property
+    def session_id(self) -> str | None:
+        """Under which id the conversation can be found; None while nothing of it is saved."""
+        return self._rows.session_id
+
+    def record(
+        self, session: RecordedSession, turn: UserTurn, sampling: SamplingSettings
+    ) -> Iterator[Event]:
+        """The events of `session.ask`, recorded on their way; a turn that it refuses is not."""
+        events = session.ask(turn, sampling)
+        first = next(events)  # comes before the model starts
+        self._begin(turn, Receipt.begin(session, sampling))
+        growth, before = _Growth(), len(session.messages)
+        try:
+            for event in chain((first,), events):
+                if growth.add(event):
+                    self._kept[-1] = growth.onto(self._kept[-1])
+                    growth.written(self._flush())
+                yield event
+        finally:
+            if hasattr(events, "close"):
+                events.close()  # the session then keeps what came
+            kept = growth.end(self._kept[-1])
+            if len(session.messages) > before:
+                kept = replace(kept, answer=session.messages[-1].text)
+            self._kept[-1] = kept
+            self._flush()
+
+    def follow(self, session: RecordedSession) -> None:
+        """Brings the store after the conversation where that was cut back, continued or rewritten.
+
+        A conversation that is empty now is left as it is saved: the next turn begins another.
+        """
+        pairs = list(zip(session.messages[::2], session.messages[1::2], strict=True))
+        answered = [index for index, kept in enumerate(self._kept) if kept.is_answered]
+        same = 0
+        for index, pair in zip(answered, pairs, strict=False):
+            if not self._kept[index].is_pair(*pair):
+                break
+            same += 1
+        if same == len(pairs) == len(answered):
+            return
+        if not pairs:
+            self.forget()
+            return
+        cut = answered[same] if same < len(answered) else len(self._kept)
+        gone, come = self._kept[cut:], pairs[same:]
+        self._kept = self._kept[:cut]
+        if gone and come and not _is_continued(gone, come):
+            self._rows = SessionRows(self._origin, forked_from=self.session_id)
+        receipt = gone[0].receipt if gone else Receipt.begin(session, SamplingSettings())
+        self._kept += [Kept.of(asked, answer, receipt) for asked, answer in come]
+        self._flush()
+
+    def adopt(self, saved: SavedConversation) -> None:
+        """Goes on with a saved session."""
+        self._kept = [kept for _, kept in saved.turns]
+        self._rows = SessionRows(self._origin, saved.record.id, saved.turns)
+
+    def fork(self) -> str | None:
+        """Goes on in a copy; its id, or None where nothing could be saved."""
+        self._rows = SessionRows(self._origin, forked_from=self.session_id)
+        self._flush()
+        return self.session_id
+
+    def forget(self) -> None:
+        """Begins another conversation; the one so far stays as it is saved."""
+        self._kept, self._rows = [], SessionRows(self._origin)
+
+    def keep_in(self, path: Path) -> str | None:
+        """Records in `path` from now on, what was said so far included; the session's id."""
+        self._path = path
+        self._flush()
+        return self.session_id
+
+    def close(self) -> None:
+        """Writes what could not be written before, if it can be now, and closes the store."""
+        self._flush()
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _begin(self, turn: UserTurn, receipt: Receipt) -> None:
+        if self._kept and not self._kept[-1].is_answered and self._kept[-1].turn == turn:
+            del self._kept[-1]  # asked again
+        self._kept.append(Kept(turn, time.time(), receipt))
+        self._flush()
+
+    def _flush(self) -> float:
+        """Makes the store equal to what is kept here; the seconds that took."""
+        begun_s = time.monotonic()
+        if self._path is not None and self._rows.differ(self._kept):
+            with self._warned_once():
+                if self._database is None:
+                    self._database = Database.open(self._path)
+                before = self.session_id
+                self._rows = self._rows.brought_to(self._kept, self._database)
+                if before not in (None, self.session_id):
+                    self._warn(
+                        f"conversation {before} went on elsewhere; this one is {self.session_id}"
+                    )
+        return time.monotonic() - begun_s
+
+    @contextmanager
+    def _warned_once(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            if not self._warned:
+                self._warn(f"this conversation is not being saved: {error}")
+            self._warned = True
+
+
+class _Growth:
+    """One answer while it comes."""
+
+    def __init__(self) -> None:
+        self._answer: list[str] = []
+        self._thought: list[str] = []
+        self._done: Done | None = None
+        self._next_s = time.monotonic() + _GROWTH_S
+
+    def add(self, event: Event) -> bool:
+        """Takes an event; whether it is time to write."""
+        match event:
+            case TextDelta(text):
+                self._answer.append(text)
+            case ThoughtDelta(text):
+                self._thought.append(text)
+            case Done():
+                self._done = event
+            case _:
+                return False
+        return self._done is None and time.monotonic() >= self._next_s
+
+    def written(self, cost_s: float) -> None:
+        """Writing took `cost_s`; the next time is due when that is a small share of the time."""
+        self._next_s = time.monotonic() + max(_GROWTH_S, cost_s / _GROWTH_SHARE)
+
+    def onto(self, kept: Kept) -> Kept:
+        """`kept` with what came so far, as the session itself keeps it."""
+        answer, thought = "".join(self._answer).rstrip(), "".join(self._thought).strip()
+        return replace(kept, answer=answer, thought=thought)
+
+    def end(self, kept: Kept) -> Kept:
+        """`kept` with the answer at its end, whole or interrupted."""
+        stopped = self._done is None or self._done.stop_reason == "interrupted"
+        state: TurnState = "interrupted" if stopped else "complete"
+        receipt = kept.receipt.end(self._done) if self._done else kept.receipt
+        return replace(self.onto(kept), state=state, receipt=receipt)
+
+
+def _is_continued(kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]) -> bool:
+    """Whether the last answer merely went on."""
+    (asked, answer), *others = pairs
+    return (
+        len(kept) == 1
+        and not others
+        and kept[0].is_question(asked)
+        and answer.text.startswith(kept[0].answer)
+    )

@@ -1,0 +1,58 @@
+"""A store in a folder of its own, and a session whose answers are scripted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rqchat.engine.conversation import UserTurn
+from rqchat.engine.settings import SamplingSettings
+from rqchat.engine.store.database import Database
+from rqchat.engine.store.recorder import Recorder
+from tests.cli.conftest import FakeSession
+
+Say = Callable[..., None]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "sessions.db"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    with Database.open(path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    """What the recorder has said."""
+    return []
+
+
+@pytest.fixture
+def recorder(path: Path, warnings: list[str]) -> Iterator[Recorder]:
+    made = Recorder(path, "chat", warnings.append)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def session() -> FakeSession:
+    return FakeSession()
+
+
+@pytest.fixture
+def say(recorder: Recorder, session: FakeSession) -> Say:
+    """`say("Hello")` or `say(turn)`: asks, with the recorder between."""
+
+    def ask(turn: str | UserTurn, answer: str = "It is a cat.") -> None:
+        session.script = [answer]
+        asked = UserTurn(turn) if isinstance(turn, str) else turn
+        for _ in recorder.record(session, asked, SamplingSettings()):
+            pass
+
+    return ask
