@@ -47,6 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
         *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf"),
     ),
+    "rqchat.engine.weights.kernel": ("rqchat.engine.weights", "torch", "triton"),
     "rqchat.pocket": (
         *("rqchat.pocket", *TORCH_FREE_ENGINE, "rqchat.errors", "rotorquant", *NUMERIC),
     ),

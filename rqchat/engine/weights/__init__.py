@@ -1,0 +1,1 @@
+"""Weights: how they are packed, read from files, multiplied, and put onto a device."""

@@ -1,0 +1,127 @@
+"""The packed formats of a matrix: `bits` wide codes with a scale, and maybe an offset, per group.
+
+    value[n, k] = scale[n, g] * code[n, k] + offset[n, g]        g = k // group
+
+A symmetric grid stores no offset: offset = -2**(bits - 1) * scale. Codes lie in little-endian int32
+words along k: code k in bits (k mod fields) * bits of word k // fields, fields = 32 / bits. For 4
+bits and groups of 32 this is how compressed-tensors stores a `pack-quantized` weight, to the byte.
+
+This file is the specification, in torch; `kernel.py` computes the same on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from rqchat.errors import ModelError
+
+__all__ = ["INT2", "INT4", "INT8_ROWS", "Grid", "Packed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A packed format.
+
+    Attributes:
+        bits: 2, 4 or 8.
+        group: columns that share a scale; 0 for whole rows.
+        has_offset: an offset is stored with each scale.
+    """
+
+    bits: int
+    group: int
+    has_offset: bool = False
+
+    @property
+    def fields(self) -> int:
+        """Codes in a word."""
+        return 32 // self.bits
+
+    @property
+    def zero(self) -> int:
+        """The code that stands for 0 on a symmetric grid."""
+        return 1 << (self.bits - 1)
+
+    def group_of(self, columns: int) -> int:
+        """Columns that share a scale in a matrix of that many.
+
+        Raises:
+            ModelError: they cannot be divided into groups, or groups into words.
+        """
+        group = self.group or columns
+        if columns % group or group % self.fields:
+            raise ModelError(
+                f"a weight has {columns} inputs, which {self.bits}-bit groups of {group} do not"
+                " divide; take other --weights, such as bf16"
+            )
+        return group
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        """Bytes of a packed matrix, 16 bits to a scale and to an offset."""
+        groups = rows * columns // self.group_of(columns)
+        return rows * columns * self.bits // 8 + groups * (4 if self.has_offset else 2)
+
+
+INT4 = Grid(bits=4, group=32)
+"""Google's QAT grid: w4a16 of compressed-tensors, and Q4_0 of GGUF."""
+INT2 = Grid(bits=2, group=64, has_offset=True)
+INT8_ROWS = Grid(bits=8, group=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A packed matrix [rows, columns].
+
+    Attributes:
+        grid: its format.
+        words: [rows, columns / fields] int32.
+        scale: [rows, columns / group], float16 or bfloat16.
+        offset: the same, or None on a symmetric grid.
+    """
+
+    grid: Grid
+    words: torch.Tensor
+    scale: torch.Tensor
+    offset: torch.Tensor | None = None
+
+    @classmethod
+    def pack(
+        cls, grid: Grid, codes: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None
+    ) -> Packed:
+        """From codes [rows, columns], integers in [0, 2**bits)."""
+        shifts = torch.arange(0, 32, grid.bits, dtype=torch.int64, device=codes.device)
+        wide = codes.to(torch.int64).unflatten(-1, (-1, grid.fields)) << shifts
+        words = wide.sum(-1)
+        return cls(grid, (words - ((words >> 31) << 32)).to(torch.int32), scale, offset)
+
+    @property
+    def columns(self) -> int:
+        """Inputs of the layer."""
+        return self.words.shape[-1] * self.grid.fields
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its tensors occupy."""
+        offset = 0 if self.offset is None else self.offset.nbytes
+        return self.words.nbytes + self.scale.nbytes + offset
+
+    def codes(self) -> torch.Tensor:
+        """Codes [rows, columns] uint8."""
+        grid = self.grid
+        shifts = torch.arange(0, 32, grid.bits, dtype=torch.int32, device=self.words.device)
+        codes = (self.words.unsqueeze(-1) >> shifts) & ((1 << grid.bits) - 1)
+        return codes.to(torch.uint8).flatten(-2)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Values [rows, columns], computed in float32."""
+        scale = self.scale.float().unsqueeze(-1)
+        offset = -self.grid.zero * scale if self.offset is None else self.offset.float()[..., None]
+        codes = self.codes().unflatten(-1, (scale.shape[-2], -1))
+        return torch.addcmul(offset, codes.float(), scale).to(dtype).flatten(-2)
+
+    def rows(self, index: torch.Tensor | slice) -> Packed:
+        """The rows that `index` names: a view for a slice, a copy for a tensor [n]."""
+        offset = None if self.offset is None else self.offset[index]
+        return Packed(self.grid, self.words[index], self.scale[index], offset)

@@ -1,0 +1,48 @@
+"""Launch tables of the weight kernels, in plain integers. Untuned: no card was at hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["DOT_ROWS", "GEMV_ROWS", "Launch", "dequantize_launch", "dot_launch", "gemv_launch"]
+
+GEMV_ROWS = 4
+"""Up to here every code is multiplied on its own; it takes 2 + rows operations."""
+DOT_ROWS = 64
+"""Up to here tiles are unpacked on chip; above, a layer is unpacked for cuBLAS."""
+
+_PROGRAMS_PER_PROCESSOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One program computes `block_rows` outputs from `block_words` words at a time.
+
+    Attributes:
+        splits: programs that share the words of an output.
+    """
+
+    block_rows: int
+    block_words: int
+    num_warps: int
+    splits: int = 1
+
+
+def gemv_launch(bits: int) -> Launch:
+    """512 words to a program's step, four to a thread; 31B's rows are whole numbers of steps."""
+    return Launch(block_rows=16, block_words=32, num_warps=4) if bits == 2 else Launch(8, 64, 4)
+
+
+def dot_launch(rows: int, outputs: int, words: int, processors: int) -> Launch:
+    """Splits long sums until four programs are there for every processor."""
+    block_rows = 64 if rows <= 16 else 32
+    programs = -(-outputs // block_rows)
+    splits = 1
+    while programs * splits < _PROGRAMS_PER_PROCESSOR * processors and words >= 64 * splits:
+        splits *= 2
+    return Launch(block_rows=block_rows, block_words=16, num_warps=4, splits=splits)
+
+
+def dequantize_launch() -> Launch:
+    """4096 values to a program; `block_words` counts columns here."""
+    return Launch(block_rows=4, block_words=1024, num_warps=8)

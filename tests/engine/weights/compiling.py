@@ -1,0 +1,63 @@
+"""Compiles the weight kernels for cards that are not there, as `tests.ops.compiling` does.
+
+Needs a process without Triton's interpreter: `python -m tests.engine.weights.compiling few|all`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from triton.runtime import driver
+
+from rqchat.engine.weights import kernel
+from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from tests.ops.compiling import CARDS, Absent, Compiler, Result, measure
+from tests.ops.limits import faults, table
+
+NAMES = ("gemv_kernel", "dot_kernel", "dequantize_kernel")
+
+
+def empty(grid: Grid, rows: int, columns: int) -> Packed:
+    groups = columns // grid.group_of(columns)
+    scale = torch.zeros(rows, groups, dtype=torch.bfloat16)
+    words = torch.zeros(rows, columns // grid.fields, dtype=torch.int32)
+    return Packed(grid, words, scale, scale if grid.has_offset else None)
+
+
+def compile_all(few: bool) -> Iterator[Result]:
+    """Every grid and number of rows that is a kernel of its own, or what differs most."""
+    compiled: list[tuple[str, Any]] = []
+    for name in NAMES:
+        setattr(kernel, name, Compiler(getattr(kernel, name), compiled))
+    for card in CARDS:
+        driver.set_active(Absent(card))
+        for grid in (INT4, INT2, INT8_ROWS) if card == 86 or not few else (INT4,):
+            weight = empty(grid, 512, 5376)
+            for rows in (1, 16) if few else (1, 4, 16, 64):
+                x = torch.zeros(rows, 5376, dtype=torch.bfloat16)
+                compiled.clear()
+                (kernel.gemv if rows <= 4 else kernel.dot)(x, weight)
+                for name, made in compiled:
+                    yield measure(name, f"{grid.bits} bits, {rows} rows", card, made)
+            compiled.clear()
+            kernel.dequantize(weight, torch.bfloat16)
+            yield measure(compiled[0][0], f"{grid.bits} bits", card, compiled[0][1])
+
+
+def main(few: bool) -> int:
+    results = []
+    for result in compile_all(few):
+        results.append(asdict(result))
+        sys.stdout.write(json.dumps(results[-1]) + "\n")
+    found = faults(results)
+    sys.stderr.write("\n".join([table(results), *found]) + "\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] == "few"))

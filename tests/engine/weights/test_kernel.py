@@ -1,0 +1,123 @@
+"""The weight kernels against the dense product, and compiled for every card."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rqchat.engine.weights import multiply as multiply_module
+from rqchat.engine.weights.fit import fit
+from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.multiply import multiply
+from tests.ops.kernels import DEVICE, Spy, poison
+from tests.ops.limits import SHARED_BYTES, faults, table
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from rqchat.engine.weights import kernel  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
+GRIDS = pytest.mark.parametrize("grid", [INT4, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits))
+
+
+@pytest.fixture
+def spies(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
+    """`multiply` takes its kernels, whose outputs are poisoned and launches counted."""
+    spies = {}
+    for name in ("gemv_kernel", "dot_kernel", "dequantize_kernel"):
+        spies[name] = Spy(getattr(kernel, name))
+        monkeypatch.setattr(kernel, name, spies[name])
+    monkeypatch.setattr(multiply_module, "_kernel", kernel)
+    monkeypatch.setattr(multiply_module, "on_gpu", lambda tensor: True)
+    poison(monkeypatch)
+    return spies
+
+
+def packed(grid: Grid, rows: int, columns: int) -> Packed:
+    torch.manual_seed(rows * columns)
+    return fit(torch.randn(rows, columns, device=DEVICE), grid)
+
+
+@GRIDS
+@pytest.mark.parametrize(
+    ("rows", "taken"),
+    [(1, "gemv"), (3, "gemv"), (4, "gemv"), (5, "dot"), (17, "dot"), (65, "dequantize")],
+)
+def test_products_equal_the_dense_ones(
+    grid: Grid, rows: int, taken: str, spies: dict[str, Spy]
+) -> None:
+    weight = packed(grid, 70, 192)
+    x = torch.randn(rows, 192, device=DEVICE)
+
+    found = multiply(x, weight)
+
+    # Other orders of 192 float32 sums, whose terms the kernels hold raised by up to 2**bits + code
+    torch.testing.assert_close(found, x @ weight.dequantize().T, atol=2e-4, rtol=1e-5)
+    assert {name for name, spy in spies.items() if spy.launches} == {f"{taken}_kernel"}
+
+
+def test_long_sums_are_split_and_add_up(spies: dict[str, Spy]) -> None:
+    weight, x = packed(INT4, 16, 2048), torch.randn(6, 2048, device=DEVICE)
+
+    found = multiply(x, weight)
+
+    torch.testing.assert_close(found, x @ weight.dequantize().T, atol=1e-3, rtol=1e-5)
+    assert torch.equal(multiply(x, weight), found)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_outputs_have_the_dtype_and_shape_of_inputs(rows: int, spies: dict[str, Spy]) -> None:
+    weight, x = packed(INT4, 33, 64), torch.randn(1, rows, 64, device=DEVICE).bfloat16()
+
+    found = multiply(x, weight)
+
+    assert (found.dtype, found.shape) == (torch.bfloat16, (1, rows, 33))
+    # 2**-7: a bfloat16's step; the interpreter cuts where a card rounds
+    exact = x.float() @ weight.dequantize().T
+    torch.testing.assert_close(found.float(), exact, atol=2e-2, rtol=2**-7)
+
+
+@GRIDS
+def test_a_large_matrix_is_unpacked_in_parts(
+    grid: Grid, spies: dict[str, Spy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiply_module, "_SCRATCH_VALUES", 128 * 10)
+    weight, x = packed(grid, 25, 128), torch.randn(65, 128, device=DEVICE)
+
+    found = multiply(x, weight)
+
+    torch.testing.assert_close(found, x @ weight.dequantize().T, atol=1e-4, rtol=1e-5)
+    assert spies["dequantize_kernel"].launches == 3
+
+
+def test_no_rows_make_no_launch(spies: dict[str, Spy]) -> None:
+    assert multiply(torch.empty(0, 64, device=DEVICE), packed(INT4, 8, 64)).shape == (0, 8)
+
+
+def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What differs most; `python -m tests.engine.weights.compiling all` takes every case."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
+        "TRITON_CACHE_DIR": str(tmp_path),
+        "TRITON_INTERPRET": "0",
+    }
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.engine.weights.compiling", "few"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    results = [json.loads(line) for line in run.stdout.splitlines()]
+    with capsys.disabled():
+        sys.stdout.write("\n" + table(results) + "\n")
+    assert run.returncode == 0, run.stderr
+    kernels = {"gemv_kernel", "dot_kernel", "dequantize_kernel"}
+    assert {one["kernel"] for one in results} == kernels
+    assert {one["card"] for one in results} == set(SHARED_BYTES)
+    assert faults(results) == []
