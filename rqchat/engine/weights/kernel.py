@@ -140,7 +140,7 @@ def dequantize_kernel(
 def gemv(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     """x [rows <= 16, columns] times the matrix: [rows, outputs] in x's dtype."""
     launch, (outputs, words) = gemv_launch(weight.grid.bits), weight.words.shape
-    out = x.new_empty(x.shape[0], outputs)
+    out = torch.empty(x.shape[0], outputs, dtype=x.dtype, device=x.device)
     gemv_kernel[(triton.cdiv(outputs, launch.block_rows),)](
         x.contiguous(), *_tensors(weight), out, x.shape[0], outputs, words, _group_words(weight),
         ROWS=triton.next_power_of_2(x.shape[0]), **_constants(weight),
@@ -155,14 +155,14 @@ def dot(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     rows, (outputs, words) = x.shape[0], weight.words.shape
     launch = dot_launch(rows, outputs, words, _processors(x))
     part = triton.cdiv(triton.cdiv(words, launch.splits), launch.block_words) * launch.block_words
-    parts = x.new_empty(triton.cdiv(words, part), rows, outputs, dtype=torch.float32)
+    shape = (triton.cdiv(words, part), rows, outputs)
+    parts = torch.empty(*shape, dtype=torch.float32, device=x.device)
     # The interpreter multiplies the bit patterns of bfloat16
     narrow = torch.float32 if triton.knobs.runtime.interpret else x.dtype
     dot_kernel[(triton.cdiv(outputs, launch.block_rows), parts.shape[0])](
         x.contiguous(), *_tensors(weight), parts, rows, outputs, words, _group_words(weight), part,
         ROWS=max(16, triton.next_power_of_2(rows)), **_constants(weight),
         BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words, DOT=_DTYPES[narrow],
-       
         num_warps=launch.num_warps, enable_fp_fusion=True,
     )  # fmt: skip
     return parts.sum(0).to(x.dtype)
@@ -172,11 +172,8 @@ def dequantize(weight: Packed, dtype: torch.dtype) -> torch.Tensor:
     """The matrix [outputs, columns] in `dtype`."""
     launch, (outputs, words) = dequantize_launch(), weight.words.shape
     out = torch.empty(outputs, weight.columns, dtype=dtype, device=weight.words.device)
-    grid = (
-        triton.cdiv(outputs, launch.block_rows),
-        triton.cdiv(weight.columns, launch.block_words),
-    )
-    dequantize_kernel[grid](
+    parts = triton.cdiv(weight.columns, launch.block_words)
+    dequantize_kernel[(triton.cdiv(outputs, launch.block_rows), parts)](
         *_tensors(weight), out, outputs, words, _group_words(weight), **_constants(weight),
         BLOCK_N=launch.block_rows, BLOCK_K=launch.block_words,
         num_warps=launch.num_warps, enable_fp_fusion=True,
