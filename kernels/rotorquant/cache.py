@@ -22,7 +22,7 @@ from rotorquant.positions import PositionLog
 from rotorquant.rewind import Mark, RewindableCache
 from rotorquant.shared_layer import SharedLayer
 from rotorquant.sliding_layer import SlidingLayer
-from rotorquant.snapshot import Source, read_snapshot, write_snapshot
+from rotorquant.snapshot import FrozenCache, Header, Source, read_snapshot
 from rotorquant.watch import FiniteWatch, LayerContext
 
 __all__ = ["Mark", "RotorQuantCache"]
@@ -162,19 +162,22 @@ class RotorQuantCache(RewindableCache):
             SnapshotError: it cannot be written.
             CacheStateError, NonFiniteError: the cache is in no state to be kept.
         """
+        self.freeze(source, copied=False).write(path)
+
+    def freeze(self, source: Source | None = None, *, copied: bool = True) -> FrozenCache:
+        """What `save` would write now, on the host: a thread can write it while the cache goes on.
+
+        Not `copied`, it shares what lies on the CPU with the cache, which has to wait then.
+
+        Raises:
+            CacheStateError, NonFiniteError: the cache is in no state to be kept.
+        """
         self._check_sound()
+        name, tokens = type(self).__name__, self.get_seq_length()
+        header = Header.of(name, tokens, source, self.config, self._shapes)
         groups = [layer.tensors() for layer in self._storing]
         positions = [] if self._positions is None else self._positions.tensors()
-        write_snapshot(
-            Path(path),
-            type(self).__name__,
-            self.config,
-            self._shapes,
-            self.get_seq_length(),
-            groups,
-            positions,
-            source,
-        )
+        return FrozenCache.of(header, groups, positions, copied=copied)
 
     @property
     def nbytes(self) -> int:

@@ -25,7 +25,7 @@ from rotorquant.config import Bits, RotorQuantConfig
 from rotorquant.errors import RotorQuantError, SnapshotError
 from rotorquant.tied import TiedKey
 
-__all__ = ["FORMAT", "Header", "Snapshot", "Source", "read_snapshot", "write_snapshot"]
+__all__ = ["FORMAT", "FrozenCache", "Header", "Snapshot", "Source", "read_snapshot"]
 
 FORMAT = 1  # counts up whenever an older reader would misread the file
 _HEADER, _CHECKSUM, _POSITIONS = "rotorquant", "sha256", "positions"
@@ -92,6 +92,19 @@ class Header:
     layers: tuple[LayerForm, ...]
 
     @classmethod
+    def of(
+        cls,
+        cache: str,
+        tokens: int,
+        source: Source | None,
+        config: RotorQuantConfig,
+        shapes: Sequence[LayerShape],
+    ) -> Self:
+        """Of a cache of this version."""
+        layers = tuple(LayerForm.of(shape) for shape in shapes)
+        return cls(FORMAT, cache, tokens, source or Source(), config, layers)
+
+    @classmethod
     def from_json(cls, text: str) -> Self:
         """The header that `json.dumps(asdict(header))` wrote.
 
@@ -156,36 +169,53 @@ class Snapshot:
                 )
 
 
-def write_snapshot(
-    path: Path,
-    cache: str,
-    config: RotorQuantConfig,
-    shapes: Sequence[LayerShape],
-    tokens: int,
-    groups: Sequence[dict[str, list[torch.Tensor]]],
-    positions: list[torch.Tensor],
-    source: Source | None,
-) -> None:
-    """Write a file beside `path`, then put it in its place at once.
+@dataclass(frozen=True, slots=True, eq=False)
+class FrozenCache:
+    """All that a file will hold, on the CPU; what the cache does later does not change it.
 
-    Raises:
-        SnapshotError: it cannot be written; what was at `path` is as it was.
+    Attributes:
+        header: see `Header`.
+        tensors: by the names that they have in the file.
     """
-    layers = tuple(LayerForm.of(shape) for shape in shapes)
-    header = Header(FORMAT, cache, tokens, source or Source(), config, layers)
-    named = {
-        f"{index}.{group}.{number}": rows
-        for index, layer in enumerate(groups)
-        for group, items in layer.items()
-        for number, rows in enumerate(items)
-    } | {f"{_POSITIONS}.{number}": rows for number, rows in enumerate(positions)}
-    tensors = {name: rows.contiguous().cpu() for name, rows in named.items()}
-    text = json.dumps(asdict(header), sort_keys=True)
-    metadata = {_HEADER: text, _CHECKSUM: _digest(text, tensors)}
-    try:
-        _replace_file(path, tensors, metadata)
-    except (OSError, SafetensorError) as error:
-        raise SnapshotError(f"{path} cannot be written: {error}") from error
+
+    header: Header
+    tensors: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        header: Header,
+        groups: Sequence[dict[str, list[torch.Tensor]]],
+        positions: list[torch.Tensor],
+        *,
+        copied: bool,
+    ) -> Self:
+        """From what the layers hold; not `copied`, tensors on the CPU stay the layers' own."""
+        named = {
+            f"{index}.{group}.{number}": rows
+            for index, layer in enumerate(groups)
+            for group, items in layer.items()
+            for number, rows in enumerate(items)
+        } | {f"{_POSITIONS}.{number}": rows for number, rows in enumerate(positions)}
+        return cls(header, {name: _to_host(rows, copied) for name, rows in named.items()})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors."""
+        return sum(rows.nbytes for rows in self.tensors.values())
+
+    def write(self, path: str | Path) -> None:
+        """Write a file beside `path`, then put it in its place at once.
+
+        Raises:
+            SnapshotError: it cannot be written; what was at `path` is as it was.
+        """
+        text = json.dumps(asdict(self.header), sort_keys=True)
+        metadata = {_HEADER: text, _CHECKSUM: _digest(text, self.tensors)}
+        try:
+            _replace_file(Path(path), self.tensors, metadata)
+        except (OSError, SafetensorError) as error:
+            raise SnapshotError(f"{path} cannot be written: {error}") from error
 
 
 def read_snapshot(path: Path, cache: str, source: Source | None) -> Snapshot:
@@ -245,6 +275,11 @@ def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
         digest.update(json.dumps([name, str(rows.dtype), list(rows.shape)]).encode())
         digest.update(_bytes(rows))
     return digest.hexdigest()
+
+
+def _to_host(rows: torch.Tensor, copied: bool) -> torch.Tensor:
+    host = rows.contiguous().cpu()
+    return host.clone() if copied and host.data_ptr() == rows.data_ptr() else host
 
 
 def _tie_digest(tie: TiedKey) -> str:

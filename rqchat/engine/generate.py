@@ -95,6 +95,8 @@ class Generation:
             self._prefix.extend(prompt.keys[done:end])
             if end in stops:
                 self._prefix.mark()
+            if end == prompt.content_tokens:
+                self._prefix.keep(prompt)
             done = end
             self.prefill_s = time.perf_counter() - begun_s
             yield PrefillProgress(done, total, self.cached_tokens, self.prefill_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from rqchat.engine.keeper import Keeper
 from rqchat.engine.prompt import Prompt
 
 __all__ = ["CachedPrefix"]
@@ -26,13 +27,14 @@ class CachedPrefix:
     for another question about them.
     """
 
-    def __init__(self, cache: Any, most_marks: int) -> None:
+    def __init__(self, cache: Any, most_marks: int, keeper: Keeper | None = None) -> None:
         """`most_marks` are kept, each with a copy of the sliding windows; the latest ones.
 
-        The copies lie in the host's memory: a GPU has none to spare.
+        The copies lie in the host's memory: a GPU has none to spare. `keeper` is asked for what
+        was read at another time, and told what is new.
         """
         self.cache = cache
-        self._most_marks = most_marks
+        self._most_marks, self._keeper = most_marks, keeper
         self._keys: list[int] = []
         self._marks: list[_Mark] = []
 
@@ -41,10 +43,23 @@ class CachedPrefix:
         return len(self._keys)
 
     def reuse(self, prompt: Prompt) -> int:
-        """Goes back to the longest beginning of `prompt` that can be kept; its length.
+        """Goes to the longest beginning of `prompt` that is in the cache or on disk; its length.
 
         At least the last token is left to read, for its logits.
         """
+        held = self._go_back(prompt)
+        if self._keeper is not None:
+            loaded = self._keeper.recall(self.cache, prompt.keys, held)
+            if loaded is not None:
+                self.cache = loaded
+                self._keys = list(prompt.keys[: loaded.get_seq_length()])
+                self._marks = []
+                self.mark()
+            elif self.cache.get_seq_length() < held:
+                self.reset()
+        return len(self._keys)
+
+    def _go_back(self, prompt: Prompt) -> int:
         common = min(_common_length(self._keys, prompt.keys), len(prompt.keys) - 1)
         for span in prompt.images:
             if span.start < common < span.end:
@@ -55,14 +70,26 @@ class CachedPrefix:
         if not self._marks:
             self.reset()
             return 0
-        tokens, mark = self._marks[-1]
-        self.cache.rewind(mark)
-        del self._keys[tokens:]
-        return tokens
+        self._rewind()
+        return len(self._keys)
 
     def extend(self, keys: Sequence[int]) -> None:
         """These tokens are in the cache now."""
         self._keys.extend(keys)
+
+    def keep(self, prompt: Prompt) -> None:
+        """Keep what is in the cache, a beginning of `prompt`, for another time."""
+        if self._keeper is not None:
+            self._keeper.keep(self.cache, self._keys, prompt.names)
+
+    def close(self) -> None:
+        """Keep what the next turn would share, and wait until it is written."""
+        if self._keeper is None:
+            return
+        if self._marks:
+            self._rewind()
+            self._keeper.keep(self.cache, self._keys, ())
+        self._keeper.wait()
 
     def mark(self) -> None:
         """Remember this place; the oldest one is forgotten if it is one too many."""
@@ -70,6 +97,11 @@ class CachedPrefix:
         # The room is freed before the next copy is made
         del self._marks[: max(0, len(self._marks) + 1 - self._most_marks)]
         self._marks.append(_Mark(len(self._keys), self.cache.mark("cpu")))
+
+    def _rewind(self) -> None:
+        tokens, mark = self._marks[-1]
+        self.cache.rewind(mark)
+        del self._keys[tokens:]
 
     def reset(self) -> None:
         """Empty the cache."""

@@ -18,8 +18,8 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
+from rqchat.engine.content import SLOT, Content, stand_in
 from rqchat.engine.conversation import Message
-from rqchat.engine.documents import Document
 from rqchat.engine.images import PATCH_PIXELS, Picture, resized_size, soft_token_count
 from rqchat.errors import InputError, ModelError
 
@@ -27,10 +27,8 @@ __all__ = ["ImageSpan", "Prompt", "PromptWriter"]
 
 _IMAGE = "<|image|>"  # what the template writes for a picture, and the soft token itself
 _IMAGE_START, _IMAGE_END = "<|image>", "<image|>"
-_STAND_IN = "\ue000{}\ue001"
-_GAP = "\n\n"  # after a document
 _CONTROL = re.compile(r"<\|.*|.*\|>")
-_SLOT = re.compile("\ue000(\\d+)\ue001|" + re.escape(_IMAGE))
+_PIECE = re.compile(f"{SLOT}|{re.escape(_IMAGE)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +52,7 @@ class Prompt:
         content_tokens: how many tokens there are up to the end of the last document or picture; 0
             without one. Another question about the same things begins with the same tokens.
         stable_tokens: how many tokens stay as they are once the answer has become history.
+        names: of the documents and pictures.
     """
 
     token_ids: tuple[int, ...]
@@ -61,6 +60,7 @@ class Prompt:
     images: tuple[ImageSpan, ...]
     content_tokens: int
     stable_tokens: int
+    names: tuple[str, ...]
 
     @property
     def image_tokens(self) -> int:
@@ -113,7 +113,7 @@ class PromptWriter:
         self._spelled = re.compile("|".join(map(re.escape, longest_first)))
         self._encoded: dict[str, list[int]] = {}
         probe = [{"role": "user", "content": "x"}]
-        answered = [*probe, {"role": "assistant", "content": _STAND_IN.format(0)}]
+        answered = [*probe, {"role": "assistant", "content": stand_in(0)}]
         self._reply = self._render(answered)[len(self._render(probe)) :]
 
     def write(self, messages: Sequence[Message], *, thinking: bool = False) -> Prompt:
@@ -123,7 +123,7 @@ class PromptWriter:
             ModelError: the template cannot write this conversation.
             InputError: see `soft_tokens`.
         """
-        content = _Content()
+        content = Content()
         records = [content.record(message) for message in messages]
         head = self._render(records, enable_thinking=thinking)
         full = self._render(records, enable_thinking=thinking, add_generation_prompt=True)
@@ -143,6 +143,7 @@ class PromptWriter:
             images=tuple(draft.images),
             content_tokens=draft.content_tokens,
             stable_tokens=stable_tokens,
+            names=tuple(content.names),
         )
 
     def pixels(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
@@ -207,7 +208,7 @@ class PromptWriter:
 class _Draft:
     """A prompt that is being written."""
 
-    def __init__(self, writer: PromptWriter, content: _Content) -> None:
+    def __init__(self, writer: PromptWriter, content: Content) -> None:
         self._writer, self._content = writer, content
         self._written: list[int] = []
         self.content_tokens = 0
@@ -219,7 +220,7 @@ class _Draft:
     def add_rendered(self, rendered: str) -> None:
         """The template's output, with its slots filled."""
         start = 0
-        for slot in _SLOT.finditer(rendered):
+        for slot in _PIECE.finditer(rendered):
             self._add(self._writer.template_ids(rendered[start : slot.start()]))
             if slot[0] == _IMAGE:
                 self._add_picture()
@@ -263,55 +264,6 @@ class _Draft:
         self.keys += [_fingerprint(picture)] * count
         self._add([after])
         self.content_tokens = len(self.token_ids)
-
-
-class _Content:
-    """What people wrote and showed, in the order in which the template has to write it.
-
-    Attributes:
-        texts: every text; a document is one of its own, so that its tokens do not depend on the
-            question that follows.
-        documents: which of the texts are documents.
-        pictures: every picture.
-    """
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.documents: set[int] = set()
-        self.pictures: list[Picture] = []
-
-    def record(self, message: Message) -> dict[str, Any]:
-        """A message for the template, with stand-ins for its texts."""
-        opening = self._opening(message.documents)
-        question = message.text.strip()
-        if not message.pictures:
-            if opening and question:
-                question = _GAP + question
-            return {"role": message.role, "content": opening + self._stand_in(question)}
-        parts: list[dict[str, str]] = []
-        if opening:
-            parts.append({"type": "text", "text": opening + self._stand_in(_GAP)})
-        parts += [{"type": "image"}] * len(message.pictures)
-        self.pictures.extend(message.pictures)
-        parts.append({"type": "text", "text": self._stand_in(question)})
-        return {"role": message.role, "content": parts}
-
-    def _opening(self, documents: Sequence[Document]) -> str:
-        written = ""
-        for number, document in enumerate(documents):
-            self.documents.add(len(self.texts))
-            written += self._stand_in((_GAP if number else "") + _document_text(document))
-        return written
-
-    def _stand_in(self, text: str) -> str:
-        self.texts.append(text)
-        return _STAND_IN.format(len(self.texts) - 1)
-
-
-def _document_text(document: Document) -> str:
-    name = document.name.replace('"', "'")
-    text = document.text.strip("\n")
-    return f'<document name="{name}">\n{text}\n</document>'
 
 
 def _fingerprint(picture: Picture) -> int:

@@ -24,6 +24,8 @@ from rqchat.engine.events import (
 )
 from rqchat.engine.generate import Generation
 from rqchat.engine.hardware import DeviceInfo, choose_device, find_devices
+from rqchat.engine.keeper import Keeper
+from rqchat.engine.kvstore import KvStore
 from rqchat.engine.loader import LoadedModel, load_model
 from rqchat.engine.memory import RECENT_TOKENS, SINK_TOKENS
 from rqchat.engine.models import POCKET, resolve_model
@@ -53,7 +55,13 @@ class ChatSession:
         thinking: whether the model is asked to think before it answers.
     """
 
-    def __init__(self, loaded: LoadedModel, plan: MemoryPlan, model_name: str) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        plan: MemoryPlan,
+        model_name: str,
+        store: KvStore | None = None,
+    ) -> None:
         """Most callers want `open`."""
         self.system: str | None = None
         self.thinking = False
@@ -65,7 +73,11 @@ class ChatSession:
             plan.image_tokens,
             side_patches=vision.position_embedding_size if vision else 0,
         )
-        self._prefix = CachedPrefix(_make_cache(loaded, plan, model_name), _MARKS)
+        self._keeper = None
+        if store is not None:
+            revision = loaded.revision
+            self._keeper = Keeper(store, loaded.model, model_name, revision, plan.chosen)
+        self._prefix = CachedPrefix(_make_cache(loaded, plan, model_name), _MARKS, self._keeper)
         self._messages: tuple[Message, ...] = ()
         self._stop = threading.Event()
 
@@ -76,8 +88,11 @@ class ChatSession:
         *,
         system: str | None = None,
         on_event: Callable[[Event], None] = _ignore,
+        store: KvStore | None = None,
     ) -> Self:
         """Plans and loads; `on_event` gets `Notice` and `LoadProgress`.
+
+        With a `store`, long documents and conversations are read once, ever.
 
         Raises:
             RqchatError: no such model or device, or it does not fit.
@@ -93,7 +108,7 @@ class ChatSession:
         if settings.image_tokens is None:
             own = loaded.image_processor.max_soft_tokens
             plan = dataclasses.replace(plan, image_tokens=own)
-        session = cls(loaded, plan, source.name)
+        session = cls(loaded, plan, source.name, store)
         session.system = system
         return session
 
@@ -178,6 +193,15 @@ class ChatSession:
         self._messages = ()
         self._prefix.reset()
 
+    def close(self) -> None:
+        """Keeps what was read for the next time; a long conversation that goes on is quick then."""
+        self._prefix.close()
+
+    def _troubles(self) -> Iterator[Notice]:
+        trouble = self._keeper.trouble() if self._keeper else ""
+        if trouble:
+            yield Notice(trouble)
+
     def _answer(
         self, turn: UserTurn, prompt: Prompt, sampling: SamplingSettings, room: int, begun: str
     ) -> Iterator[Event]:
@@ -209,6 +233,7 @@ class ChatSession:
                 self._keep(turn, generation)
             raise
         self._keep(turn, generation)
+        yield from self._troubles()
         yield self._done(generation, prompt, sampler.seed)
 
     def _keep(self, turn: UserTurn, generation: Generation) -> None:
