@@ -30,6 +30,7 @@ TORCH_FREE_ENGINE = tuple(
         "images",
         "models",
         "thoughts",
+        "kvstore",
         "revision",
         "store",
     )

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rqchat import __version__
-from rqchat.cli import ask, doctor, options, plan
+from rqchat.cli import ask, cache, doctor, options, plan
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("ask")(ask.ask)
+app.add_typer(cache.app, name="cache")
 app.command("plan")(plan.plan)
 app.command("doctor")(doctor.doctor)
 
@@ -40,7 +41,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-@options.taking(options.MODEL)
+@options.taking(options.SESSION)
 def chat(
     context: typer.Context,
     system: options.System = None,

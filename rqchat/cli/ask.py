@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ask"]
 
 
-@options.taking(options.MODEL, options.ANSWER)
+@options.taking(options.SESSION, options.ANSWER)
 def ask(
     prompt: Annotated[
         str | None,
@@ -110,6 +110,7 @@ def ask(
         screen.answer(json.dumps(_record(view.text, session, done)) + "\n")
     if stats:
         screen.aside(stats_table(done))
+    session.close()
     if done.stop_reason == "interrupted":
         raise typer.Exit(130)
 

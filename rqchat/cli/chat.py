@@ -53,6 +53,7 @@ def run_chat(settings: Settings, system: str | None) -> None:
         if piped is not None:
             chat.attach(piped)
         chat.run(_open_editor(chat, from_terminal=piped is not None))
+        chat.close()
 
 
 def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
@@ -108,6 +109,11 @@ class Chat:
                 return
             except KeyboardInterrupt:
                 self.say("stopped")
+
+    def close(self) -> None:
+        """Keep what was read, for the next time."""
+        if self._opening.session is not None:
+            self._opening.session.close()
 
     def _obey(self, line: str) -> None:
         try:

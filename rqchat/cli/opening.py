@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
+from rqchat.cli import places
 from rqchat.engine.events import Event, ModelFacts
 from rqchat.engine.settings import SamplingSettings, Settings
 
@@ -45,6 +46,7 @@ class Session(Protocol):
     def interrupt(self) -> None: ...
     def restore(self, messages: tuple[Message, ...]) -> None: ...
     def clear(self) -> None: ...
+    def close(self) -> None: ...
 
 
 Opener = Callable[[Settings, str | None, Callable[[Event], None]], Session]
@@ -58,9 +60,12 @@ def open_session(
     Raises:
         RqchatError: the model cannot be had, does not fit, or cannot be read.
     """
+    from rqchat.engine.kvstore import KvStore
     from rqchat.engine.session import ChatSession
 
-    return ChatSession.open(settings, system=system, on_event=on_event)
+    folder = None if settings.no_cache else places.kv_cache_folder()
+    store = KvStore(folder, settings.cache_bytes) if folder else None
+    return ChatSession.open(settings, system=system, on_event=on_event, store=store)
 
 
 class BackgroundOpening:

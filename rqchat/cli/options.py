@@ -111,6 +111,15 @@ Offline = Annotated[
         "--offline", metavar=NO_VALUE, help="Never touch the network.", rich_help_panel=_MODEL
     ),
 ]
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache",
+        metavar=NO_VALUE,
+        help="Read long documents anew, and keep nothing of them.",
+        rich_help_panel=_MODEL,
+    ),
+]
 System = Annotated[
     str | None,
     typer.Option("--system", "-s", metavar="TEXT", help="Instructions that stand above the chat."),
@@ -163,6 +172,7 @@ MODEL: Group = {
     "device": Device,
     "offline": Offline,
 }
+SESSION: Group = {**MODEL, "no_cache": NoCache}
 ANSWER: Group = {
     "max_tokens": MaxTokens,
     "temperature": Temperature,
@@ -184,7 +194,7 @@ class Given:
         Raises:
             UsageError: a value is out of range.
         """
-        return replace(Settings.from_environment(), **self._of(MODEL), **_given(more))
+        return replace(Settings.from_environment(), **self._of(SESSION), **_given(more))
 
     def sampling(self) -> SamplingSettings:
         """`SamplingSettings` with what was given on top.

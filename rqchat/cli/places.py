@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["history_file", "model_cache_folder", "state_folder"]
+__all__ = ["history_file", "kv_cache_folder", "model_cache_folder", "state_folder"]
 
 
 def state_folder() -> Path | None:
@@ -26,6 +26,17 @@ def history_file() -> Path | None:
     """The file of lines typed in the chat."""
     folder = state_folder()
     return folder / "history" if folder else None
+
+
+def kv_cache_folder() -> Path | None:
+    """The folder for KV caches of long documents; None where no home folder is known."""
+    given = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if given.is_absolute():
+        return given / "rqchat" / "kv"
+    try:
+        return Path.home() / ".cache" / "rqchat" / "kv"
+    except RuntimeError:
+        return None
 
 
 def model_cache_folder() -> Path:

@@ -46,9 +46,9 @@ class Keeper:
     def recall(
         self, cache: RotorQuantCache, keys: Sequence[int], more_than: int
     ) -> RotorQuantCache | None:
-        """A cache with more than `more_than` of the first `keys`, if there is one; `cache` is reset.
+        """A stored cache with more than `more_than` of the first `keys`, or None.
 
-        An entry that cannot be used is dropped.
+        `cache` is reset where one is found. An entry that cannot be used is dropped.
         """
         self._kept_tokens = min(self._kept_tokens, more_than)
         if len(keys) < LEAST_TOKENS:

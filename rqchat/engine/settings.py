@@ -38,6 +38,8 @@ class Settings:
         vram_bytes: plan for a card of this size instead of the one that is there.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         offline: never touch the network.
+        no_cache: neither read nor write the KV caches of long documents on disk.
+        cache_bytes: what these may take together.
     """
 
     model: str = "auto"
@@ -48,6 +50,8 @@ class Settings:
     vram_bytes: int | None = None
     device: str = "auto"
     offline: bool = False
+    no_cache: bool = False
+    cache_bytes: int = 16 * 2**30
 
     def __post_init__(self) -> None:
         _check_choice("--weights", self.weights, WEIGHTS)
@@ -55,6 +59,8 @@ class Settings:
         _check_choice("--image-tokens", self.image_tokens, IMAGE_TOKEN_BUDGETS)
         if self.context_tokens is not None and self.context_tokens < 1:
             raise UsageError(f"--context is {self.context_tokens}; it needs at least 1 token")
+        if self.cache_bytes < 1:
+            raise UsageError(f"cache size is {self.cache_bytes}; --no-cache turns the cache off")
         if not self.model.strip():
             raise UsageError("--model is empty; give a hub id, a folder, or 'pocket'")
 

@@ -67,6 +67,7 @@ class FakeSession:
     asked: list[tuple[UserTurn, SamplingSettings]] = field(default_factory=list)
     settings: Settings | None = None
     opening_failure: BaseException | None = None
+    closed: bool = False
     _stopped: bool = False
 
     @property
@@ -116,6 +117,9 @@ class FakeSession:
 
     def clear(self) -> None:
         self.messages = ()
+
+    def close(self) -> None:
+        self.closed = True
 
     def _done(self, reason: StopReason, tokens: int, output: int) -> Done:
         counts = TokenCounts(tokens, 264 * len(self.asked[-1][0].pictures), 0, output)

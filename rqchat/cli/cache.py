@@ -1,0 +1,116 @@
+"""`rqchat cache`: the documents that were read once, as they lie on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rqchat.cli import options, places
+from rqchat.errors import RqchatError, UsageError
+
+if TYPE_CHECKING:
+    from rqchat.engine.kvstore import KvStore, Stored
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Show or remove what was kept of long documents, so that they are read once.",
+)
+
+
+@app.command("list")
+def show(
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON array.")
+    ] = False,
+) -> None:
+    """Show what is kept, the latest used first."""
+    from rqchat.ui.console import Screen
+    from rqchat.ui.kept import kept_table
+
+    entries = _store().entries()
+    screen = Screen()
+    if as_json:
+        screen.answer(json.dumps([_record(entry) for entry in entries]) + "\n")
+    elif entries:
+        screen.table(kept_table(entries))
+    else:
+        screen.note("nothing is kept; documents of 2,048 tokens and more are, once they are read")
+
+
+@app.command("rm")
+def remove(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As `list` shows them.")],
+) -> None:
+    """Remove some of it."""
+    store = _store()
+    entries = store.entries()
+    wanted = [_one(entries, name) for name in names]
+    _remove(store, wanted)
+
+
+@app.command("clear")
+def clear() -> None:
+    """Remove all of it."""
+    store = _store()
+    _remove(store, store.entries())
+
+
+@app.command("path")
+def path() -> None:
+    """Print the folder."""
+    from rqchat.ui.console import Screen
+
+    Screen().answer(f"{_folder()}\n")
+
+
+def _remove(store: KvStore, entries: tuple[Stored, ...] | list[Stored]) -> None:
+    from rqchat.ui.console import Screen
+    from rqchat.ui.text import format_bytes
+
+    try:
+        store.remove(entries)
+    except OSError as error:
+        raise RqchatError(f"cannot be removed: {error}") from None
+    freed = format_bytes(sum(entry.size_bytes for entry in entries))
+    Screen().note(f"removed {len(entries)}, {freed}")
+
+
+def _one(entries: tuple[Stored, ...], name: str) -> Stored:
+    found = [entry for entry in entries if name and entry.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    problem = "there is no" if not found else f"{len(found)} entries begin with"
+    raise UsageError(f"{problem} {name!r}; `rqchat cache list` shows the names")
+
+
+def _store() -> KvStore:
+    from rqchat.engine.kvstore import KvStore
+    from rqchat.engine.settings import Settings
+
+    return KvStore(_folder(), Settings.from_environment().cache_bytes)
+
+
+def _folder() -> Path:
+    folder = places.kv_cache_folder()
+    if folder is None:
+        raise RqchatError("no home folder is known; set XDG_CACHE_HOME")
+    return folder
+
+
+def _record(entry: Stored) -> dict[str, object]:
+    label = entry.label
+    return {
+        "name": entry.name,
+        "of": list(label.names) if label else [],
+        "tokens": entry.tokens,
+        "bytes": entry.size_bytes,
+        "model": label.model if label else None,
+        "weights": label.weights if label else None,
+        "kv_bits": label.kv_bits if label else None,
+        "used_s": entry.used_s,
+    }
