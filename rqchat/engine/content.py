@@ -39,7 +39,8 @@ class Content:
 
     def record(self, message: Message) -> dict[str, Any]:
         """A message for the template, with stand-ins for its texts."""
-        self.names += [item.name for item in (*message.documents, *message.pictures)]
+        self.names += [document.name for document in message.documents]
+        self.names += [picture.name for picture in message.pictures]
         opening = self._opening(message.documents)
         question = message.text.strip()
         if not message.pictures:
