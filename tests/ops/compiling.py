@@ -27,6 +27,8 @@ from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rope, Rows
 from rotorquant.ops.attend import kernel as attend
 from rotorquant.ops.attend.launch import HEAD_DIMS, pairs_limit
+from rotorquant.ops.decode import Exact, Reading, Stored
+from rotorquant.ops.decode import kernel as decode
 from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.dequantize import kernel as dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
@@ -38,7 +40,9 @@ KERNELS = (
     (quantize, "quantize_kernel"),
     (dequantize, "dequantize_kernel"),
     (attend, "attend_kernel"),
-    (attend, "merge_kernel"),
+    (attend, "join_kernel"),
+    (decode, "decode_kernel"),
+    (decode, "merge_kernel"),
 )
 TOKENS = 256
 
@@ -88,50 +92,80 @@ class Compiler:
 
 def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
     """(what, head size, bits, card): everything, or what differs most and what Gemma 4 has."""
-    for what in ("pack", "tied", "split", "moved"):
+    widths = {"ring": (8, 16), "pack": PACKED_BITS}
+    for what in ("pack", "part", "tied", "split", "moved", "ring"):
         for head_dim in HEAD_DIMS:
-            for bits in PACKED_BITS:
+            for bits in widths.get(what, (*PACKED_BITS, 16)):
                 for card in CARDS:
-                    own = head_dim == 512 and (
-                        bits == 4 or card == 86 or (what, card) == ("tied", 90)
-                    )
-                    other = head_dim < 512 and card == 86 and bits in (3, 8) and what != "moved"
-                    if own or other or not few:
+                    if not few or _differs(what, head_dim, bits, card):
                         yield what, head_dim, bits, card
+
+
+def _differs(what: str, head_dim: int, bits: int, card: int) -> bool:
+    chosen = {("pack", 3), ("part", 8), ("split", 3), ("moved", 3)}
+    if (what, head_dim, bits) == ("tied", 512, 4):
+        return True
+    return card == 86 and (
+        (what == "ring" and head_dim == 256) or (head_dim == 512 and (what, bits) in chosen)
+    )
 
 
 def launch(what: str, head_dim: int, bits: int) -> None:
     """Call the wrappers as the cache does."""
-    planes = planes_of(bits)
-    centroids = torch.tensor(lloyd_max(bits), dtype=torch.float32)
     half = torch.ones(head_dim // 2)
     if what == "pack":
+        centroids = torch.tensor(lloyd_max(bits), dtype=torch.float32)
         vectors = torch.zeros(1, TOKENS, 4, head_dim, dtype=torch.bfloat16).transpose(1, 2)
         packed = quantize.quantize(vectors, centroids, bits, (half, half))
         dequantize.dequantize(*packed, centroids, bits, (half, half))
         return
-    rows = Rows(
-        torch.zeros(1, 4, TOKENS, planes.primary_bytes(head_dim), dtype=torch.uint8),
-        torch.zeros(1, 4, TOKENS, planes.extra_bytes(head_dim), dtype=torch.uint8)
-        if planes.extra
-        else None,
-        torch.zeros(1, 4, TOKENS, dtype=torch.float16),
-    )
-    query, pairs = torch.zeros(1, 4, 8, head_dim), pairs_limit(head_dim)
+    tied = what in ("part", "tied", "moved")
+    pairs = pairs_limit(head_dim) if tied else 0
     places = torch.arange(pairs)
+    positions = torch.zeros(1, TOKENS, dtype=torch.int32)
     rope = Rope(
         torch.zeros(1, 4, 8, 4 * pairs),
         places,
         places + pairs,
-        torch.zeros(1, TOKENS, dtype=torch.long),
+        positions,
         torch.ones(pairs),
         torch.bfloat16,
-        torch.zeros(1, 4, 8, 2 * pairs) if what == "moved" else None,
+        None,
     )
-    value, rope_or_none = (rows, None) if what == "split" else (None, rope)
-    mask, length = torch.ones(1, TOKENS, dtype=torch.bool), torch.tensor([TOKENS])
-    table = decode_table(centroids, bits)
-    attend.attend_packed(query, rows, value, table, rope_or_none, mask, None, length)
+    moved = rope._replace(bias=torch.zeros(1, 4, 8, 2 * pairs)) if what == "moved" else rope
+    query = torch.zeros(1, 4, 8, head_dim)
+    mask = torch.ones(1, TOKENS, dtype=torch.bool)
+    rows, table = rows_of(head_dim, bits, what == "ring")
+    if what == "part":
+        length = torch.tensor([TOKENS])
+        attend.attend_packed(query, rows, None, table, rope, mask, None, length)
+        return
+    plain = rows if what == "ring" else rows_of(head_dim, 16, False)[0]
+    exact = Exact(plain, None if tied else plain)
+    counts = torch.zeros(3, dtype=torch.int32)
+    if what == "ring":
+        decode.decode(Reading(query), exact, exact, counts, 1, TOKENS, mask, None, None)
+        return
+    stored = Stored(rows, None if tied else rows, table, table)
+    near, far = (Reading(query, each if tied else None) for each in (rope, moved))
+    decode.decode(near, exact, exact, counts, 1, None, mask, far, stored)
+
+
+def rows_of(head_dim: int, bits: int, ring: bool) -> tuple[Rows, torch.Tensor | None]:
+    """Rows of a layer, and their table."""
+
+    def zeros(*columns: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        return torch.zeros(1, 4, TOKENS, *columns, dtype=dtype)
+
+    if bits == 16:
+        return Rows(zeros(head_dim, dtype=torch.bfloat16), None, None), None
+    scale = zeros(dtype=torch.float16)
+    if ring:
+        return Rows(zeros(head_dim, dtype=torch.int8), None, scale), None
+    planes = planes_of(bits)
+    extra = zeros(planes.extra_bytes(head_dim)) if planes.extra else None
+    table = decode_table(torch.tensor(lloyd_max(bits), dtype=torch.float32), bits)
+    return Rows(zeros(planes.primary_bytes(head_dim)), extra, scale), table
 
 
 def measure(name: str, case: str, card: int, made: Any) -> Result:

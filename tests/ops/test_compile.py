@@ -38,6 +38,8 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "quantize_kernel",
         "dequantize_kernel",
         "attend_kernel",
+        "join_kernel",
+        "decode_kernel",
         "merge_kernel",
     }
     assert {one["card"] for one in results} == set(SHARED_BYTES)

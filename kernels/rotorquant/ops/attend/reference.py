@@ -21,7 +21,16 @@ import torch
 
 from rotorquant.ops.dequantize import lookup
 
-__all__ = ["SCORE_BUDGET", "Part", "Rope", "Rows", "attend_exact", "attend_packed", "merge"]
+__all__ = [
+    "SCORE_BUDGET",
+    "Part",
+    "Rope",
+    "Rows",
+    "attend_exact",
+    "attend_packed",
+    "empty",
+    "merge",
+]
 
 SCORE_BUDGET = 2**23  # scores held at once: 32 MiB in float32
 TILE_KEYS = 4096
@@ -80,7 +89,7 @@ def attend_packed(
 ) -> Part:
     """See `rotorquant.ops.attend.attend_packed`."""
     batch, heads, rows, _ = query.shape
-    part = _empty(query)
+    part = empty(query)
     count = key.primary.shape[2]
     value_table = table if value_table is None else value_table
     step = max(1, SCORE_BUDGET // (batch * heads * min(TILE_KEYS, count)))
@@ -118,7 +127,7 @@ def attend_exact(
 ) -> Part:
     """See `rotorquant.ops.attend.attend_exact`."""
     batch, heads, group, length, _ = query.shape
-    part = _empty(query)
+    part = empty(query)
     step = max(1, SCORE_BUDGET // (batch * heads * group * min(TILE_KEYS, key.shape[2])))
     step = min(step, QUERY_STEP if window is None else max(64, min(window, 1024)))
     for start in range(0, length, step):
@@ -157,7 +166,7 @@ def merge(parts: list[Part]) -> torch.Tensor:
     return total / mass.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def _empty(query: torch.Tensor) -> Part:
+def empty(query: torch.Tensor) -> Part:
     column = query.new_full((*query.shape[:-1], 1), _EMPTY_TOP)
     return Part(column, torch.zeros_like(column), torch.zeros_like(query))
 

@@ -1,0 +1,83 @@
+"""One pass of a decode step over everything that a layer holds: packed rows and exact tokens."""
+
+from __future__ import annotations
+
+import contextlib
+from types import ModuleType
+
+import torch
+
+from rotorquant.ops import dispatch
+from rotorquant.ops.attend.launch import HEAD_DIMS, ROWS_LIMIT, pairs_limit
+from rotorquant.ops.decode import reference
+from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
+
+__all__ = ["STEPS_LIMIT", "Decoded", "Exact", "Reading", "Stored", "decode", "serves"]
+
+STEPS_LIMIT = 16
+
+_kernel: ModuleType | None = None
+if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
+    with contextlib.suppress(ImportError):
+        from rotorquant.ops.decode import kernel as _kernel
+
+
+def serves(query: torch.Tensor, group: int, pairs: int, window: int | None = None) -> bool:
+    """Whether a kernel takes a step of queries [B, H, T, D], `group` of them to a key head.
+
+    Without it `decode` gives the same by the reference, which is not made for speed.
+
+    Args:
+        query: of the step, one vector for every head and new token.
+        group: query heads that share a key head.
+        pairs: rotary pairs that are turned when read.
+        window: of the layer, or None.
+    """
+    steps, head_dim = query.shape[-2:]
+    return (
+        _kernel is not None
+        and dispatch.on_gpu(query)
+        and head_dim in HEAD_DIMS
+        and steps <= min(STEPS_LIMIT, window or STEPS_LIMIT)
+        and steps * group <= ROWS_LIMIT
+        and pairs <= pairs_limit(head_dim)
+    )
+
+
+def decode(
+    near: Reading,
+    first: Exact,
+    last: Exact,
+    counts: torch.Tensor,
+    steps: int,
+    window: int | None = None,
+    key_mask: torch.Tensor | None = None,
+    far: Reading | None = None,
+    stored: Stored | None = None,
+) -> Decoded:
+    """Attention of the last `steps` tokens over a layer's tokens (`reference.py` has the rule).
+
+    Args:
+        near: queries as they meet exact rows.
+        first, last: exact tokens, before and behind the packed ones.
+        counts: [3] integers, where the queries are: how many first, packed and last tokens there
+            are, so that a captured graph serves every step. With a window the rows of `first` are
+            all in use, and the last number counts the tokens of the whole sequence.
+        steps: 1 to 16, new tokens, which the layer holds already.
+        window: slots of the ring `last`; tokens seen by a query, itself included; or None.
+        key_mask: [B, any] bool over the tokens in order, False where padding.
+        far, stored: queries as they meet packed rows, and the rows; or None.
+    """
+    batch, heads, rows, head_dim = near.query.shape
+    key = last.key.primary
+    if key.shape[:2] != (batch, heads) or key.shape[-1] != head_dim or rows % steps:
+        raise ValueError(
+            f"{steps} steps of query {tuple(near.query.shape)} do not fit keys {tuple(key.shape)}"
+        )
+    if (far is None) != (stored is None):
+        raise ValueError("packed rows need queries of their own, and these need packed rows")
+    arguments = near, first, last, counts, steps, window, key_mask, far, stored
+    if _kernel is not None and dispatch.on_gpu(key):
+        decoded: Decoded = _kernel.decode(*arguments)
+        return decoded
+    return reference.decode(*arguments)

@@ -1,0 +1,307 @@
+"""One pass of a decode step on a GPU: packed rows and exact tokens, split over programs, joined.
+
+The first programs of the grid take pieces of the packed rows, the others pieces of the exact
+tokens; a second kernel joins all parts. How many tokens there are is read from the device. The
+formulas are those of `reference.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from rotorquant.ops import dispatch
+from rotorquant.ops.attend.kernel import REGISTERS, constants, flat, rotary, widths
+from rotorquant.ops.attend.launch import launch_config, splits_of
+from rotorquant.ops.attend.reference import Rows
+from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
+from rotorquant.ops.tiles.kernel import (
+    advance,
+    gather,
+    products,
+    rows_at,
+    rows_of,
+    stored_part,
+    turned,
+    waves,
+)
+
+__all__ = ["decode", "decode_kernel", "merge_kernel"]
+
+
+@triton.jit
+def _token(slot, in_first, first, stored, length, window, WINDOW: tl.constexpr):
+    """Where in the sequence the tokens of slots stand; negative for none."""
+    if WINDOW:
+        latest = length - 1
+        ring = latest - (latest - slot + window) % window
+        return tl.where(in_first, length - window - first + slot, ring)
+    else:
+        return tl.where(in_first, slot, first + stored + slot)
+
+
+@triton.jit
+def exact_part(
+    queries, first, last, rope, mask, counts, both, heads, row, rows, steps, window, piece, pieces,
+    D: tl.constexpr, SPLIT: tl.constexpr, SCALED: tl.constexpr, WINDOW: tl.constexpr,
+    PAIRS: tl.constexpr, ROUND: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr,
+    KEYS: tl.constexpr, STAGES: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """The part (top, mass [ROWS], total [ROWS, D]) of one piece of the tiles of `first` and `last`.
+
+    first, last: pointers to keys, values and their scales, then strides (`_buffers`). counts: first
+    tokens, packed ones between, last ones, and all. WINDOW: `last` is a ring of `window` slots.
+    """
+    batch, head = both // heads, both % heads
+    first_count, stored_count, last_count, length = counts
+    first_ptr, second_ptr, frequencies_ptr, positions_ptr, pb, pt, pairs = rope
+    mask_ptr, mb, mt = mask
+    query, turn, _, size, _ = gather(
+        queries, both * rows + row, row < rows, pairs, D, PAIRS, False, CHUNKS
+    )
+    if PAIRS > 0:
+        pair = tl.arange(0, PAIRS)[None, :]
+        one_at = tl.load(first_ptr + pair, mask=pair < pairs, other=0).to(tl.int32)
+        two_at = tl.load(second_ptr + pair, mask=pair < pairs, other=0).to(tl.int32)
+        frequency = tl.load(frequencies_ptr + pair, mask=pair < pairs, other=0.0)
+    # A query at `at` sees tokens up to itself
+    at = length - steps + row % steps
+    top = tl.full((ROWS,), -1e30, tl.float32)
+    mass = tl.zeros((ROWS,), tl.float32)
+    total = tl.zeros((ROWS, D), tl.float32)
+    first_tiles = tl.cdiv(first_count, KEYS)
+    tiles = first_tiles + tl.cdiv(last_count, KEYS)
+    share = tl.cdiv(tiles, pieces)
+    for turn_of in tl.range(
+        piece * share, tl.minimum((piece + 1) * share, tiles), num_stages=STAGES
+    ):
+        in_first = turn_of < first_tiles
+        base = tl.where(in_first, turn_of, turn_of - first_tiles) * KEYS
+        slot = base + tl.arange(0, KEYS)
+        seen = slot < tl.where(in_first, first_count, last_count)
+        token = _token(slot, in_first, first_count, stored_count, length, window, WINDOW)
+        seen = seen & (token >= 0)
+        there = seen[:, None]
+        place = (
+            batch * tl.where(in_first, first[4], last[4])
+            + head * tl.where(in_first, first[5], last[5])
+            + slot.to(tl.int64) * tl.where(in_first, first[6], last[6])
+        )
+        keys = tl.where(in_first, first[0], last[0]) + place[:, None]
+        stored = rows_of(keys, keys, keys, there, D, 16, 0)
+        # [ROWS, KEYS]
+        scores = products(query, stored, KEYS, CHUNKS, D // CHUNKS)
+        if PAIRS > 0:
+            position = tl.load(
+                positions_ptr + batch * pb + token.to(tl.int64) * pt, mask=seen, other=0
+            )
+            cos, sin = waves(position.to(tl.float32)[:, None] * frequency, ROUND)
+            one = rows_at(keys, keys, keys, there, one_at, D, 16, 0)
+            two = rows_at(keys, keys, keys, there, two_at, D, 16, 0)
+            features = turned(cos, sin, one, two, KEYS, PAIRS)
+            scores += products(turn, features, KEYS, CHUNKS, 4 * PAIRS // CHUNKS)
+        scores *= size[:, None]
+        scale = tl.full((KEYS,), 1.0, tl.float32)
+        if SCALED:
+            at_scale = (
+                batch * tl.where(in_first, first[7], last[7])
+                + head * tl.where(in_first, first[8], last[8])
+                + slot.to(tl.int64) * tl.where(in_first, first[9], last[9])
+            )
+            scale = tl.load(
+                tl.where(in_first, first[2], last[2]) + at_scale, mask=seen, other=0.0
+            ).to(tl.float32)
+            scores *= scale[None, :]
+            scale = tl.load(
+                tl.where(in_first, first[3], last[3]) + at_scale, mask=seen, other=0.0
+            ).to(tl.float32)
+        if SPLIT:
+            values = tl.where(in_first, first[1], last[1]) + place[:, None]
+            stored = rows_of(values, values, values, there, D, 16, 0)
+        if MASK:
+            masked = mask_ptr + batch * mb + token.to(tl.int64) * mt
+            seen = seen & (tl.load(masked, mask=seen, other=0) != 0)
+        visible = seen[None, :] & (token[None, :] <= at[:, None])
+        if WINDOW:
+            visible = visible & (token[None, :] > at[:, None] - window)
+        scores = tl.where(visible, scores, float("-inf"))
+        top, mass, total = advance(top, mass, total, scores, scale, stored)
+    return top, mass, total
+
+
+@triton.jit
+def decode_kernel(
+    near, far, key, value, first, last, rope, far_rope, mask, counts_ptr, parts,
+    heads, rows, first_room, steps, window, far_pieces,
+    D: tl.constexpr, KP: tl.constexpr, KE: tl.constexpr, VP: tl.constexpr, VE: tl.constexpr,
+    SPLIT: tl.constexpr, PAIRS: tl.constexpr, ROUND: tl.constexpr, FAR: tl.constexpr,
+    BIAS: tl.constexpr, MASK: tl.constexpr, WINDOW: tl.constexpr, SCALED: tl.constexpr,
+    ROWS: tl.constexpr, KEYS: tl.constexpr, STAGES: tl.constexpr, CHUNKS: tl.constexpr,
+):  # fmt: skip
+    """One part over one piece: top, mass [B H, S, R] and total [B H, S, R, D].
+
+    Grid (S, row tiles, B H), of whose pieces the first `far_pieces` are of packed rows.
+    """
+    piece = tl.program_id(0)
+    both = tl.program_id(2).to(tl.int64)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    count = tl.load(counts_ptr).to(tl.int32)
+    between = tl.load(counts_ptr + 1).to(tl.int32)
+    latest = tl.load(counts_ptr + 2).to(tl.int32)
+    length = count + between + latest
+    if WINDOW:
+        count, length = first_room, latest
+        latest = tl.minimum(latest, window)
+    if FAR and piece < far_pieces:
+        share = tl.cdiv(tl.cdiv(between, KEYS), far_pieces) * KEYS
+        low = piece * share
+        top, mass, total = stored_part(
+            far, key, value, far_rope, mask, both, heads, row, rows,
+            low, tl.minimum(low + share, between), count,
+            D, KP, KE, VP, VE, SPLIT, PAIRS, ROUND, BIAS, MASK, ROWS, KEYS, STAGES, CHUNKS,
+        )  # fmt: skip
+    else:
+        top, mass, total = exact_part(
+            near, first, last, rope, mask, (count, between, latest, length),
+            both, heads, row, rows, steps, window,
+            piece - far_pieces, tl.num_programs(0) - far_pieces,
+            D, SPLIT, SCALED, WINDOW, PAIRS, ROUND, MASK, ROWS, KEYS, STAGES, CHUNKS,
+        )  # fmt: skip
+    here = row < rows
+    line = (both * tl.num_programs(0) + piece) * rows + row
+    tl.store(parts[0] + line, top, mask=here)
+    tl.store(parts[1] + line, mass, mask=here)
+    tl.store(parts[2] + line[:, None] * D + tl.arange(0, D)[None, :], total, mask=here[:, None])
+
+
+@triton.jit
+def merge_kernel(
+    parts, shift_ptr, near_ptr, far_ptr, share_ptr, pieces, far_pieces, rows,
+    D: tl.constexpr, FAR: tl.constexpr, SHIFT: tl.constexpr, PIECES: tl.constexpr,
+    WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Join the parts: `Decoded` as [B H, R, D], and [B H, R] for the share.
+
+    Grid (B H, R, D / WIDTH). `shift` [B H, R] is added to the scores of packed rows.
+    """
+    both, row = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    # [PIECES], [PIECES, WIDTH]
+    piece = tl.arange(0, PIECES)
+    there, is_far = piece < pieces, piece < far_pieces
+    line = (both * pieces + piece) * rows + row
+    place = both * rows + row
+    tops = tl.load(parts[0] + line, mask=there, other=-1e30)
+    if SHIFT:
+        tops += tl.where(is_far, tl.load(shift_ptr + place), 0.0)
+    masses = tl.load(parts[1] + line, mask=there, other=0.0)
+    # A part that saw nothing has no say in the common top
+    top = tl.max(tl.where(masses > 0.0, tops, -1e30), 0)
+    weight = tl.where(masses > 0.0, tl.exp(tops - top), 0.0)
+    masses *= weight
+    mass = tl.maximum(tl.sum(masses, 0), 1.1754943508222875e-38)
+    dims = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    at = parts[2] + line[:, None] * D + dims[None, :]
+    totals = weight[:, None] * tl.load(at, mask=there[:, None], other=0.0)
+    if FAR:
+        far = tl.sum(tl.where(is_far[:, None], totals, 0.0), 0)
+        tl.store(far_ptr + place * D + dims, far / mass)
+        totals = tl.where(is_far[:, None], 0.0, totals)
+        if tl.program_id(2) == 0:
+            share = tl.sum(tl.where(is_far, masses, 0.0), 0)
+            tl.store(share_ptr + place, share / mass)
+    tl.store(near_ptr + place * D + dims, tl.sum(totals, 0) / mass)
+
+
+def decode(
+    near: Reading,
+    first: Exact,
+    last: Exact,
+    counts: torch.Tensor,
+    steps: int,
+    window: int | None,
+    key_mask: torch.Tensor | None,
+    far: Reading | None,
+    stored: Stored | None,
+) -> Decoded:
+    """See `rotorquant.ops.decode.decode`; D is one of `attend.launch.HEAD_DIMS`."""
+    batch, heads, rows, head_dim = near.query.shape
+    pairs = 0 if near.rope is None else len(near.rope.first)
+    bias = far is not None and far.rope is not None and far.rope.bias is not None
+    key, table = (last.key, None) if stored is None else (stored.key, stored.table)
+    value, value_table = (last.value, None) if stored is None else (stored.value, stored.values)
+    bits = max(sum(widths(key, table)), sum(widths(value or key, value_table)))
+    launch = launch_config(head_dim, bits, pairs, bias, dispatch.capability_of(near.query))
+    tiles = triton.cdiv(rows, launch.block_rows)
+    programs, processors = batch * heads * tiles, dispatch.processors_of(near.query)
+    room = first.key.primary.shape[2] + last.key.primary.shape[2]
+    pieces = splits_of(room, programs, launch, processors)
+    far_pieces = 0
+    if stored is not None:
+        # A few programs take the exact tokens along; they must not outlast the others
+        pieces = min(pieces, -(-room // (4 * launch.block_keys)))
+        far_pieces = splits_of(key.primary.shape[2], programs, launch, processors)
+    pieces += far_pieces
+
+    def new(*columns: int) -> torch.Tensor:
+        return torch.empty(batch * heads, *columns, dtype=torch.float32, device=near.query.device)
+
+    parts = new(pieces, rows), new(pieces, rows), new(pieces, rows, head_dim)
+    queries, places, rounding = rotary(near.query, near.rope, last.key)
+    far_queries, far_places, _ = (
+        (queries, places, rounding) if far is None else rotary(far.query, far.rope, key)
+    )
+    mask = key.primary[:, 0, :, 0] if key_mask is None else key_mask.view(torch.uint8)
+    decode_kernel[(pieces, tiles, batch * heads)](
+        queries, far_queries, flat(key, table), flat(value or key, value_table),
+        _buffers(first), _buffers(last), places, far_places, (mask, *mask.stride()), counts, parts,
+        heads, rows, first.key.primary.shape[2], steps, window or 0, far_pieces,
+        **constants(
+            head_dim,
+            widths(key, table),
+            None if last.value is None else widths(value or key, value_table),
+            pairs,
+            launch,
+        ),
+        ROUND=rounding,
+        FAR=stored is not None,
+        BIAS=bias,
+        MASK=key_mask is not None,
+        WINDOW=window is not None,
+        SCALED=last.key.scale is not None,
+        num_warps=launch.num_warps,
+        enable_fp_fusion=True,
+        **REGISTERS,
+    )  # fmt: skip
+    shift = None if far is None else far.shift
+    near_mean, far_mean, share = new(rows, head_dim), None, None
+    if stored is not None:
+        far_mean, share = new(rows, head_dim), new(rows, 1)
+    width = min(64, head_dim)
+    merge_kernel[(batch * heads, rows, head_dim // width)](
+        parts, near_mean if shift is None else shift.contiguous(), near_mean,
+        near_mean if far_mean is None else far_mean, near_mean if share is None else share,
+        pieces, far_pieces, rows,
+        D=head_dim, FAR=stored is not None, SHIFT=shift is not None,
+        PIECES=triton.next_power_of_2(pieces), WIDTH=width, enable_fp_fusion=True,
+    )  # fmt: skip
+    shape = batch, heads, rows, -1
+    return Decoded(
+        near_mean.view(shape),
+        None if far_mean is None else far_mean.view(shape),
+        None if share is None else share.view(shape),
+    )
+
+
+def _buffers(tokens: Exact) -> tuple[torch.Tensor | int, ...]:
+    """Pointers to keys, values and their scales; strides of the former and of the latter."""
+    key, value = tokens.key, tokens.key if tokens.value is None else tokens.value
+    scales = [key.primary[..., 0] if rows.scale is None else rows.scale for rows in (key, value)]
+    _check(key, value, scales)
+    return key.primary, value.primary, *scales, *key.primary.stride()[:3], *scales[0].stride()
+
+
+def _check(key: Rows, value: Rows, scales: list[torch.Tensor]) -> None:
+    same = key.primary.stride() == value.primary.stride()
+    if not same or scales[0].stride() != scales[1].stride() or key.primary.stride(-1) != 1:
+        raise ValueError("keys and values must lie alike, values of a vector next to each other")
