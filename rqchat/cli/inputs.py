@@ -50,6 +50,11 @@ class Inputs:
     encoding: str | None = None
     offline: bool = False
 
+    @property
+    def has_several(self) -> bool:
+        """Whether questions come as a list, be it of one."""
+        return bool(self.questions) or self.questions_file is not None
+
 
 def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
     """The user turn of `rqchat ask`, or one for each of several questions.

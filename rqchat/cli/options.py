@@ -134,9 +134,7 @@ Think = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    typer.Option(
-        "--quiet", "-q", metavar=NO_VALUE, help="No notices and no progress; errors stay."
-    ),
+    typer.Option("--quiet", metavar=NO_VALUE, help="No notices and no progress; errors stay."),
 ]
 MaxTokens = Annotated[
     int | None, typer.Option(metavar="N", help="Longest answer.", rich_help_panel=_ANSWER)

@@ -66,6 +66,15 @@ class Screen:
         self.clear_status()
         _write_out(safe_text(text))
 
+    def answer_raw(self, text: str) -> None:
+        """Write a piece of the answer as it is; a terminal still gets no control characters.
+
+        Raises:
+            ReaderGoneError: standard output has been closed.
+        """
+        self.clear_status()
+        _write_out(safe_text(text) if self.out.is_terminal else text)
+
     def table(self, renderable: RenderableType) -> None:
         """Write a table to standard output.
 
@@ -81,6 +90,10 @@ class Screen:
         """One line on standard error, unless quiet."""
         if not self.quiet:
             self._line(text, style)
+
+    def warning(self, text: str) -> None:
+        """One line on standard error, quiet or not."""
+        self._line(text, "warning")
 
     def error(self, text: str) -> None:
         """One line on standard error, quiet or not."""
