@@ -132,9 +132,13 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
 
 def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     """The format number of the file, which is ours and not too new."""
-    number: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    owner: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    tables: int = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    # One statement, so that what another process commits meanwhile is seen whole or not at all
+    row: tuple[int, int, int] = connection.execute(
+        "SELECT (SELECT user_version FROM pragma_user_version),"
+        " (SELECT application_id FROM pragma_application_id),"
+        " (SELECT count(*) FROM sqlite_schema)"
+    ).fetchone()
+    number, owner, tables = row
     if owner != APPLICATION_ID and (owner or number or tables):
         raise StoreError(f"{path} belongs to another program; move it away")
     if number > newest:
