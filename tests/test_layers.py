@@ -46,7 +46,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.ui": ("rqchat.ui", *TORCH_FREE_ENGINE, "rqchat.errors", "rich", "prompt_toolkit"),
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
-        *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf"),
+        *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "llguidance"),
     ),
     "rqchat.engine.weights.kernel": ("rqchat.engine.weights", "torch", "triton"),
     "rqchat.pocket": (

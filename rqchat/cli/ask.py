@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rqchat.cli import opening, options
-from rqchat.errors import ContextLengthError, RqchatError, UsageError
+from rqchat.errors import RqchatError, UsageError
 
 if TYPE_CHECKING:
-    from rqchat.cli.opening import Session
-    from rqchat.cli.report import Report
     from rqchat.engine.conversation import UserTurn
-    from rqchat.engine.events import Done, Event
-    from rqchat.engine.settings import SamplingSettings
     from rqchat.engine.truncate import Place
     from rqchat.ui.console import Screen
 
 __all__ = ["ask"]
 
 _OUTPUT = "Output"
-_ANSWER_ROOM_TOKENS = 1024  # what --truncate leaves for an answer without a limit of its own
 
 
 @options.taking(options.SESSION, options.ANSWER)
@@ -70,6 +64,13 @@ def ask(
     ] = None,
     system: options.System = None,
     think: options.Think = False,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|JSON",
+            help="A JSON schema; the answer is JSON that matches it.",
+        ),
+    ] = None,
     truncate: Annotated[
         str | None,
         typer.Option(
@@ -128,8 +129,10 @@ def ask(
 
     rqchat ask -f contract.pdf -q "Who signs?" -q "Until when?"
     """
+    from rqchat.cli.answering import answer_all, fit_turns
     from rqchat.cli.inputs import Inputs, gather_turns
     from rqchat.cli.report import Output, Report, choose_form
+    from rqchat.engine.schema import read_schema
     from rqchat.ui.console import Screen
 
     settings, sampling = given.settings(), given.sampling()
@@ -146,16 +149,17 @@ def ask(
     several = inputs.has_several
     form = choose_form(raw=raw, as_json=as_json, as_events=as_events, several=several)
     place = _place(truncate)
+    shape = read_schema(schema) if schema is not None else None
     screen = Screen(quiet=quiet)
     turns = gather_turns(inputs, screen)
-    report = Report(screen, Output(form=form, stats=stats, several=several))
+    report = Report(screen, Output(form, stats, several, held=shape is not None))
     try:
         screen.status("loading")
         session = opening.open_in_foreground(settings, system, report.show)
         session.thinking = think
         _show_chips(screen, turns[0], session.plan.image_tokens)
-        turns, dropped_tokens = _fit(session, turns, place, sampling.max_tokens, screen)
-        _answer_all(session, turns, sampling, report, dropped_tokens)
+        turns, dropped_tokens = fit_turns(session, turns, place, sampling.max_tokens, screen)
+        answer_all(session, turns, sampling, shape, report, dropped_tokens)
     except RqchatError as error:
         report.close()
         report.fail(error)
@@ -182,82 +186,3 @@ def _show_chips(screen: Screen, turn: UserTurn, image_tokens: int) -> None:
     for number, picture in enumerate(turn.pictures, 1):
         tokens = soft_token_count(picture.width, picture.height, image_tokens)
         screen.note(picture_chip(number, picture.width, picture.height, tokens))
-
-
-def _fit(
-    session: Session,
-    turns: tuple[UserTurn, ...],
-    place: Place | None,
-    answer_tokens: int | None,
-    screen: Screen,
-) -> tuple[tuple[UserTurn, ...], int | None]:
-    """The turns, their documents cut where that was asked for, and the tokens that this drops.
-
-    All turns have the same documents, so the longest of them decides.
-    """
-    from dataclasses import replace
-
-    from rqchat.engine.truncate import cut_documents
-
-    if place is None:
-        return turns, None
-    context = session.context_tokens
-    limit = context - min(answer_tokens or _ANSWER_ROOM_TOKENS, context // 4)
-    longest = max(turns, key=session.count_tokens)
-    cut = cut_documents(longest, limit, place, session.count_tokens)
-    if cut.dropped_tokens:
-        screen.warning(
-            f"left out {cut.dropped_tokens:,} of {cut.whole_tokens:,} tokens at the {place} of"
-            f" the documents, as --truncate {place} asks"
-        )
-    documents = cut.turn.documents
-    return tuple(replace(turn, documents=documents) for turn in turns), cut.dropped_tokens
-
-
-def _answer_all(
-    session: Session,
-    turns: tuple[UserTurn, ...],
-    sampling: SamplingSettings,
-    report: Report,
-    dropped_tokens: int | None,
-) -> None:
-    """Answers every turn on its own; what they begin with is read once."""
-    if len(turns) > 1:
-        # The longest one first, for its length alone: nothing is answered if that is too long
-        _ask(session, max(turns, key=session.count_tokens), sampling)
-    before = session.messages
-    for turn in turns:
-        session.restore(before)
-        done = _answer(session, turn, sampling, report)
-        report.finish(session, turn.text, done, dropped_tokens)
-        if done.stop_reason == "interrupted":
-            break
-    session.close()
-    if done.stop_reason == "interrupted":
-        raise typer.Exit(130)
-
-
-def _answer(session: Session, turn: UserTurn, sampling: SamplingSettings, report: Report) -> Done:
-    from rqchat.engine.events import Done
-
-    done: Done | None = None
-    with opening.interruptible(session):
-        for event in _ask(session, turn, sampling):
-            report.show(event)
-            if isinstance(event, Done):
-                done = event
-    assert done is not None, "an answer ends with Done"
-    return done
-
-
-def _ask(session: Session, turn: UserTurn, sampling: SamplingSettings) -> Iterator[Event]:
-    try:
-        return session.ask(turn, sampling)
-    except ContextLengthError as error:
-        if not turn.documents:
-            raise
-        raise ContextLengthError(
-            f"{error}, or let documents be cut with --truncate middle",
-            input_tokens=error.input_tokens,
-            context_tokens=error.context_tokens,
-        ) from None

@@ -7,6 +7,7 @@ import secrets
 import torch
 from torch import Tensor
 
+from rqchat.engine.constraint import Constraint
 from rqchat.engine.settings import SamplingSettings
 
 __all__ = ["Sampler"]
@@ -18,14 +19,22 @@ class Sampler:
     The draw runs on the CPU, so that a seed means the same on every device.
     """
 
-    def __init__(self, settings: SamplingSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: SamplingSettings, constraint: Constraint | None = None) -> None:
+        """Draws by `settings`, and only what `constraint` lets through."""
+        self._settings, self._constraint = settings, constraint
         self._temperature = 1.0 if settings.temperature is None else settings.temperature
         self.seed = secrets.randbits(31) if settings.seed is None else settings.seed
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def draw(self, logits: Tensor) -> int:
         """The next token for `logits` [vocabulary], any float dtype."""
+        if self._constraint is None:
+            return self._draw(logits)
+        token = self._draw(self._constraint.mask(logits))
+        self._constraint.accept(token)
+        return token
+
+    def _draw(self, logits: Tensor) -> int:
         if self._temperature == 0:
             return int(logits.argmax())
         values, tokens = self._candidates(logits.float())

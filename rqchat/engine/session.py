@@ -11,6 +11,7 @@ import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
 from rqchat.engine.breakdown import context_parts
+from rqchat.engine.constraint import Constraint
 from rqchat.engine.continuation import continued
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import (
@@ -157,11 +158,17 @@ class ChatSession:
         return context_parts(self._writer, self._with_system(*self._messages))
 
     def ask(
-        self, turn: UserTurn, sampling: SamplingSettings | None = None, *, begun: str = ""
+        self,
+        turn: UserTurn,
+        sampling: SamplingSettings | None = None,
+        *,
+        begun: str = "",
+        schema: str | None = None,
     ) -> Iterator[Event]:
         """Answers `turn`; the conversation has grown by both once `Done` came.
 
-        `begun` is how the answer begins; events then hold only what comes after it.
+        `begun` is how the answer begins; events then hold only what comes after it. `schema`, which
+        `schema.read_schema` has let through, is a JSON schema that the answer matches if it ends.
         Closing the iterator early keeps the text so far, as an interruption does.
 
         Raises:
@@ -173,7 +180,9 @@ class ChatSession:
         if room < 1:
             raise self._too_long(prompt)
         self._stop.clear()
-        return self._answer(turn, prompt, sampling or SamplingSettings(), room, begun)
+        sampling = sampling or SamplingSettings()
+        sampler = self._sampler(sampling, schema)
+        return self._answer(turn, prompt, sampler, min(room, sampling.max_tokens or room), begun)
 
     def interrupt(self) -> None:
         """Ends the running answer after the current step. Safe from threads and signal handlers."""
@@ -203,16 +212,12 @@ class ChatSession:
             yield Notice(trouble)
 
     def _answer(
-        self, turn: UserTurn, prompt: Prompt, sampling: SamplingSettings, room: int, begun: str
+        self, turn: UserTurn, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
     ) -> Iterator[Event]:
         generation = Generation(
             self._loaded, self._writer, self._prefix, self._plan.chunk_tokens, self._stop.is_set
         )
         generation.begin_with(begun)
-        if sampling.temperature is None:
-            sampling = dataclasses.replace(sampling, temperature=self._loaded.temperature)
-        sampler = Sampler(sampling)
-        most_tokens = min(room, sampling.max_tokens or room)
         try:
             yield from generation.run(prompt, sampler, most_tokens)
         except GeneratorExit:
@@ -235,6 +240,18 @@ class ChatSession:
         self._keep(turn, generation)
         yield from self._troubles()
         yield self._done(generation, prompt, sampler.seed)
+
+    def _sampler(self, sampling: SamplingSettings, schema: str | None) -> Sampler:
+        loaded = self._loaded
+        if sampling.temperature is None:
+            sampling = dataclasses.replace(sampling, temperature=loaded.temperature)
+        if schema is None:
+            return Sampler(sampling)
+        vocabulary_size = loaded.model.config.get_text_config().vocab_size
+        constraint = Constraint(
+            schema, loaded.tokenizer, loaded.stop_ids, vocabulary_size, thinking=self.thinking
+        )
+        return Sampler(sampling, constraint)
 
     def _keep(self, turn: UserTurn, generation: Generation) -> None:
         """Adds question and answer to the conversation; an interruption without text adds none."""

@@ -68,6 +68,8 @@ class FakeSession:
     settings: Settings | None = None
     opening_failure: BaseException | None = None
     closed: bool = False
+    schema: str | None = None
+    reason: StopReason = "eos"
     _stopped: bool = False
 
     @property
@@ -79,8 +81,11 @@ class FakeSession:
         words = [turn.text, *(document.text for document in turn.documents)]
         return 5 + sum(len(text.split()) for text in words) + 264 * len(turn.pictures)
 
-    def ask(self, turn: UserTurn, sampling: SamplingSettings) -> Iterator[Event]:
+    def ask(
+        self, turn: UserTurn, sampling: SamplingSettings, *, schema: str | None = None
+    ) -> Iterator[Event]:
         self.asked.append((turn, sampling))
+        self.schema = schema
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
@@ -107,7 +112,7 @@ class FakeSession:
             user = Message("user", turn.text, turn.pictures, turn.documents)
             answer = Message("assistant", said, interrupted=self._stopped)
             self.messages += (user, answer)
-        yield self._done("interrupted" if self._stopped else "eos", tokens, len(said.split()))
+        yield self._done("interrupted" if self._stopped else self.reason, tokens, len(said.split()))
 
     def interrupt(self) -> None:
         self._stopped = True

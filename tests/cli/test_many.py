@@ -124,3 +124,51 @@ def test_what_fits_is_not_cut(run: Run, session: FakeSession, tmp_path: Path) ->
     assert _lines(result.out)[0]["tokens"]["dropped"] == 0
     assert "left out" not in result.err
     assert session.asked[-1][0].documents[0].text == "a short one"
+
+
+SCHEMA = '{"type": "object", "properties": {"x": {"type": "integer"}}}'
+
+
+def test_an_answer_held_to_a_schema_is_shown_when_it_is_whole(
+    run: Run, session: FakeSession, tmp_path: Path
+) -> None:
+    (tmp_path / "s.json").write_text(SCHEMA)
+    session.script = ['{"x": ', "1}"]
+    assert run("ask", "--schema", str(tmp_path / "s.json"), "How many?").out == '{"x": 1}\n'
+    assert json.loads(session.schema or "") == json.loads(SCHEMA)
+
+
+@pytest.mark.parametrize("form", [[], ["--raw"], ["--json"], ["-q", "How many?"]])
+def test_json_that_was_cut_short_is_not_shown(
+    run: Run, session: FakeSession, form: list[str]
+) -> None:
+    session.script = ['{"x": ']
+    session.reason = "length"
+    question = [] if "-q" in form else ["How many?"]
+    result = run("ask", "--schema", SCHEMA, *form, *question)
+    assert (result.code, result.out) == (1, "")
+    assert "the JSON was not whole after 1 tokens, so none of it is shown" in result.err
+
+
+def test_a_schema_that_cannot_be_guaranteed_opens_no_model(run: Run, session: FakeSession) -> None:
+    result = run("ask", "--schema", '{"not": {}}', "x")
+    assert (result.code, result.out) == (2, "")
+    assert "cannot be guaranteed" in result.err
+    assert session.settings is None
+
+
+def test_with_a_model_documents_are_read_once_and_json_matches(
+    run: Run, tiny_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "doc.txt").write_text("The code of the gate is 4711. " * 20)
+    schema = '{"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2}'
+    asked = ["ask", "--no-cache", "--model", str(tiny_folder), "--device", "cpu"]
+    asked += ["-f", str(tmp_path / "doc.txt"), "--schema", schema, "--seed", "1"]
+    result = run(*asked, "-q", "What is it?", "-q", "Is it?")
+    first, second = _lines(result.out)
+    assert (first["tokens"]["cached"], first["stop_reason"]) == (0, "eos")
+    assert second["tokens"]["cached"] > 600  # a token is a byte, and the document has 600
+    assert second["tokens"]["cached"] < second["tokens"]["input"]
+    assert all(len(json.loads(line["answer"])) == 2 for line in (first, second))
+    (alone,) = _lines(run(*asked, "-q", "Is it?").out)
+    assert alone["answer"] == second["answer"]

@@ -143,7 +143,9 @@ def test_an_answer_that_breaks_off_is_kept_and_marked(
     database: Database, recorder: Recorder, how: str
 ) -> None:
     class Breaking(FakeSession):
-        def ask(self, turn: UserTurn, sampling: SamplingSettings) -> Iterator[Event]:
+        def ask(
+            self, turn: UserTurn, sampling: SamplingSettings, *, schema: str | None = None
+        ) -> Iterator[Event]:
             yield from list(super().ask(turn, sampling))[:2]
             raise KeyboardInterrupt
 

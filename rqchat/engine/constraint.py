@@ -1,0 +1,85 @@
+"""Holds an answer to a JSON schema: before each draw, what would break it is ruled out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from llguidance import LLMatcher
+from llguidance.hf import from_tokenizer
+from torch import Tensor
+
+from rqchat.engine.schema import schema_grammar
+from rqchat.engine.thoughts import CHANNEL_END, CHANNEL_START
+from rqchat.errors import RqchatError
+
+__all__ = ["Constraint"]
+
+
+class Constraint:
+    """What may come next in one answer.
+
+    A thought may stand before the answer where the model was asked to think; it is free, but the
+    answer cannot end in it. A stop
+    token may come when the JSON is whole, and nothing else may when it cannot go on.
+    """
+
+    def __init__(
+        self,
+        schema: str,
+        tokenizer: Any,
+        stop_ids: Collection[int],
+        vocabulary_size: int,
+        *,
+        thinking: bool,
+    ) -> None:
+        """The beginning of an answer.
+
+        Args:
+            schema: a JSON schema that `read_schema` has let through.
+            tokenizer: transformers' fast tokenizer.
+            stop_ids: tokens that end an answer.
+            vocabulary_size: number of logits.
+            thinking: whether a thought may come first.
+
+        Raises:
+            RqchatError: the schema or the tokenizer cannot be used.
+        """
+        words = from_tokenizer(tokenizer, n_vocab=vocabulary_size, eos_token=sorted(stop_ids))
+        self._matcher = LLMatcher(words, schema_grammar(schema), log_level=0)
+        self._check()
+        start, end = (tokenizer.convert_tokens_to_ids(t) for t in (CHANNEL_START, CHANNEL_END))
+        self._thought_start: int | None = start if thinking else None
+        self._thought_end: int = end
+        self._in_thought = False
+        self._stops = torch.tensor(sorted(stop_ids))
+
+    def mask(self, logits: Tensor) -> Tensor:
+        """`logits` [vocabulary] with minus infinity where a token would break the schema."""
+        if self._in_thought:
+            return logits.index_fill(0, self._stops.to(logits.device), float("-inf"))
+        packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+        self._check()
+        bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
+        allowed = bits.flatten()[: logits.shape[-1]].bool()
+        if self._thought_start is not None:
+            allowed[self._thought_start] = True
+        return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+
+    def accept(self, token: int) -> None:
+        """`token` was drawn."""
+        if self._in_thought:
+            self._in_thought = token != self._thought_end
+            return
+        if token == self._thought_start:
+            self._in_thought = True
+        else:
+            self._matcher.consume_token(token)
+            self._check()
+        self._thought_start = None
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            reason = " ".join(self._matcher.get_error().split())
+            raise RqchatError(f"the answer cannot be held to the schema: {reason}")

@@ -1,0 +1,177 @@
+"""Answers held to JSON schemas: always valid, whatever the model would rather say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rqchat.engine.constraint import Constraint
+from rqchat.engine.sampling import Sampler
+from rqchat.engine.schema import read_schema
+from rqchat.engine.settings import SamplingSettings
+from rqchat.engine.thoughts import CHANNEL_END, CHANNEL_START
+from rqchat.errors import InputError, UsageError
+from tests.helpers import byte_tokenizer
+
+TOKENIZER: Any = byte_tokenizer()
+VOCABULARY = len(TOKENIZER)
+STOPS = (1, 4)  # <eos> and <turn|>
+THOUGHT_START, THOUGHT_END = (
+    TOKENIZER.convert_tokens_to_ids(token) for token in (CHANNEL_START, CHANNEL_END)
+)
+
+_leaves = st.one_of(
+    st.just({"type": "boolean"}),
+    st.just({"type": "null"}),
+    st.lists(st.one_of(st.text(max_size=4), st.integers(), st.none()), min_size=1, max_size=3).map(
+        lambda values: {"enum": values}
+    ),
+    st.tuples(st.integers(-50, 50), st.integers(0, 40)).map(
+        lambda pair: {"type": "integer", "minimum": pair[0], "maximum": pair[0] + pair[1]}
+    ),
+    st.integers(0, 5).map(lambda most: {"type": "string", "maxLength": most}),
+    st.just({"type": "string", "pattern": "^[a-c]{2}$"}),
+)
+
+
+def _objects(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    def build(properties: dict[str, Any], wanted: set[int]) -> dict[str, Any]:
+        names = list(properties)
+        required = [name for i, name in enumerate(names) if i in wanted]
+        return {
+            "type": "object",
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
+
+    properties = st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    return st.builds(build, properties, st.sets(st.integers(0, 2)))
+
+
+def _arrays(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    sizes = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    return st.builds(
+        lambda items, size: {
+            "type": "array",
+            "items": items,
+            "minItems": size[0],
+            "maxItems": size[0] + size[1],
+        },
+        inner,
+        sizes,
+    )
+
+
+_schemas = st.recursive(_leaves, lambda inner: _objects(inner) | _arrays(inner), max_leaves=5)
+
+
+def _matches(value: Any, schema: dict[str, Any]) -> bool:
+    """JSON schema's own rules (2020-12) for the keywords above."""
+    if "enum" in schema:
+        return any(value == one and type(value) is type(one) for one in schema["enum"])
+    match schema["type"]:
+        case "boolean":
+            return isinstance(value, bool)
+        case "null":
+            return value is None
+        case "integer":
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            return is_whole and schema["minimum"] <= value <= schema["maximum"]
+        case "string":
+            is_text = isinstance(value, str) and len(value) <= schema.get("maxLength", 99)
+            return is_text and (
+                "pattern" not in schema or len(value) == 2 and set(value) <= {*"abc"}
+            )
+        case "array":
+            fits = (
+                isinstance(value, list) and schema["minItems"] <= len(value) <= schema["maxItems"]
+            )
+            return fits and all(_matches(item, schema["items"]) for item in value)
+    known = schema["properties"]
+    return (
+        isinstance(value, dict)
+        and set(schema["required"]) <= value.keys() <= known.keys()
+        and all(_matches(item, known[name]) for name, item in value.items())
+    )
+
+
+def _write(
+    schema: dict[str, Any], seed: int, temperature: float, *, thinking: bool = False
+) -> tuple[list[int], str]:
+    """All tokens that a model of noise draws, and the text of those that are no thought."""
+    constraint = Constraint(
+        read_schema(json.dumps(schema)), TOKENIZER, STOPS, VOCABULARY, thinking=thinking
+    )
+    sampler = Sampler(SamplingSettings(temperature=temperature, seed=seed), constraint)
+    noise = torch.Generator().manual_seed(seed)
+    tokens: list[int] = []
+    while (token := sampler.draw(torch.randn(VOCABULARY, generator=noise) * 3)) not in STOPS:
+        tokens.append(token)
+        assert len(tokens) < 5_000
+    said = tokens[tokens.index(THOUGHT_END) + 1 :] if THOUGHT_END in tokens else tokens
+    return tokens, TOKENIZER.decode(said, skip_special_tokens=False)
+
+
+@settings(max_examples=60)
+@given(schema=_schemas, seed=st.integers(0, 2**31), temperature=st.sampled_from([0.0, 1.0]))
+def test_noise_becomes_json_that_matches(
+    schema: dict[str, Any], seed: int, temperature: float
+) -> None:
+    _, text = _write({"type": "object", "properties": {"x": schema}, "required": ["x"],
+                      "additionalProperties": False}, seed, temperature)  # fmt: skip
+    value = json.loads(text)
+    assert list(value) == ["x"]
+    assert _matches(value["x"], schema)
+
+
+def test_a_thought_comes_first_and_is_free_but_no_end() -> None:
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    seeds = [_write(schema, seed, 2.0, thinking=True) for seed in range(40)]
+    thoughtful = [tokens for tokens, _ in seeds if tokens[0] == THOUGHT_START]
+    assert 0 < len(thoughtful) < 40
+    assert all(text == "{}" for _, text in seeds)
+    assert all(THOUGHT_START not in _write(schema, seed, 2.0)[0] for seed in range(40))
+
+
+def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
+    constraint = Constraint('{"enum": [true]}', TOKENIZER, STOPS, VOCABULARY + 5, thinking=False)
+    logits = torch.arange(VOCABULARY + 5.0)
+    masked = constraint.mask(logits)
+    allowed = masked.isfinite().nonzero().flatten().tolist()
+    assert {TOKENIZER.decode([token]) for token in allowed} == {"t"}
+    assert masked[allowed].equal(logits[allowed])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ('{"type": "strin"}', "Invalid type: strin"),
+        ('{"type": "array", "uniqueItems": true}', "uniqueItems"),
+        ('{"type": "string", "format": "colour"}', "Unknown format: colour"),
+        ('{"$ref": "https://example.com/schema"}', "cannot be guaranteed"),
+        ('{"enum": []}', "Unsatisfiable"),
+        ('{"x-guidance": {"lenient": true}, "not": {}}', "cannot be guaranteed"),
+        ('{"type": ', "--schema is no JSON"),
+    ],
+)
+def test_what_cannot_be_guaranteed_is_a_sentence(given: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_schema(given)
+
+
+def test_a_schema_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text('{"type": "object"}', encoding="utf-8-sig")
+    assert json.loads(read_schema(str(path))) == {"type": "object"}
+    path.write_text('["no object"]')
+    with pytest.raises(UsageError, match="has to be an object"):
+        read_schema(str(path))
+    with pytest.raises(InputError, match="does not exist"):
+        read_schema(str(tmp_path / "none.json"))
