@@ -1,10 +1,11 @@
-"""Calibration: means, variances and weights of the channels, from text that a model has read.
+"""Calibration: what keys, values and queries are like, from text that a model has read.
 
     from rotorquant import RotorQuantCache, calibrate
     calibrate(model, token_ids, "gemma.rq")                   # once, some thousand tokens
     cache = RotorQuantCache(model, calibration="gemma.rq")
 
-A file holds three float32 tensors [heads, D] per stored stream of a global layer, in safetensors.
+A safetensors file holds float32 statistics per stored stream of a global layer: `mean` [heads, D],
+`covariance` and `weight` [heads, D, D].
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from rotorquant.statistics import StreamStatistics, make_frame, output_pulls, ti
 
 __all__ = ["Calibration", "calibrate", "choose_calibration"]
 
-_FORMAT = "1"
+_FORMAT = "2"
 _LISTENER = "rotorquant_calibration"
 _QUERIES = 128  # looked at per chunk, from its second half
 _SKIPPED_TOKENS = 4  # the first of a text gather attention and are stored exactly
@@ -204,7 +205,7 @@ class _LayerSums:
         sums = []
         for stream in streams:
             rows = stream[0, :, kept].double()
-            sums.append(torch.stack((rows.sum(1), rows.square().sum(1))).cpu())
+            sums.append(torch.cat((rows.sum(1, keepdim=True), rows.mT @ rows), dim=1).cpu())
         asked = torch.arange(tokens // 2, tokens, -(-tokens // (2 * _QUERIES)), device=key.device)
         pull, share = output_pulls(
             query[0].float() * scaling, key[0].float(), value[0].float(), asked
@@ -216,22 +217,23 @@ class _LayerSums:
         self._tokens += rows.shape[1]
 
     def statistics(self) -> tuple[StreamStatistics, ...]:
-        """Mean, variance and weight per stream."""
+        """Mean, covariance and weight per stream."""
         pull = (self._pull / self._share).float()
         found = []
         for sums in self._sums:
-            mean, square = sums / self._tokens
-            found.append((mean.float(), (square - mean.square()).clamp_min(0).float()))
+            mean, square = (sums / self._tokens).split([1, sums.shape[-1]], dim=1)
+            found.append((mean[:, 0].float(), (square - mean.mT @ mean).float()))
         tie = self._shape.tie
         if tie is not None:
-            ((mean, variance),) = found
+            ((mean, covariance),) = found
             norm = tie.weight(torch.device("cpu"))
             weight = tied_weight(pull, norm, tie.pairs)
-            return (StreamStatistics(mean, variance, weight),)
-        (key_mean, key_variance), (value_mean, value_variance) = found
+            return (StreamStatistics(mean, covariance, weight),)
+        (key_mean, key_spread), (value_mean, value_spread) = found
+        evenly = torch.eye(value_mean.shape[-1]).repeat(value_mean.shape[0], 1, 1)
         return (
-            StreamStatistics(key_mean, key_variance, pull),
-            StreamStatistics(value_mean, value_variance, torch.ones_like(value_variance)),
+            StreamStatistics(key_mean, key_spread, pull),
+            StreamStatistics(value_mean, value_spread, evenly),
         )
 
 

@@ -1,12 +1,12 @@
 """From head vectors to stored rows and back, and queries and outputs in the space of the rows.
 
-A codec is what modes and widths change. `PackedCodec` moves, stretches, rotates, quantizes and
-packs,
+A codec is what modes and widths change. `PackedCodec` moves, maps, quantizes and packs,
 
-    z = R (s (x - m)),
+    z = T (x - m),
 
-and reads scores and sums in the space of z: q x = (R q / s) z + q m, and the sum of p x is the sum
-of p z taken back, plus the sum of p times m. `RawCodec` keeps vectors as they are, for 16 bits.
+and reads scores and sums in the space of z: q x = (T^-T q) z + q m, and the sum of p x is the sum
+of p z taken back, plus the sum of p times m. Without a `Frame` T is the rotation of the mode and
+m is zero. `RawCodec` keeps vectors as they are, for 16 bits.
 """
 
 from __future__ import annotations
@@ -19,20 +19,24 @@ from rotorquant.codebook import lloyd_max
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.planes import planes_of
-from rotorquant.ops.quantize import quantize
+from rotorquant.ops.quantize import pack_codes, quantize
 from rotorquant.rotation import Rotation
+from rotorquant.shaping import shaped_codes
 
 __all__ = ["Codec", "Frame", "PackedCodec", "RawCodec"]
 
 
 class Frame(NamedTuple):
-    """What is taken from a vector before it is rotated: [H, 1, D] float32 each.
+    """What a calibration puts in the place of a rotation, float32 (`statistics.make_frame`).
 
-    offset: m, subtracted. balance: s, positive, multiplied.
+    offset: [H, 1, D], m. matrix, inverse: [H, D, D], T and T^-1. feedback: [H, D, D], F of
+    `shaping.py`.
     """
 
     offset: torch.Tensor
-    balance: torch.Tensor
+    matrix: torch.Tensor
+    inverse: torch.Tensor
+    feedback: torch.Tensor
 
 
 class Codec(Protocol):
@@ -102,7 +106,7 @@ class PackedCodec:
         rotation: R.
         head_dim: D.
         device: where vectors lie.
-        frame: offset and balance, or None for neither.
+        frame: in the place of the rotation, or None.
         matched: whether the scale makes decoded vectors as long as they were; else it is
             |z| / sqrt(D).
         centroids: for unit variance; Lloyd-Max by default.
@@ -131,10 +135,9 @@ class PackedCodec:
 
     def encode(self, vectors: torch.Tensor) -> Rows:
         """Rows of vectors [B, H, N, D]."""
-        inner = vectors.float()
         if self._frame is not None:
-            inner = (inner - self._frame.offset) * self._frame.balance
-        rotated = self._rotation.apply(inner)
+            return self._encode_framed(vectors, self._frame)
+        rotated = self._rotation.apply(vectors.float())
         primary, extra, scale = quantize(rotated, self._centroids, self.bits)
         if not self._matched:
             norm = torch.linalg.vector_norm(rotated, dim=-1)
@@ -145,17 +148,31 @@ class PackedCodec:
         """Vectors [B, H, N, D] float32 of rows."""
         assert rows.scale is not None
         rotated = dequantize(rows.primary, rows.extra, rows.scale, self._centroids, self.bits)
-        inner = self._rotation.invert(rotated)
         if self._frame is None:
-            return inner
-        return inner / self._frame.balance + self._frame.offset
+            return self._rotation.invert(rotated)
+        return rotated @ self._frame.inverse.mT + self._frame.offset
 
     def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
-        """Divided by the balance, rotated, then in storage order."""
-        inner = queries if self._frame is None else queries / self._frame.balance
-        return self._rotation.apply(inner).index_select(-1, self._order)
+        """T^-T q, in storage order."""
+        if self._frame is None:
+            inner = self._rotation.apply(queries)
+        else:
+            inner = queries @ self._frame.inverse
+        return inner.index_select(-1, self._order)
 
     def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
-        """Back in natural order, then rotated back and divided by the balance."""
-        inner = self._rotation.invert(sums.index_select(-1, self.place))
-        return inner if self._frame is None else inner / self._frame.balance
+        """Back in natural order, then T^-1 of it."""
+        natural = sums.index_select(-1, self.place)
+        if self._frame is None:
+            return self._rotation.invert(natural)
+        return natural @ self._frame.inverse.mT
+
+    def _encode_framed(self, vectors: torch.Tensor, frame: Frame) -> Rows:
+        """Codes by `shaping.py`; the scale makes z as long as it was, as `quantize` does."""
+        inner = (vectors.float() - frame.offset) @ frame.matrix.mT
+        norm = torch.linalg.vector_norm(inner, dim=-1, keepdim=True)
+        sigma = (norm / inner.shape[-1] ** 0.5).clamp_min(torch.finfo(torch.float32).tiny)
+        codes = shaped_codes(inner / sigma, frame.feedback, self._centroids)
+        decoded = torch.linalg.vector_norm(self._centroids[codes], dim=-1)
+        scale = (norm.squeeze(-1) / decoded).to(torch.float16)
+        return Rows(*pack_codes(codes.to(torch.uint8), self.bits), scale)

@@ -53,7 +53,7 @@ class GlobalLayer(CacheLayerMixin):
         tie: how K follows from V, or None to store both.
         positions: the log of the cache; read for tied layers only.
         context: what the layers share.
-        frames: offset and balance of every stream, or none.
+        frames: of every stream, or none.
     """
 
     is_sliding = False
@@ -172,10 +172,11 @@ class GlobalLayer(CacheLayerMixin):
         """
         self.reset()
         fields = groups.pop("frame", [])
-        if len(fields) not in (0, 2 * len(self._config.stream_bits(self._tie is not None))):
+        width = len(Frame._fields)
+        if len(fields) not in (0, width * len(self._config.stream_bits(self._tie is not None))):
             raise SnapshotError(f"a layer cannot have {len(fields)} tensors of frames")
-        frames = zip(fields[::2], fields[1::2], strict=True)
-        self._codecs = self._codec_maker([Frame(*pair) for pair in frames])
+        frames = [Frame(*fields[low : low + width]) for low in range(0, len(fields), width)]
+        self._codecs = self._codec_maker(frames)
         if not groups and not length:
             return
         streams = groups.get("sink", [])

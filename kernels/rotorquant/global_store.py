@@ -29,7 +29,7 @@ class CodecMaker:
 
     Args:
         pairs: rotary pairs of a layer that stores V alone; None where K and V are stored.
-        frames: offset and balance of every stream, or none.
+        frames: of every stream, or none.
     """
 
     def __init__(self, pairs: int | None, frames: Sequence[Frame]) -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "Rotation",
     "SplitRotation",
     "make_rotation",
+    "mixing_matrix",
 ]
 
 
@@ -232,6 +233,15 @@ def make_rotation(
         rest = _mixing(head_dim - 2 * pairs, draw, device)
         return SplitRotation(even, rest, head_dim, device) if pairs else rest
     raise ConfigError(f"mode is {mode!r}; allowed are {', '.join(MODES)}")
+
+
+def mixing_matrix(size: int) -> torch.Tensor:
+    """An orthogonal matrix [size, size] float64: Hadamard where there is one, else a random one."""
+    factors = signed_hadamard(size)
+    if factors is None:
+        return random_orthogonal(size, torch.Generator().manual_seed(size))
+    left, right = (torch.tensor(matrix, dtype=torch.float64) for matrix in factors)
+    return torch.kron(left, right) / size**0.5
 
 
 def _on(matrix: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -27,7 +27,7 @@ from rotorquant.tied import TiedKey
 
 __all__ = ["FORMAT", "FrozenCache", "Header", "Snapshot", "Source", "read_snapshot"]
 
-FORMAT = 1  # counts up whenever an older reader would misread the file
+FORMAT = 2  # counts up whenever an older reader would misread the file
 _HEADER, _CHECKSUM, _POSITIONS = "rotorquant", "sha256", "positions"
 
 

@@ -1,13 +1,17 @@
 """What is known of the keys and values of a layer, and the frame that follows from it.
 
-With m and v the mean and variance of channel i, and w how much a squared error in it matters, the
-frame subtracts m and multiplies by
+With m the mean and C the covariance of a group of dimensions, and e^T W e how much an error e in
+them matters, the group is stored as
 
-    s = (w / v)^(1/4)      where all channels are mixed afterwards: the least sum of w times error
-                           among all balances (Cauchy-Schwarz: the mean of w v becomes the square
-                           of the mean of sqrt(w v)), scaled so that the mean of s^2 v is 1
-    s = v^(-1/2)           on the rotary pairs, which are not mixed with others: each channel then
-                           has the variance for which the codebook was made.
+    z = T (x - m),    T = H diag(a)^(1/4) U^T L^-1,    C = L L^T,    L^T W L = U diag(a) U^T
+
+with H a Hadamard matrix. Codes put errors of one size d on every z, which costs d tr(T C T^T) / n
+times tr(T^-T W T^-1). T^T T =: M is best where M C M = W (the derivative of tr(M C) tr(M^-1 W) is
+zero there), and this T has that M. In its space covariance and weight are the same matrix, H
+diag(a)^(1/2) H^T up to a factor, so all z have one variance, which H needs no luck for.
+
+Groups are the rotary pairs (i, i + D/2), which must not be mixed with others, and all other
+dimensions together. Each group gets a mean variance of 1: the one the codebook was made for.
 
 A constant offset costs nothing: it adds one number to all scores of a query, or its own score to
 rotary pairs, and itself to the output, as the weights of a softmax sum to 1.
@@ -20,64 +24,72 @@ from typing import NamedTuple
 import torch
 
 from rotorquant.codec import Frame
+from rotorquant.rotation import mixing_matrix
+from rotorquant.shaping import feedback_of
 
 __all__ = ["StreamStatistics", "make_frame", "offset_alone", "output_pulls", "tied_weight"]
 
-_LEAST = 1e-3  # of the mean: a channel that hardly moves must not swallow the scale
+# Of the mean on the diagonal: what hardly moved in the text that was read may move in another.
+_RIDGE = 1e-2
 
 
 class StreamStatistics(NamedTuple):
-    """Per KV head and channel, [H, D] float32 each."""
+    """Per KV head, float32: mean [H, D], covariance [H, D, D] and weight of errors [H, D, D]."""
 
     mean: torch.Tensor
-    variance: torch.Tensor
+    covariance: torch.Tensor
     weight: torch.Tensor
 
 
 def make_frame(statistics: StreamStatistics, pairs: int) -> Frame:
-    """Offset and balance; `pairs` rotary pairs (i, i + D/2), from the first on, stay unmixed."""
-    variance = statistics.variance
-    variance = variance.clamp_min(1e-30).maximum(_LEAST * variance.mean(-1, keepdim=True))
-    weight = statistics.weight.clamp_min(1e-30)
-    balance = (weight / variance) ** 0.25
-    half = variance.shape[-1] // 2
-    mixed = torch.arange(variance.shape[-1], device=variance.device) % half >= pairs
-    if bool(mixed.any()):
-        spread = (balance.square() * variance)[:, mixed].mean(-1, keepdim=True)
-        balance = balance / spread.sqrt()
-    balance = torch.where(mixed, balance, variance.rsqrt())
-    return Frame(statistics.mean.unsqueeze(1), balance.unsqueeze(1))
+    """The frame of a stream; `pairs` rotary pairs (i, i + D/2), from the first on, stay pairs."""
+    covariance, importance = (_ridged(m.double()) for m in statistics[1:])
+    matrix, inverse, weight = (torch.zeros_like(covariance) for _ in range(3))
+    size = covariance.shape[-1]
+    dims = torch.arange(size)
+    turned = dims[:pairs]
+    rest = dims[dims % (size // 2) >= pairs]
+    for groups in (torch.stack((turned, turned + size // 2), dim=-1), rest[None]):
+        if groups.numel():
+            block = (slice(None), groups[:, :, None], groups[:, None, :])
+            parts = _even_map(covariance[block], importance[block])
+            for whole, part in zip((matrix, inverse, weight), parts, strict=True):
+                whole[block] = part
+    fields = matrix, inverse, feedback_of(weight)
+    return Frame(statistics.mean.unsqueeze(1), *(field.float() for field in fields))
 
 
 def offset_alone(statistics: StreamStatistics) -> StreamStatistics:
-    """The same mean, with channels of one variance and weight."""
-    ones = torch.ones_like(statistics.mean)
-    return StreamStatistics(statistics.mean, ones, ones)
+    """The same mean, with channels of one variance and weight and nothing between them."""
+    eye = torch.eye(statistics.mean.shape[-1]).expand_as(statistics.covariance)
+    return StreamStatistics(statistics.mean, eye, eye)
 
 
 def tied_weight(pull: torch.Tensor, norm: torch.Tensor, pairs: int) -> torch.Tensor:
-    """How much an error in the latent V matters, [H, D].
+    """How much an error in the latent V matters, [H, D, D].
 
     An error e in the value of a token with the attention p moves the output by p e. As a part of
     the key it moves the score by q w e and the output by p (q w e) (v - output). Summed over tokens
-    and divided by the sum of p^2, the squares have the factors 1 and w^2 times `pull`.
+    and divided by the sum of p^2, the squares are those of e and w w^T times `pull`.
 
     Args:
-        pull: [H, D], sum of p^2 |v - output|^2 q^2 over that of p^2, q scaled.
+        pull: [H, D, D], sum of p^2 |v - output|^2 q q^T over that of p^2, q scaled.
         norm: [D], w, the weight of `k_norm`.
-        pairs: rotary pairs; their members are averaged, as the distance of two tokens turns one
-            into the other.
+        pairs: rotary pairs; their members are averaged and have nothing in common with other
+            dimensions, as the distance of two tokens turns one into the other.
     """
-    half = pull.shape[-1] // 2
-    mean = (pull[:, :half] + pull[:, half:]) / 2
-    turned = torch.arange(2 * half, device=norm.device) % half < pairs
-    return torch.where(turned, mean.repeat(1, 2), pull) * norm.square() + 1.0
+    size = pull.shape[-1]
+    turned = torch.arange(size) % (size // 2) < pairs
+    own = pull.diagonal(dim1=-2, dim2=-1).unflatten(-1, (2, -1)).mean(-2).repeat(1, 2)
+    still = torch.where(turned[:, None] | turned, 0.0, pull)
+    averaged = still + torch.where(turned, own, 0.0).diag_embed()
+    return averaged * (norm[:, None] * norm) + torch.eye(size)
 
 
 def output_pulls(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums over queries and keys of p^2 |v - o|^2 q^2, [H, D], and of p^2, [H, 1].
+    """Sums over queries and keys of p^2 |v - o|^2 q q^T, [H, D, D], and of p^2, [H, 1, 1].
 
     Args:
         query: [heads, T, D], scaled; key, value: [H, T, D].
@@ -94,5 +106,27 @@ def output_pulls(
         - 2 * ((squares @ value.unsqueeze(1)) * output).sum(-1)
         + squares.sum(-1) * output.square().sum(-1)
     )
-    pull = (apart.clamp_min(0).unsqueeze(-1) * chosen.square()).sum((1, 2))
-    return pull, squares.sum((1, 2, 3)).unsqueeze(-1)
+    rows = chosen.flatten(1, 2)
+    pull = (apart.clamp_min(0).flatten(1, 2).unsqueeze(-1) * rows).mT @ rows
+    return pull, squares.sum((1, 2, 3))[:, None, None]
+
+
+def _ridged(matrix: torch.Tensor) -> torch.Tensor:
+    mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    return matrix + _RIDGE * mean[:, None, None] * eye
+
+
+def _even_map(
+    covariance: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """T, its inverse and the weight of errors in z, of matrices [..., n, n]."""
+    lower = torch.linalg.cholesky(covariance)
+    squares, vectors = torch.linalg.eigh(lower.mT @ weight @ lower)
+    stretch = squares.clamp_min(1e-30).pow(0.25).unsqueeze(-1)
+    mixing = mixing_matrix(weight.shape[-1])
+    gain = stretch.square().mean(-2, keepdim=True).sqrt()
+    inner = torch.linalg.solve_triangular(lower.mT, vectors, upper=True)  # L^-T U
+    matrix = mixing @ (stretch * inner.mT) / gain
+    inverse = (lower @ vectors) @ (gain * mixing.mT / stretch)
+    return matrix, inverse, mixing @ (stretch.square() * mixing.mT)

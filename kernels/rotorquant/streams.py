@@ -31,7 +31,7 @@ def make_codec(
         pairs: rotary pairs of a layer that stores V alone; None where K and V are stored.
         head_dim: D.
         device: where vectors lie.
-        frame: offset and balance of the stream, or None.
+        frame: of the stream, or None.
 
     Raises:
         ConfigError: the mode knows no rotation of D dimensions.

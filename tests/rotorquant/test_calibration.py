@@ -23,7 +23,7 @@ def known(model: Any, path: Path | None = None) -> Calibration:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("make", "layers"), [(gemma, [5]), (llama, [0, 1, 2])])
-def test_means_and_variances_are_those_of_the_streams(make: Any, layers: list[int]) -> None:
+def test_means_and_covariances_are_those_of_the_streams(make: Any, layers: list[int]) -> None:
     model = make()
     tokens = random_tokens(1, 80, seed=3)
     given = calibrate(model, tokens)
@@ -37,18 +37,17 @@ def test_means_and_variances_are_those_of_the_streams(make: Any, layers: list[in
         for stream, rows in zip(given.layers[index], stored, strict=True):
             seen = rows[0, :, 4:]  # the first four tokens are left out
             torch.testing.assert_close(stream.mean, seen.mean(1), atol=1e-5, rtol=0)
-            torch.testing.assert_close(
-                stream.variance, seen.var(1, correction=0), atol=1e-5, rtol=0
-            )
+            spread = torch.stack([torch.cov(head.mT, correction=0) for head in seen])
+            torch.testing.assert_close(stream.covariance, spread, atol=1e-5, rtol=0)
 
 
 def test_the_weights_tell_how_errors_of_keys_and_values_move_the_output() -> None:
-    """Against autograd: sums over tokens of |d output / d key|^2 and |d output / d value|^2."""
+    """Against autograd: sums over tokens of J^T J for keys and of |J|^2 / D for values."""
     draw = torch.Generator().manual_seed(1)
     query, key, value = (torch.randn(heads, 24, 8, generator=draw) for heads in (2, 1, 1))
     asked = torch.tensor([17, 23])
     pull, share = output_pulls(query, key, value, asked)
-    expected, values = torch.zeros(1, 8), 0.0
+    expected, values = torch.zeros(1, 8, 8), 0.0
     for head in range(2):
         for place in asked.tolist():
 
@@ -57,7 +56,7 @@ def test_the_weights_tell_how_errors_of_keys_and_values_move_the_output() -> Non
                 return scores.softmax(0) @ v[: place + 1]  # noqa: B023
 
             by_key, by_value = torch.autograd.functional.jacobian(output, (key[0], value[0]))
-            expected += by_key.square().sum((0, 1))
+            expected += torch.einsum("otd,ote->de", by_key, by_key)
             values += float(by_value.square().sum()) / 8
     torch.testing.assert_close(pull, expected, atol=1e-5, rtol=1e-4)
     assert float(share) == pytest.approx(values, rel=1e-4)
@@ -104,7 +103,7 @@ def test_a_file_brings_it_back(tmp_path: Path) -> None:
     again = Calibration.load(path)
     assert again.digest == given.digest
     assert (again.model, again.tokens) == (given.model, 300)
-    assert path.stat().st_size < 3 * 32 * 4 + 1000
+    assert path.stat().st_size < (2 * 32 * 32 + 32) * 4 + 1000
     first = RotorQuantCache(model, calibration=path)
     assert first.config.calibration == given.digest
     assert first.config == RotorQuantCache(model, calibration=given).config
@@ -140,30 +139,52 @@ def test_what_does_not_fit_is_refused() -> None:
         RotorQuantCache(model, calibration=known(gemma(attention_k_eq_v=False)))
 
 
-def test_the_balance_is_the_best_of_all_that_are_mixed() -> None:
-    """Its sum of weight times error is least: s^-2 weights times the mean of s^2 v."""
+def random_statistics(size: int) -> StreamStatistics:
     draw = torch.Generator().manual_seed(2)
-    variance, weight = (torch.randn(1, 64, generator=draw).exp() for _ in range(2))
-    frame = make_frame(StreamStatistics(torch.zeros(1, 64), variance, weight), 0)
+    scale = torch.randn(2, 1, 1, size, generator=draw).exp()
+    rows = torch.randn(2, 1, 3 * size, size, generator=draw) * scale
+    spread, weight = rows.mT @ rows / (3 * size)
+    return StreamStatistics(torch.zeros(1, size), spread, weight)
 
-    def cost(balance: torch.Tensor) -> float:
-        squared = balance.square()
-        return float((squared * variance).mean() * (weight / squared).mean())
 
-    best = cost(frame.balance[:, 0])
-    others = [
-        cost(frame.balance[:, 0] * (0.3 * torch.randn(1, 64, generator=draw)).exp())
-        for _ in range(50)
-    ]
-    assert best < min(others)
-    assert best == pytest.approx(float((weight * variance).sqrt().mean() ** 2), rel=1e-5)
+def cost(known: StreamStatistics, map_: torch.Tensor) -> float:
+    """The weight of errors of one size on every mapped value, that size in units of the spread."""
+    back = torch.linalg.inv(map_)
+    spread = (map_ @ known.covariance @ map_.mT).diagonal(dim1=1, dim2=2).mean()
+    return float(spread * (back.mT @ known.weight @ back).diagonal(dim1=1, dim2=2).mean())
+
+
+def test_the_map_is_the_best_of_all_and_spreads_evenly() -> None:
+    """Least is the square of the mean root of the eigenvalues of C W (Cauchy-Schwarz)."""
+    known = random_statistics(64)
+    frame = make_frame(known, 0)
+    roots = torch.linalg.eigvals(known.covariance @ known.weight).real.sqrt()
+    best = cost(known, frame.matrix)
+    # The ridge of one per cent is not free.
+    assert best == pytest.approx(float(roots.mean() ** 2), rel=0.05)
+    draw = torch.Generator().manual_seed(3)
+    for _ in range(20):
+        other = frame.matrix @ (torch.eye(64) + 0.05 * torch.randn(64, 64, generator=draw))
+        assert best < cost(known, other)
+    variance = (frame.matrix @ known.covariance @ frame.matrix.mT).diagonal(dim1=1, dim2=2)
+    # The ridge again; the spreads that it was given lie a factor of 100 and more apart.
+    torch.testing.assert_close(variance, torch.ones(1, 64), atol=0.15, rtol=0)
+
+
+def test_rotary_pairs_are_mixed_with_nothing_else() -> None:
+    frame = make_frame(random_statistics(32), 4)
+    owner = torch.full((32,), -1)
+    owner[:4], owner[16:20] = torch.arange(4), torch.arange(4)
+    together = owner[:, None] == owner
+    for field in (frame.matrix, frame.inverse):
+        assert torch.equal(field[0] != 0, together)
+    torch.testing.assert_close(frame.matrix @ frame.inverse, torch.eye(32)[None], atol=1e-4, rtol=0)
 
 
 def test_a_channel_that_never_moves_is_no_fault() -> None:
-    variance = torch.ones(1, 32)
-    variance[0, 3] = 0
-    frame = make_frame(StreamStatistics(torch.zeros(1, 32), variance, torch.ones(1, 32)), 4)
-    assert frame.balance.isfinite().all()
+    known = random_statistics(32)
+    known.covariance[0, 3], known.covariance[0, :, 3] = 0, 0
+    assert all(field.isfinite().all() for field in make_frame(known, 4))
 
 
 def test_the_options_of_a_cache_say_which() -> None:

@@ -254,7 +254,7 @@ def test_strange_files_are_refused(model: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format": 99}, "its format is 99 and this version reads 1"),
+        ({"format": 99}, "its format is 99 and this version reads 2"),
         ({"surprise": 1}, "its header cannot be read"),
         ({"config": {"bits": 7}}, "its header cannot be read .+bits is 7"),
         ({"layers": [1]}, "its header cannot be read"),

@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, help="folder of a transformers model")
     parser.add_argument("--text", type=Path, help="texts; else the model writes one")
     parser.add_argument("--tokens", type=int, default=2048, help="to score")
+    parser.add_argument("--every-token", action="store_true", help="also those of no model's turn")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", help="names of methods to run")
     parser.set_defaults(run=run)
@@ -48,7 +50,14 @@ def run(options: argparse.Namespace) -> Iterator[str]:
     if options.vectors:
         yield from _synthetic(chosen, options.vectors, synthetic)
     if options.model is not None:
-        run_of_model = ModelRun.open(options.model, options.text, options.tokens, options.device)
+        run_of_model = ModelRun.open(
+            options.model,
+            options.text,
+            options.tokens,
+            options.device,
+            dtype=options.dtype,
+            every_token=options.every_token,
+        )
         yield from _model(run_of_model, chosen, scored)
     yield json.dumps(
         {

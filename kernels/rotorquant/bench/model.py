@@ -30,7 +30,8 @@ __all__ = ["ModelRow", "ModelRun"]
 _CHUNK = 64
 _SINK, _RECENT, _PAGE = 64, 512, 64
 _FIRST = _SINK + _RECENT + _PAGE + _CHUNK  # a chunk from here on reads a packed page
-_CALIBRATION_TOKENS = 2048
+_CALIBRATION_TOKENS = 8192
+_OWN_CALIBRATION_TOKENS = 2048  # where the model has to write them itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,20 @@ class ModelRun:
         self._calibration: Calibration | None = None
 
     @classmethod
-    def open(cls, folder: Path, text: Path | None, tokens: int, device: str) -> ModelRun:
+    def open(
+        cls,
+        folder: Path,
+        text: Path | None,
+        tokens: int,
+        device: str,
+        *,
+        dtype: str = "auto",
+        every_token: bool = False,
+    ) -> ModelRun:
         """Load a model and its text; what is left of the text calibrates.
+
+        `dtype` is that of the weights, `auto` the one of the files; `every_token` scores tokens
+        outside the model's own turns, too.
 
         Raises:
             ConfigError: the folder holds no model, or the text is too short.
@@ -91,9 +104,9 @@ class ModelRun:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         pictures = getattr(config, "vision_config", None) is not None
         kind: Any = AutoModelForImageTextToText if pictures else AutoModelForCausalLM
-        model = kind.from_pretrained(folder, dtype="auto", local_files_only=True).to(device).eval()
+        model = kind.from_pretrained(folder, dtype=dtype, local_files_only=True).to(device).eval()
         if text is None:
-            others = write_sequence(model, _CALIBRATION_TOKENS, 1).ids
+            others = write_sequence(model, _OWN_CALIBRATION_TOKENS, 1).ids
             return cls(model, [write_sequence(model, tokens, 0)], others)
         sequences = read_sequences(folder, text)
         scored: list[Sequence] = []
@@ -104,6 +117,8 @@ class ModelRun:
                 f"{text} ends with the {tokens} tokens to score; more are needed to calibrate (put "
                 "the text's first token between texts, or see --tokens)"
             )
+        if every_token:
+            scored = [Sequence(ids, torch.ones_like(marks)) for ids, marks in scored]
         others = torch.cat([sequence.ids for sequence in sequences])[:_CALIBRATION_TOKENS]
         return cls(model, scored, others)
 

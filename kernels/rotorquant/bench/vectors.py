@@ -47,10 +47,10 @@ class Sample:
 
         Attention is taken to be spread out: |v - output|^2 is the sum of the variances.
         """
-        variance, energy = self.scale.square()[None], self.query_scale.square()[None]
+        covariance, energy = (s.square().diag()[None] for s in (self.scale, self.query_scale))
         norm = torch.ones_like(self.mean)
-        weight = tied_weight(energy * variance.sum(), norm, self.pairs)
-        return (StreamStatistics(self.mean[None], variance, weight),)
+        weight = tied_weight(energy * self.scale.square().sum(), norm, self.pairs)
+        return (StreamStatistics(self.mean[None], covariance, weight),)
 
 
 def draw_sample(kind: str, tokens: int, queries: int, head_dim: int, logit_std: float) -> Sample:
