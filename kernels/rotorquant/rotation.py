@@ -241,7 +241,7 @@ def mixing_matrix(size: int) -> torch.Tensor:
     if factors is None:
         return random_orthogonal(size, torch.Generator().manual_seed(size))
     left, right = (torch.tensor(matrix, dtype=torch.float64) for matrix in factors)
-    return torch.kron(left, right) / size**0.5
+    return torch.div(torch.kron(left, right), size**0.5)
 
 
 def _on(matrix: torch.Tensor, device: torch.device) -> torch.Tensor:
