@@ -1,63 +1,41 @@
-"""Bytes of one way to fill a device: weights, caches, workspace, reserve. No torch."""
+"""Bytes of one way to fill a device: weights, caches, workspace, reserve. No torch.
+
+`docs/memory.md` has every number for Gemma 4 31B with its formula.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from rotorquant.layout import POSITION_BYTES, GlobalLayout, SlidingLayout
+from rqchat.engine.formats import Weights
 from rqchat.engine.shape import ModelShape
 
-__all__ = [
-    "RECENT_TOKENS",
-    "SINK_TOKENS",
-    "Budget",
-    "MemoryBytes",
-    "Weights",
-    "weights_of",
-]
+__all__ = ["RECENT_TOKENS", "SINK_TOKENS", "Budget", "Economy", "MemoryBytes"]
 
 SINK_TOKENS = 64
 RECENT_TOKENS = 512
+_MIB = 2**20
 _PATCHES_PER_SOFT_TOKEN = 9
-_GPU_CONTEXT_BYTES = 512 * 2**20  # what a CUDA context takes once kernels are loaded
-_CPU_PROCESS_BYTES = 768 * 2**20  # interpreter, torch and transformers, and what they never free
-_SLACK_SHARE = 0.02  # blocks that torch's allocator keeps but cannot hand out
+_GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loaded
+_CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
+_SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
+_LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
 _TILE_TOKENS = 512  # keys that prefill attention scores at once
+_HEAD_SCALE_BYTES = 2  # one 16-bit scale per row of an 8-bit table
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """A storage format of the decoder's linear layers; all other weights keep `rest_bytes` each.
+class Economy:
+    """What is saved apart from weights and KV bits, each 16 or 8.
 
     Attributes:
-        name: one of `settings.WEIGHTS`, or `fp32` on a CPU.
-        bits: nominal bits of a weight.
-        stored_bits: real bits of a weight, scales included.
-        row_bytes: bytes kept per output row.
-        rest_bytes: bytes of a value that is not quantized, activations and exact KV included.
-        error: expected |w - w'|^2 / |w|^2.
+        head_bits: of embedding and output head.
+        sliding_bits: of the sliding windows.
     """
 
-    name: str
-    bits: int
-    stored_bits: float
-    row_bytes: int
-    rest_bytes: int
-    error: float
-
-
-_FORMATS = (
-    Weights("fp32", 32, 32.0, 0, 4, 0.0),
-    Weights("bf16", 16, 16.0, 0, 2, 0.0),
-    # absmax per row with an fp32 scale, as bitsandbytes keeps it
-    Weights("int8", 8, 8.0, 4, 2, 1e-4),
-    # groups of 32 with a 16-bit scale: 4 + 16/32
-    Weights("int4", 4, 4.5, 0, 2, 9.4e-3),
-    # groups of 64 with an 8-bit scale, whose own scale is fp32 per 256: 4 + 8/64 + 32/(64 * 256)
-    Weights("nf4", 4, 4.0 + 8 / 64 + 32 / (64 * 256), 0, 2, 1.0e-2),
-    # groups of 64 with a 16-bit scale and zero point: 2 + 32/64
-    Weights("int2", 2, 2.5, 0, 2, 0.1175),
-)
+    head_bits: int = 16
+    sliding_bits: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +45,8 @@ class MemoryBytes:
     Attributes:
         weights: all parameters, image tower included.
         kv_global: packed pages, sinks and exact window of the global layers.
-        kv_sliding: rings of the sliding layers.
+        kv_sliding: rings of the sliding layers; the copies that a session goes back to lie in the
+            host's memory.
         workspace: the largest moment of a prefill step or of the image tower.
         reserve: the device's own context, allocator slack, and what is left free on purpose.
     """
@@ -95,11 +74,6 @@ class MemoryBytes:
         }
 
 
-def weights_of(name: str) -> Weights:
-    """The format called `name`."""
-    return next(weights for weights in _FORMATS if weights.name == name)
-
-
 @dataclass(frozen=True, slots=True)
 class Budget:
     """What a model needs on a device, apart from the choices of the plan.
@@ -119,69 +93,89 @@ class Budget:
     image_tokens: int
 
     def of(
-        self, weights: Weights, kv_bits: int, sliding_bits: int, context_tokens: int
+        self, weights: Weights, kv_bits: int, economy: Economy, context_tokens: int
     ) -> MemoryBytes:
         """Bytes with that many tokens in the cache."""
-        exact_chunk, kv_global = self._global_bytes(weights, kv_bits, context_tokens)
-        reserve = _CPU_PROCESS_BYTES
-        if self.is_gpu:
-            reserve = _GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes)
-        return MemoryBytes(
-            weights=self._weight_bytes(weights),
-            kv_global=kv_global,
-            kv_sliding=self._sliding_bytes(weights, sliding_bits),
-            workspace=exact_chunk + self._step_bytes(weights),
-            reserve=reserve,
-        )
-
-    def _weight_bytes(self, weights: Weights) -> int:
-        """The decoder's linears in their format, everything else unquantized."""
-        shape = self.shape
-        packed = int(shape.linears * weights.stored_bits / 8)
-        packed += shape.linear_rows * weights.row_bytes
-        return packed + (shape.parameters - shape.linears) * weights.rest_bytes
-
-    def _global_bytes(self, weights: Weights, kv_bits: int, context_tokens: int) -> tuple[int, int]:
-        """Bytes of a chunk that is not packed yet, and of the global layers without it."""
         kv = self.shape.global_kv
-        layer = GlobalLayout(
-            kv.heads,
-            kv.head_dim,
-            kv.tied,
-            kv_bits,
-            weights.rest_bytes,
-            SINK_TOKENS,
-            RECENT_TOKENS,
+        chunk = kv.layers * self._global_layout(weights, kv_bits).chunk_bytes(self.chunk_tokens)
+        return MemoryBytes(
+            weights=self.weight_bytes(weights, economy.head_bits),
+            kv_global=self._global_bytes(weights, kv_bits, context_tokens),
+            kv_sliding=self._ring_bytes(weights, economy.sliding_bits),
+            workspace=chunk + self.step_bytes(weights),
+            reserve=self.reserve_bytes(),
         )
-        chunk = kv.layers * layer.chunk_bytes(self.chunk_tokens)
-        stored = kv.layers * layer.total_bytes(context_tokens)
-        positions = context_tokens * POSITION_BYTES if kv.tied else 0
-        return chunk, stored + positions
 
-    def _sliding_bytes(self, weights: Weights, sliding_bits: int) -> int:
-        """The rings; the copies that a session goes back to lie in the host's memory."""
-        kv = self.shape.sliding_kv
-        layer = SlidingLayout(
-            self.shape.window, kv.heads, kv.head_dim, sliding_bits, weights.rest_bytes
-        )
-        return kv.layers * layer.total_bytes
+    def read_bytes(
+        self, weights: Weights, kv_bits: int, economy: Economy, context_tokens: int
+    ) -> int:
+        """Bytes that one decode step reads with a full cache: weights, head, caches.
 
-    def _step_bytes(self, weights: Weights) -> int:
+        Of the embedding one row is looked up; the head is a table of the vocabulary, read whole.
+        """
+        shape = self.shape
+        head = shape.vocabulary * shape.hidden
+        read = self._table_bytes(weights, head, shape.vocabulary, economy.head_bits)
+        read += sum(m.count * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
+        read += (shape.active_experts + shape.norms + shape.embedding_row) * weights.rest_bytes
+        kv = self._global_layout(weights, kv_bits).total_bytes(context_tokens)
+        return read + shape.global_kv.layers * kv + self._ring_bytes(weights, economy.sliding_bits)
+
+    def weight_bytes(self, weights: Weights, head_bits: int) -> int:
+        """The decoder's linears in their format, embedding and head, everything else as it is."""
+        shape = self.shape
+        packed = sum(m.count * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
+        rows = shape.embedding_rows + (shape.vocabulary if shape.head else 0)
+        tables = self._table_bytes(weights, shape.embedding + shape.head, rows, head_bits)
+        rest = shape.experts + shape.norms + shape.vision + shape.audio
+        return packed + tables + rest * weights.rest_bytes
+
+    def reserve_bytes(self) -> int:
+        """What is not the model's: CUDA context, allocator slack, and what is left free."""
+        if not self.is_gpu:
+            return _CPU_PROCESS_BYTES
+        return _GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + _LEFT_FREE_BYTES
+
+    def step_bytes(self, weights: Weights) -> int:
         """Temporary tensors of the largest step: a chunk through a layer, or a picture.
 
         A chunk holds the residual stream, norms and rotated copies (6 x hidden), gate, up and
-        their product (3 x intermediate), q, k, v and output (4 x the query width), and for one
-        tile of keys the scores and probabilities in float32. Quantized weights add the largest
-        linear, which is unpacked for a chunk. A picture holds ten times the tower's width and its
-        three MLP tensors for each patch, and the attention mask of all pairs.
+        their product (3 x intermediate), q, k, v and output (4 x the query width), per-layer
+        inputs and their two factors, and for one tile of keys the scores and probabilities in
+        float32. Quantized weights add the largest linear, which is unpacked for a chunk. A picture
+        holds ten times the tower's width and its three MLP tensors for each patch, and the
+        attention mask of all pairs.
         """
         shape, size = self.shape, weights.rest_bytes
         width = shape.query_heads * max(shape.global_kv.head_dim, shape.sliding_kv.head_dim)
         values = 6 * shape.hidden + 3 * shape.intermediate + 4 * width
+        values += 3 * (shape.embedding_row - shape.hidden)
         scores = 2 * 4 * self.chunk_tokens * shape.query_heads * _TILE_TOKENS
-        unpacked = 0 if weights.bits >= 16 else shape.largest_linear * size
+        unpacked = 0 if weights.bits >= 16 else shape.largest_matrix * size
         logits = 3 * 4 * shape.vocabulary
         text = self.chunk_tokens * values * size + scores + unpacked + logits
         patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN
         tower = 10 * shape.vision_hidden + 3 * shape.vision_intermediate
         return max(text, (patches * tower + patches**2) * size if shape.vision else 0)
+
+    def _table_bytes(self, weights: Weights, values: int, rows: int, head_bits: int) -> int:
+        if head_bits == 16:
+            return values * weights.rest_bytes
+        return values + rows * _HEAD_SCALE_BYTES
+
+    def _global_layout(self, weights: Weights, kv_bits: int) -> GlobalLayout:
+        kv, size = self.shape.global_kv, weights.rest_bytes
+        return GlobalLayout(
+            kv.heads, kv.head_dim, kv.tied, kv_bits, size, SINK_TOKENS, RECENT_TOKENS
+        )
+
+    def _global_bytes(self, weights: Weights, kv_bits: int, context_tokens: int) -> int:
+        """Bytes of the global layers without the chunk that is being read."""
+        kv, layer = self.shape.global_kv, self._global_layout(weights, kv_bits)
+        stored = kv.layers * layer.total_bytes(context_tokens)
+        return stored + (context_tokens * POSITION_BYTES if kv.tied else 0)
+
+    def _ring_bytes(self, weights: Weights, sliding_bits: int) -> int:
+        kv, size = self.shape.sliding_kv, weights.rest_bytes
+        layer = SlidingLayout(self.shape.window, kv.heads, kv.head_dim, sliding_bits, size)
+        return kv.layers * layer.total_bytes

@@ -2,18 +2,23 @@
 
 The choice: of all pairs of weights and KV bits that reach the asked context (by default the model's
 longest) take the one with the least expected error. If none reaches it, take the longest context,
-but give up half the weight precision only if that at least doubles the context.
+but give up half the weight precision only if that at least doubles the context. `--prefer` asks
+for something else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rqchat.engine.hardware import DeviceInfo
-from rqchat.engine.memory import Budget, MemoryBytes, Weights, weights_of
+from rqchat.engine.candidate import Candidate, choose
+from rqchat.engine.formats import Weights, weights_of
+from rqchat.engine.gpus import DeviceInfo
+from rqchat.engine.memory import Budget, Economy, MemoryBytes
 from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, KV_BITS, Settings
 from rqchat.engine.shape import ModelShape
+from rqchat.engine.smaller import smaller_models
 from rqchat.errors import DoesNotFitError, UsageError
 
 __all__ = ["Candidate", "MemoryPlan", "make_plan"]
@@ -24,34 +29,8 @@ _CPU_KV_BITS = 4
 _MIN_CONTEXT_TOKENS = 2048
 _CONTEXT_STEP_TOKENS = 64
 _CHUNK_TOKENS = 512
-
-# Expected |x - x'|^2 / |x|^2 of a Gaussian under Lloyd-Max (J. Max, 1960; 5 to 8 bits computed).
-_KV_ERROR = {16: 0.0, 8: 4.1e-5, 6: 6.4e-4, 5: 2.5e-3, 4: 9.5e-3, 3: 3.45e-2, 2: 0.1175}
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to fill the device: weights, KV bits, and the longest context they leave room for.
-
-    `sliding_bits` is what the sliding windows keep, 16 or 8.
-    """
-
-    weights: str
-    weight_bits: int
-    kv_bits: int
-    context_tokens: int
-    bytes: MemoryBytes
-    sliding_bits: int = 16
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that `rqchat plan --json` prints."""
-        return {
-            "weights": self.weights,
-            "weight_bits": self.weight_bits,
-            "kv_bits": self.kv_bits,
-            "context": self.context_tokens,
-            "bytes": self.bytes.as_json(),
-        }
+# In the order of what they cost: an 8-bit head is hardly seen, 8-bit windows are read by most layers
+_ECONOMIES = (Economy(16, 16), Economy(8, 16), Economy(8, 8), Economy(16, 8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +41,7 @@ class MemoryPlan:
         device: what it was planned for.
         chosen: the pair that is taken.
         candidates: every pair that fits, best weights first, then best KV bits.
-        reason: why that one, in a few sentences.
+        reason: why that one, in up to three lines.
         asked_tokens: the context that was asked for.
         image_tokens: soft-token budget of one picture.
         chunk_tokens: tokens that one prefill step reads; a picture always fits into one.
@@ -92,20 +71,37 @@ class MemoryPlan:
         }
 
 
-def make_plan(shape: ModelShape, device: DeviceInfo, settings: Settings) -> MemoryPlan:
+def make_plan(
+    shape: ModelShape,
+    device: DeviceInfo,
+    settings: Settings,
+    formats: Iterable[str] | None = None,
+) -> MemoryPlan:
     """Plans `shape` on `device` as `settings` asks.
 
+    Args:
+        shape: of the model.
+        device: to plan for.
+        settings: what was asked.
+        formats: the weights that its checkpoint can be loaded as; None for those of the device.
+
     Raises:
-        UsageError: a context beyond the model's.
+        UsageError: a context beyond the model's, or weights that its checkpoint does not hold.
         DoesNotFitError: not even the smallest pair fits.
     """
-    return _Planner(shape, device, settings).plan()
+    return _Planner(shape, device, settings, formats).plan()
 
 
 class _Planner:
     """The inputs of one plan, so that its steps need not pass them around."""
 
-    def __init__(self, shape: ModelShape, device: DeviceInfo, settings: Settings) -> None:
+    def __init__(
+        self,
+        shape: ModelShape,
+        device: DeviceInfo,
+        settings: Settings,
+        formats: Iterable[str] | None,
+    ) -> None:
         self.shape, self.device, self.settings = shape, device, settings
         self.image_tokens = settings.image_tokens or DEFAULT_IMAGE_TOKENS
         self.chunk_tokens = max(_CHUNK_TOKENS, self.image_tokens + 2)
@@ -116,13 +112,21 @@ class _Planner:
                 f" {shape.max_context_tokens:,} tokens"
             )
         self.least = min(self.asked, _MIN_CONTEXT_TOKENS)
-        ladder = _GPU_LADDER if device.is_gpu else _CPU_LADDER
-        names = (settings.weights,) if settings.weights else ladder
-        self.ladder = [weights_of(name) for name in names]
+        self.ladder = self._ladder(formats)
         self.kv_ladder = self._kv_ladder()
+        self.economies = self._economies()
         self.budget = Budget(
             shape, device.total_bytes, device.is_gpu, self.chunk_tokens, self.image_tokens
         )
+
+    def _ladder(self, formats: Iterable[str] | None) -> list[Weights]:
+        names = tuple(formats or ()) or (_GPU_LADDER if self.device.is_gpu else _CPU_LADDER)
+        wanted = self.settings.weights
+        if wanted and formats is not None and wanted not in names:
+            raise UsageError(
+                f"--weights is {wanted!r}; this checkpoint holds {', '.join(names)} weights"
+            )
+        return [weights_of(name) for name in ((wanted,) if wanted else names)]
 
     def _kv_ladder(self) -> tuple[int, ...]:
         if self.settings.kv_bits is not None:
@@ -130,6 +134,11 @@ class _Planner:
         ladder = tuple(sorted(KV_BITS, reverse=True))
         # On a CPU a short of memory is rare and the packed cache is what there is to show
         return ladder if self.device.is_gpu else tuple(b for b in ladder if b <= _CPU_KV_BITS)
+
+    def _economies(self) -> list[Economy]:
+        """What may be saved, the least harm first; a CPU has nothing that multiplies by bytes."""
+        bits = self.settings.head_bits or (None if self.device.is_gpu else 16)
+        return [e for e in _ECONOMIES if bits in (None, e.head_bits)]
 
     def plan(self) -> MemoryPlan:
         fitting = [
@@ -140,12 +149,18 @@ class _Planner:
         ]
         if not fitting:
             raise self._does_not_fit()
-        chosen = self._choose(fitting)
+        chosen = choose(
+            fitting,
+            self.shape,
+            self.asked,
+            self.settings.prefer,
+            context_given=self.settings.context_tokens is not None,
+        )
         return MemoryPlan(
             device=self.device,
             chosen=chosen,
             candidates=tuple(fitting),
-            reason=self._reason(chosen),
+            reason="\n".join(self._reasons(chosen, fitting)),
             asked_tokens=self.asked,
             image_tokens=self.image_tokens,
             chunk_tokens=self.chunk_tokens,
@@ -154,16 +169,20 @@ class _Planner:
     def _longest(self, weights: Weights, kv_bits: int) -> Candidate | None:
         """The candidate with the longest context up to the asked one; None if too short.
 
-        Sliding windows take 8 bits where 16 would cost context.
+        An economy is taken only where what costs less does not reach the asked context.
         """
-        full = self._longest_with(weights, kv_bits, 16)
-        if full is not None and full.context_tokens == self.asked:
-            return full
-        return self._longest_with(weights, kv_bits, 8)
+        best: Candidate | None = None
+        for economy in self.economies:
+            found = self._longest_with(weights, kv_bits, economy)
+            if found and (best is None or found.context_tokens > best.context_tokens):
+                best = found
+            if best and best.context_tokens == self.asked:
+                break
+        return best
 
-    def _longest_with(self, weights: Weights, kv_bits: int, sliding_bits: int) -> Candidate | None:
+    def _longest_with(self, weights: Weights, kv_bits: int, economy: Economy) -> Candidate | None:
         def used(tokens: int) -> MemoryBytes:
-            return self.budget.of(weights, kv_bits, sliding_bits, tokens)
+            return self.budget.of(weights, kv_bits, economy, tokens)
 
         def fits(tokens: int) -> bool:
             return used(tokens).total <= self.device.free_bytes
@@ -177,40 +196,47 @@ class _Planner:
                 middle = (low + high) // 2
                 low, high = (middle, high) if fits(middle * _CONTEXT_STEP_TOKENS) else (low, middle)
             tokens = max(low * _CONTEXT_STEP_TOKENS, self.least)
-        return Candidate(weights.name, weights.bits, kv_bits, tokens, used(tokens), sliding_bits)
+        read = self.budget.read_bytes(weights, kv_bits, economy, tokens)
+        return Candidate(
+            weights.name,
+            weights.bits,
+            kv_bits,
+            tokens,
+            used(tokens),
+            economy.sliding_bits,
+            economy.head_bits,
+            read,
+            self.device.bandwidth / read,
+        )
 
-    def _error(self, candidate: Candidate) -> float:
-        """Expected relative error; packed KV counts by the share of layers that read it."""
-        packed, sliding = self.shape.global_kv.layers, self.shape.sliding_kv.layers
-        kv_error = packed * _KV_ERROR[candidate.kv_bits]
-        kv_error += sliding * _KV_ERROR[candidate.sliding_bits]
-        return weights_of(candidate.weights).error + kv_error / (packed + sliding)
-
-    def _choose(self, fitting: list[Candidate]) -> Candidate:
-        reaching = [c for c in fitting if c.context_tokens == self.asked]
-        if reaching:
-            return min(reaching, key=self._error)  # the first of equals: the higher weights
-        chosen: Candidate | None = None
-        for weights in self.ladder:
-            rung = [c for c in fitting if c.weights == weights.name]
-            longest = max(rung, key=lambda c: c.context_tokens, default=None)
-            if longest and (chosen is None or longest.context_tokens >= 2 * chosen.context_tokens):
-                chosen = longest
-        assert chosen is not None
-        return chosen
-
-    def _reason(self, chosen: Candidate) -> str:
+    def _reasons(self, chosen: Candidate, fitting: list[Candidate]) -> Iterable[str]:
         used, free = _gb(chosen.bytes.total), _gb(self.device.free_bytes)
-        text = (
-            f"{chosen.weights} weights and {_cache_of(chosen.kv_bits)} hold"
+        head = " and an 8-bit head" if chosen.head_bits == 8 else ""
+        yield (
+            f"{chosen.weights} weights{head} with {_cache_of(chosen.kv_bits)} hold"
             f" {chosen.context_tokens:,} tokens in {used} of the {free} that are free on"
             f" {self.device.name}."
         )
-        if chosen.context_tokens < self.asked:
-            return f"{text} The {self.asked:,} tokens asked for do not fit with any weights."
-        return text + self._next_better(chosen)
+        if self.settings.prefer:
+            yield f"--prefer {self.settings.prefer} was asked for."
+        elif chosen.context_tokens < self.asked:
+            yield f"The {self.asked:,} tokens asked for do not fit with any weights."
+        else:
+            yield from self._next_better(chosen)
+        better = [c for c in fitting if c.weight_bits > chosen.weight_bits]
+        if chosen.weight_bits < 4 and better:
+            longest = max(better, key=lambda c: c.context_tokens)
+            yield (
+                f"{chosen.weight_bits}-bit weights cost quality: --prefer quality takes"
+                f" {longest.weights} weights with up to {longest.context_tokens:,} tokens."
+            )
+        elif chosen.weight_bits < 4:
+            others = smaller_models(self._fits_smaller, self.shape.parameters, chosen.weight_bits)
+            yield f"{chosen.weight_bits}-bit weights cost quality{': ' if others else ''}" + (
+                f"{'; '.join(others)}."
+            )
 
-    def _next_better(self, chosen: Candidate) -> str:
+    def _next_better(self, chosen: Candidate) -> Iterable[str]:
         """What kept the plan from the next higher KV bits and weights, in bytes."""
         parts = []
         names = [weights.name for weights in self.ladder]
@@ -223,24 +249,39 @@ class _Planner:
             parts.append((f"{weights.name} weights", weights, self.kv_ladder[-1]))
         said = []
         for name, weights, kv_bits in parts:
-            missing = self.budget.of(weights, kv_bits, 8, self.asked).total - self.device.free_bytes
+            missing = self._least_total(weights, kv_bits, self.asked) - self.device.free_bytes
             if missing > 0:
                 said.append(f"{name} would need {_gb(missing)} more")
-        return f" For that context {' and '.join(said)}." if said else ""
+        if said:
+            yield f"For that context {' and '.join(said)}."
+
+    def _least_total(self, weights: Weights, kv_bits: int, tokens: int) -> int:
+        return min(self.budget.of(weights, kv_bits, e, tokens).total for e in self.economies)
+
+    def _fits_smaller(self, shape: ModelShape) -> Candidate | None:
+        """What would be taken of a smaller model without any override; None if it does not fit."""
+        try:
+            return make_plan(shape, self.device, Settings()).chosen
+        except DoesNotFitError:
+            return None
 
     def _does_not_fit(self) -> DoesNotFitError:
-        smallest, kv_bits = self.ladder[-1], self.kv_ladder[-1]
-        need = self.budget.of(smallest, kv_bits, 8, self.least)
-        device = self.device
-        missing, used = need.total - device.free_bytes, device.total_bytes - device.free_bytes
-        ways = ["take a smaller model, such as --model google/gemma-4-E4B-it or --model pocket"]
+        smallest, kv_bits, device = self.ladder[-1], self.kv_ladder[-1], self.device
+        need = self._least_total(smallest, kv_bits, self.least)
+        missing, used = need - device.free_bytes, device.total_bytes - device.free_bytes
+        ways = []
+        if self.settings != Settings():
+            forced = ("--weights", self.settings.weights), ("--kv-bits", self.settings.kv_bits)
+            given = [name for name, value in forced if value]
+            ways += [f"leave out {' and '.join(given)}"] if given else []
         if used > missing:
-            ways.insert(0, f"close programs that use {device.name} ({_gb(used)} are taken)")
-        if self.settings.weights or self.settings.kv_bits:
-            ways.insert(0, "leave out --weights and --kv-bits")
+            taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
+            ways.append(f"close {taken} ({_gb(used)} are taken)")
+        ways += smaller_models(self._fits_smaller, self.shape.parameters, 0)
+        ways.append("take --model pocket, which runs anywhere")
         return DoesNotFitError(
             f"{_gb(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"
-            f" and {self.least:,} tokens of context need {_gb(need.total)}, and"
+            f" and {self.least:,} tokens of context need {_gb(need)}, and"
             f" {device.name} has {_gb(device.free_bytes)} free of {_gb(device.total_bytes)};"
             f" {', or '.join(ways)}"
         )

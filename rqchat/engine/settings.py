@@ -9,11 +9,14 @@ from rqchat.errors import UsageError
 
 __all__ = [
     "DEFAULT_IMAGE_TOKENS",
+    "HEAD_BITS",
     "IMAGE_TOKEN_BUDGETS",
     "KV_BITS",
+    "PREFERENCES",
     "WEIGHTS",
     "SamplingSettings",
     "Settings",
+    "order_gpus_by_bus",
     "parse_size_bytes",
     "visible_gpus",
 ]
@@ -21,7 +24,9 @@ __all__ = [
 IMAGE_TOKEN_BUDGETS = (70, 140, 280, 560, 1120)
 DEFAULT_IMAGE_TOKENS = 280
 KV_BITS = (2, 3, 4, 5, 6, 8, 16)
+HEAD_BITS = (8, 16)
 WEIGHTS = ("bf16", "int8", "int4", "nf4", "int2")
+PREFERENCES = ("quality", "context", "speed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,13 @@ class Settings:
         model: hub id, folder, `pocket`, or `auto` (Gemma 4 31B with a GPU, else `pocket`).
         weights: one of `WEIGHTS`, or None.
         kv_bits: one of `KV_BITS`, or None.
+        head_bits: of embedding and output head, one of `HEAD_BITS`, or None.
+        prefer: what the plan gives up last, one of `PREFERENCES`, or None for a balance.
         context_tokens: tokens to plan for, or None for the longest that fits.
         image_tokens: soft-token budget of one picture, one of `IMAGE_TOKEN_BUDGETS`, or None for
             the model's own default.
         vram_bytes: plan for a card of this size instead of the one that is there.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         offline: never touch the network.
         no_cache: neither read nor write the KV caches of long documents on disk.
         cache_bytes: what these may take together.
@@ -52,10 +59,14 @@ class Settings:
     offline: bool = False
     no_cache: bool = False
     cache_bytes: int = 16 * 2**30
+    head_bits: int | None = None
+    prefer: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("--weights", self.weights, WEIGHTS)
         _check_choice("--kv-bits", self.kv_bits, KV_BITS)
+        _check_choice("--head-bits", self.head_bits, HEAD_BITS)
+        _check_choice("--prefer", self.prefer, PREFERENCES)
         _check_choice("--image-tokens", self.image_tokens, IMAGE_TOKEN_BUDGETS)
         if self.context_tokens is not None and self.context_tokens < 1:
             raise UsageError(f"--context is {self.context_tokens}; it needs at least 1 token")
@@ -66,11 +77,16 @@ class Settings:
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """The defaults, with `RQCHAT_MODEL` and `RQCHAT_VRAM` from the environment applied."""
+        """The defaults, with the environment applied.
+
+        `RQCHAT_MODEL` and `RQCHAT_VRAM` are sizes and names as on the command line; `RQCHAT_OFFLINE`
+        and the hub client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
+        """
         vram = os.environ.get("RQCHAT_VRAM")
         return cls(
             model=os.environ.get("RQCHAT_MODEL") or "auto",
             vram_bytes=parse_size_bytes(vram, name="RQCHAT_VRAM") if vram else None,
+            offline=any(_is_on(name) for name in ("RQCHAT_OFFLINE", "HF_HUB_OFFLINE")),
         )
 
 
@@ -136,6 +152,15 @@ def visible_gpus() -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def order_gpus_by_bus() -> None:
+    """Makes CUDA number its cards as the driver lists them; it would take the fastest first."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:

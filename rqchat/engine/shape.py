@@ -6,6 +6,7 @@ Plain arithmetic, no torch. The counts follow the module tree of transformers 5.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from rqchat.engine.towers import audio_parameters, vision_parameters
 from rqchat.errors import ModelError
 
-__all__ = ["GEMMA4_31B_CONFIG", "KVLayers", "ModelShape"]
+__all__ = ["GEMMA4_31B_CONFIG", "KVLayers", "Matrices", "ModelShape"]
 
 _FAMILIES = ("gemma4", "gemma4_unified")
 _DEFAULT_PATTERN = 6  # every sixth layer is global where the config names no layer types
@@ -42,14 +43,26 @@ class KVLayers:
 
 
 @dataclass(frozen=True, slots=True)
+class Matrices:
+    """`count` linear layers of `rows` outputs and `columns` inputs each."""
+
+    rows: int
+    columns: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelShape:
     """What the plan needs to know about a model; counts of parameters and persistent buffers.
 
     Attributes:
-        linears: weights of the decoder's linear layers, experts included: what gets quantized.
-        linear_rows: output rows of those, where per-row scales are kept.
-        largest_linear: weights of the biggest single linear.
+        matrices: the decoder's linear layers, which get quantized.
+        experts: the other weights of the decoder with two or more dimensions, which do not: a
+            mixture's experts, three-dimensional parameters, and its routers.
+        active_experts: those of them that one token reads.
         embedding: input embedding, per-layer embeddings included.
+        embedding_rows: rows of those tables.
+        embedding_row: values of the embedding that one token looks up.
         head: output head; 0 when tied to the embedding.
         norms: norm weights and scalars of the text model.
         vision: image tower and projection.
@@ -61,10 +74,12 @@ class ModelShape:
         max_context_tokens: the longest sequence the model knows.
     """
 
-    linears: int
-    linear_rows: int
-    largest_linear: int
+    matrices: tuple[Matrices, ...]
+    experts: int
+    active_experts: int
     embedding: int
+    embedding_rows: int
+    embedding_row: int
     head: int
     norms: int
     vision: int
@@ -79,6 +94,16 @@ class ModelShape:
     sliding_kv: KVLayers
     window: int
     max_context_tokens: int
+
+    @property
+    def linears(self) -> int:
+        """Weights of the decoder's linear layers, experts included."""
+        return sum(m.count * m.rows * m.columns for m in self.matrices) + self.experts
+
+    @property
+    def largest_matrix(self) -> int:
+        """Weights of the biggest single linear layer."""
+        return max(m.rows * m.columns for m in self.matrices)
 
     @property
     def parameters(self) -> int:
@@ -109,12 +134,12 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Counts of one decoder layer."""
+    """Of one decoder layer: its linears as (rows, columns), and counts of the other weights."""
 
-    linears: int
-    rows: int
+    linears: tuple[tuple[int, int], ...]
     norms: int
-    largest: int
+    experts: int = 0
+    active_experts: int = 0
 
 
 def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> ModelShape:
@@ -125,19 +150,24 @@ def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> Mod
         _layer(text, kind == "full_attention", borrows=index >= len(stored))
         for index, kind in enumerate(kinds)
     ]
-    ple_linears, ple_embedding, ple_norms, ple_rows = _per_layer_inputs(text, len(kinds))
     hidden, vocabulary = int(text["hidden_size"]), int(text["vocab_size"])
+    ple_width, ple_vocabulary = _per_layer_inputs(text)
+    ple_row = len(kinds) * ple_width
+    linears = [linear for layer in layers for linear in layer.linears]
+    linears += [(ple_row, hidden)] if ple_width else []
     own_head = not config.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
     vision, audio = config.get("vision_config"), config.get("audio_config")
     global_heads, global_dim = _kv_heads(text, is_global=True)
     sliding_heads, sliding_dim = _kv_heads(text, is_global=False)
     return ModelShape(
-        linears=sum(layer.linears for layer in layers) + ple_linears,
-        linear_rows=sum(layer.rows for layer in layers) + ple_rows,
-        largest_linear=max(layer.largest for layer in layers),
-        embedding=vocabulary * hidden + ple_embedding,
+        matrices=tuple(Matrices(*size, count) for size, count in Counter(linears).items()),
+        experts=sum(layer.experts for layer in layers),
+        active_experts=sum(layer.active_experts for layer in layers),
+        embedding=vocabulary * hidden + ple_vocabulary * ple_row,
+        embedding_rows=vocabulary + ple_vocabulary,
+        embedding_row=hidden + ple_row,
         head=vocabulary * hidden if own_head else 0,
-        norms=sum(layer.norms for layer in layers) + hidden + ple_norms,
+        norms=sum(layer.norms for layer in layers) + hidden + ple_width,
         vision=vision_parameters(vision, hidden) if vision else 0,
         audio=audio_parameters(audio, hidden) if audio else 0,
         hidden=hidden,
@@ -192,37 +222,33 @@ def _last_index(text: Mapping[str, Any]) -> int:
 def _layer(text: Mapping[str, Any], is_global: bool, *, borrows: bool) -> _Layer:
     hidden, inner = int(text["hidden_size"]), int(text["intermediate_size"])
     heads, head_dim = _kv_heads(text, is_global=is_global)
-    query_rows, kv_rows = int(text["num_attention_heads"]) * head_dim, heads * head_dim
+    query, kv = int(text["num_attention_heads"]) * head_dim, heads * head_dim
     if borrows:
         kv_linears = 0
         inner *= 2 if text.get("use_double_wide_mlp", False) else 1
     else:
         kv_linears = 1 if is_global and text.get("attention_k_eq_v", False) else 2
-    linears = 2 * hidden * query_rows + kv_linears * hidden * kv_rows + 3 * hidden * inner
-    rows = query_rows + hidden + kv_linears * kv_rows + 2 * inner + hidden
+    linears = [(query, hidden), (hidden, query), *[(kv, hidden)] * kv_linears]
+    linears += [(inner, hidden), (inner, hidden), (hidden, inner)]
     norms = 4 * hidden + 1 + head_dim * (1 if borrows else 2)  # 1: layer_scalar
     if text.get("attention_bias", False):
-        norms += query_rows + hidden + kv_linears * kv_rows
-    largest = max(hidden * inner, hidden * query_rows)
+        norms += query + hidden + kv_linears * kv
     width = int(text.get("hidden_size_per_layer_input") or 0)
     if width:
-        linears, rows, norms = linears + 2 * hidden * width, rows + width + hidden, norms + hidden
-    if text.get("enable_moe_block", False):
-        experts, expert_inner = int(text["num_experts"]), int(text["moe_intermediate_size"])
-        linears += hidden * experts + 3 * hidden * expert_inner * experts
-        rows += experts + experts * (2 * expert_inner + hidden)
-        norms += 3 * hidden + hidden + experts  # three norms, router scale, per-expert scale
-    return _Layer(linears, rows, norms, largest)
+        linears, norms = [*linears, (width, hidden), (hidden, width)], norms + hidden
+    if not text.get("enable_moe_block", False):
+        return _Layer(tuple(linears), norms)
+    experts, used = int(text["num_experts"]), int(text["top_k_experts"])
+    expert = 3 * hidden * int(text["moe_intermediate_size"])
+    norms += 3 * hidden + hidden + experts  # three norms, router scale, per-expert scale
+    router = hidden * experts
+    return _Layer(tuple(linears), norms, router + experts * expert, router + used * expert)
 
 
-def _per_layer_inputs(text: Mapping[str, Any], layers: int) -> tuple[int, int, int, int]:
-    """Linears, embedding, norms and linear rows of the per-layer embeddings (E2B, E4B)."""
+def _per_layer_inputs(text: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and vocabulary of the per-layer embeddings (E2B, E4B); 0 and 0 without."""
     width = int(text.get("hidden_size_per_layer_input") or 0)
-    if not width:
-        return 0, 0, 0, 0
-    vocabulary = int(text.get("vocab_size_per_layer_input", text["vocab_size"]))
-    rows = layers * width
-    return int(text["hidden_size"]) * rows, vocabulary * rows, width, rows
+    return width, int(text.get("vocab_size_per_layer_input", text["vocab_size"])) if width else 0
 
 
 GEMMA4_31B_CONFIG: Mapping[str, Any] = {

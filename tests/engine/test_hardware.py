@@ -2,36 +2,167 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from rqchat.engine import hardware
+from rqchat.engine import gpus, hardware
+from rqchat.engine.bandwidth import bandwidth_of
+from rqchat.engine.gpus import parse_nvidia_smi
 from rqchat.engine.hardware import (
     DeviceInfo,
     choose_device,
     find_devices,
-    parse_nvidia_smi,
     planned_card,
 )
 from rqchat.engine.settings import Settings
 from rqchat.errors import UsageError
 
-_TABLE = """0, GPU-aaaa1111, NVIDIA GeForce RTX 3090, 24576, 24000
-1, GPU-bbbb2222, NVIDIA H100 80GB HBM3, 81559, 1000
-2, GPU-cccc3333, NVIDIA Something, [N/A], [N/A]
+_TABLE = """0, GPU-aaaa1111, NVIDIA GeForce RTX 3090, 24576, 24000, 8.6
+1, GPU-bbbb2222, NVIDIA H100 80GB HBM3, 81559, 1000, 9.0
+2, GPU-cccc3333, NVIDIA Something, [N/A], [N/A], [N/A]
+"""
+_PROGRAMS = """GPU-bbbb2222, /usr/bin/trainer, 80000
+GPU-aaaa1111, /usr/lib/firefox, 300
+GPU-aaaa1111, [Insufficient Permissions], [N/A]
 """
 _CPU = DeviceInfo("CPU", 8, 4, "main memory", "cpu")
 
 
 def test_nvidia_cards_are_read_in_mib() -> None:
-    first, second = parse_nvidia_smi(_TABLE, None)
+    first, second = parse_nvidia_smi(_TABLE, None, _PROGRAMS)
 
     assert first == DeviceInfo(
-        "NVIDIA GeForce RTX 3090", 24_576 * 2**20, 24_000 * 2**20, "nvidia-smi", "cuda:0"
+        "NVIDIA GeForce RTX 3090",
+        24_576 * 2**20,
+        24_000 * 2**20,
+        "nvidia-smi",
+        "cuda:0",
+        (8, 6),
+        ("firefox (315 MB)",),
+        936 * 10**9,
     )
     assert (second.torch_name, second.free_bytes) == ("cuda:1", 1000 * 2**20)
+    assert second.users == ("trainer (83886 MB)",)
+
+
+class _Nvml:
+    """NVIDIA's management library over one RTX 4090, as nvidia-ml-py calls it."""
+
+    NVML_CLOCK_MEM = 2
+
+    class NVMLError(Exception):
+        """What every call may raise."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.broken = broken
+        self.open = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        answers = {
+            "nvmlDeviceGetCount": 1,
+            "nvmlDeviceGetHandleByIndex": "handle",
+            "nvmlDeviceGetUUID": "GPU-1",
+            "nvmlDeviceGetName": "NVIDIA GeForce RTX 4090",
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=24 * 2**30, free=20 * 2**30),
+            "nvmlDeviceGetCudaComputeCapability": (8, 9),
+            "nvmlDeviceGetMaxClockInfo": 10_501,
+            "nvmlDeviceGetMemoryBusWidth": 384,
+            "nvmlDeviceGetComputeRunningProcesses": [
+                SimpleNamespace(pid=os.getpid(), usedGpuMemory=10**9),
+                SimpleNamespace(pid=7, usedGpuMemory=2 * 10**9),
+            ],
+            "nvmlDeviceGetGraphicsRunningProcesses": [SimpleNamespace(pid=8, usedGpuMemory=None)],
+        }
+
+        def call(*arguments: Any) -> Any:
+            if name == self.broken:
+                raise self.NVMLError
+            self.open += {"nvmlInit": 1, "nvmlShutdown": -1}.get(name, 0)
+            if name == "nvmlSystemGetProcessName":
+                return {7: "/opt/game", 8: "/usr/bin/desktop"}[arguments[0]]
+            return answers.get(name)
+
+        return call
+
+
+def test_nvml_tells_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = _Nvml()
+    monkeypatch.setattr(gpus, "pynvml", nvml)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    (found,) = gpus.find_gpus()
+
+    assert found == DeviceInfo(
+        "NVIDIA GeForce RTX 4090",
+        24 * 2**30,
+        20 * 2**30,
+        "NVML",
+        "cuda:0",
+        (8, 9),
+        ("game (2000 MB)", "desktop (0 MB)"),
+        1_008_096_000_000,  # 2 x 10,501 MHz x 384 bits; the data sheet says 1,008 GB/s
+    )
+    assert nvml.open == 0
+
+
+@pytest.mark.parametrize(
+    ("broken", "field", "value"),
+    [
+        ("nvmlDeviceGetMemoryBusWidth", "bandwidth", 1008 * 10**9),
+        ("nvmlSystemGetProcessName", "users", ()),
+    ],
+)
+def test_what_nvml_does_not_tell_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, broken: str, field: str, value: object
+) -> None:
+    monkeypatch.setattr(gpus, "pynvml", _Nvml(broken))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    assert getattr(gpus.find_gpus()[0], field) == value
+
+
+@pytest.mark.parametrize("broken", ["nvmlInit", "nvmlDeviceGetMemoryInfo"])
+def test_without_nvml_the_program_is_asked(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    monkeypatch.setattr(gpus, "pynvml", _Nvml(broken))
+    monkeypatch.setattr(gpus, "_run", lambda *command: _TABLE if gpus._CARDS in command else "")
+
+    assert [gpu.source for gpu in gpus.find_gpus()] == ["nvidia-smi"] * 2
+
+
+def test_an_apple_gpu_has_metals_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"hw.memsize": f"{64 * 2**30}\n", "machdep.cpu.brand_string": "Apple M3 Max\n"}
+    monkeypatch.setattr(gpus, "pynvml", None)
+    monkeypatch.setattr(gpus, "_amd_gpus", lambda folder: [])
+    monkeypatch.setattr(gpus, "_run", lambda *command: answers.get(command[-1], ""))
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+
+    (found,) = gpus.find_gpus()
+
+    assert (found.name, found.torch_name, found.bandwidth) == ("Apple M3 Max", "mps", 400 * 10**9)
+    assert found.free_bytes == int(0.7 * 64 * 2**30)
+    assert found.is_gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "gb_per_s"),
+    [
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", 672),
+        ("NVIDIA GeForce RTX 3060 Laptop GPU", 360),
+        ("NVIDIA A100-SXM4-80GB", 2039),
+        ("NVIDIA L40S", 864),
+        ("A card of tomorrow", 0),
+    ],
+)
+def test_bandwidth_goes_by_the_longest_name(name: str, gb_per_s: int) -> None:
+    assert bandwidth_of(name) == gb_per_s * 10**9
 
 
 @pytest.mark.parametrize(
@@ -57,7 +188,7 @@ def test_a_machine_without_a_driver_has_its_cpu(
         raise failure
 
     monkeypatch.setattr(subprocess, "run", fail)
-    monkeypatch.setattr(hardware, "_amd_gpus", lambda folder: [])
+    monkeypatch.setattr(gpus, "_amd_gpus", lambda folder: [])
 
     (cpu,) = find_devices()
 
@@ -74,10 +205,11 @@ def test_amd_cards_are_read_from_the_drivers_files(tmp_path: Path) -> None:
     (device / "product_name").write_text("Radeon RX 7900 XTX\n")
     (tmp_path / "card1-DP-1").mkdir()
 
-    (found,) = hardware._amd_gpus(tmp_path)
+    (found,) = gpus._amd_gpus(tmp_path)
 
     assert found == DeviceInfo(
-        "Radeon RX 7900 XTX", 25_753_026_560, 25_753_025_560, "amdgpu", "cuda:0"
+        *("Radeon RX 7900 XTX", 25_753_026_560, 25_753_025_560, "amdgpu", "cuda:0"),
+        bandwidth=960 * 10**9,
     )
 
 

@@ -1,0 +1,79 @@
+"""The formats that weights are kept in: their bytes to the byte, and what they cost. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["HEAD_ERROR", "KV_ERROR", "Weights", "weights_of"]
+
+# Expected |x - x'|^2 / |x|^2 of a Gaussian under Lloyd-Max (J. Max, 1960; 5 to 8 bits computed).
+KV_ERROR = {16: 0.0, 8: 4.1e-5, 6: 6.4e-4, 5: 2.5e-3, 4: 9.5e-3, 3: 3.45e-2, 2: 0.1175}
+# The head's own error is that of int8 weights; it is one of some hundred matrices
+HEAD_ERROR = {16: 0.0, 8: 1e-6}
+
+_ABSMAX_GROUP = 256  # first-level scales of NF4 that share one second-level scale
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A storage format of the decoder's linear layers; all other weights keep `rest_bytes` each.
+
+    Attributes:
+        name: one of `settings.WEIGHTS`, or `fp32` on a CPU.
+        bits: of one code.
+        row_bytes: kept per output row.
+        group: weights along a row that share a scale; 0 for none.
+        group_bytes: kept per group, such as a 16-bit scale and zero point.
+        nested: whether the groups' scales have a scale of their own.
+        rest_bytes: of a value that is not quantized, activations and exact KV included.
+        error: expected |w - w'|^2 / |w|^2 of Gaussian weights.
+        loss: what is known of its effect on answers, with its source.
+    """
+
+    name: str
+    bits: int
+    rest_bytes: int = 2
+    row_bytes: int = 0
+    group: int = 0
+    group_bytes: int = 0
+    nested: bool = False
+    error: float = 0.0
+    loss: str = "none"
+
+    def matrix_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of a linear layer with `rows` outputs and `columns` inputs."""
+        size = -(-rows * columns * self.bits // 8) + rows * self.row_bytes
+        if self.group:
+            groups = -(-rows * columns // self.group)
+            size += groups * self.group_bytes
+            if self.nested:
+                size += 4 * -(-groups // _ABSMAX_GROUP) + 4  # float32 scales and their offset
+        return size
+
+
+_FORMATS = (
+    Weights("fp32", 32, rest_bytes=4),
+    Weights("bf16", 16),
+    # absmax per row with an fp32 scale, as bitsandbytes keeps it
+    Weights("int8", 8, row_bytes=4, error=1e-4, loss="not measured"),
+    # the grid of Google's quantization-aware checkpoints: groups of 32 with a 16-bit scale
+    Weights("int4", 4, group=32, group_bytes=2, error=7.6e-3, loss="not measured; Google trained the weights for it"),
+    # bitsandbytes' NormalFloat: groups of 64 with an 8-bit scale that has a scale of its own
+    Weights(
+        *("nf4", 4),
+        group=64,
+        group_bytes=1,
+        nested=True,
+        error=1.0e-2,
+        loss="perplexity +7.4 % from QAT weights (friendli.ai, Luminia/gemma-4-31B-it-qat-bnb-4bit)",
+    ),
+    # groups of 64 with a 16-bit scale and offset
+    Weights(
+        "int2", 2, group=64, group_bytes=4, error=0.103, loss="not measured, but plain to see"
+    ),
+)
+
+
+def weights_of(name: str) -> Weights:
+    """The format called `name`."""
+    return next(weights for weights in _FORMATS if weights.name == name)
