@@ -22,7 +22,11 @@ TORCH_FREE_ENGINE = tuple(
     f"rqchat.engine.{name}"
     for name in (
         "settings",
+        "candidate",
         "events",
+        "formats",
+        "gpus",
+        "memory",
         "conversation",
         "shape",
         "plan",
@@ -46,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.ui": ("rqchat.ui", *TORCH_FREE_ENGINE, "rqchat.errors", "rich", "prompt_toolkit"),
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
-        *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "llguidance"),
+        *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "llguidance", "pynvml"),
     ),
     "rqchat.engine.weights.kernel": ("rqchat.engine.weights", "torch", "triton"),
     "rqchat.pocket": (

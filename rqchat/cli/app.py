@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rqchat import __version__
-from rqchat.cli import ask, cache, doctor, options, plan
+from rqchat.cli import ask, cache, doctor, options, plan, pull
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.command("ask")(ask.ask)
 app.add_typer(cache.app, name="cache")
 app.command("plan")(plan.plan)
+app.command("pull")(pull.pull)
 app.command("doctor")(doctor.doctor)
 
 

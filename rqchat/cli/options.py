@@ -15,8 +15,10 @@ from typing import Annotated, Any
 import typer
 
 from rqchat.engine.settings import (
+    HEAD_BITS,
     IMAGE_TOKEN_BUDGETS,
     KV_BITS,
+    PREFERENCES,
     WEIGHTS,
     SamplingSettings,
     Settings,
@@ -29,11 +31,13 @@ __all__ = [
     "ContextTokens",
     "Device",
     "Given",
+    "HeadBits",
     "ImageTokens",
     "KvBits",
     "MaxTokens",
     "Model",
     "Offline",
+    "Prefer",
     "Quiet",
     "Seed",
     "System",
@@ -80,6 +84,22 @@ KvBits = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+HeadBits = Annotated[
+    int | None,
+    typer.Option(
+        metavar="B",
+        help=f"Bits of embedding and output head: {_choices(HEAD_BITS)}.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="P",
+        help=f"What the plan gives up last: {_choices(PREFERENCES)}; else a balance.",
+        rich_help_panel=_MODEL,
+    ),
+]
 ContextTokens = Annotated[
     int | None,
     typer.Option(
@@ -101,7 +121,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         metavar="D",
-        help="auto, cpu, cuda, or cuda:N for one of several GPUs.",
+        help="auto, cpu, mps, cuda, or cuda:N for one of several GPUs.",
         rich_help_panel=_MODEL,
     ),
 ]
@@ -165,7 +185,9 @@ MODEL: Group = {
     "model": Model,
     "weights": Weights,
     "kv_bits": KvBits,
+    "head_bits": HeadBits,
     "context_tokens": ContextTokens,
+    "prefer": Prefer,
     "image_tokens": ImageTokens,
     "device": Device,
     "offline": Offline,

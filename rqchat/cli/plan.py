@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rqchat.cli import options
 
-__all__ = ["plan"]
+if TYPE_CHECKING:
+    from rqchat.engine.models import ModelSource
+    from rqchat.engine.plan import MemoryPlan
+    from rqchat.engine.settings import Settings
+    from rqchat.ui.console import Screen
+
+__all__ = ["Vram", "make", "plan"]
+
+Vram = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Plan for a card of this size, such as 24GiB or 16GB."),
+]
 
 
 @options.taking(options.MODEL)
 def plan(
-    vram: Annotated[
-        str | None,
-        typer.Option(metavar="SIZE", help="Plan for a card of this size, such as 24GiB or 16GB."),
+    vram: Vram = None,
+    doc: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Count its tokens and say whether it fits; repeatable."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
@@ -28,24 +40,56 @@ def plan(
 
     rqchat plan --vram 24GiB
 
-    rqchat plan --model google/gemma-4-E4B-it --context 32768
+    rqchat plan --model google/gemma-4-E4B-it --context 32768 --doc book.txt
+    """
+    from rqchat.ui.console import Screen
+    from rqchat.ui.plan_table import plan_table
+
+    settings = given.settings(vram_bytes=_bytes_of(vram))
+    source, made = make(settings)
+    screen = Screen()
+    if as_json:
+        screen.answer(json.dumps(made.as_json(source.name)) + "\n")
+    else:
+        downloads = {c.weights: source.download_bytes(c.weights) for c in made.candidates}
+        screen.table(plan_table(made, source.name, downloads))
+    if doc:
+        _measure(doc, source, made, screen)
+
+
+def make(settings: Settings) -> tuple[ModelSource, MemoryPlan]:
+    """The model that `settings` name, and its plan for their card or for this machine's device.
+
+    Raises:
+        RqchatError: no such model or device, or it does not fit.
     """
     from rqchat.engine.hardware import choose_device, find_devices, planned_card
     from rqchat.engine.models import resolve_model
     from rqchat.engine.plan import make_plan
-    from rqchat.engine.settings import parse_size_bytes
-    from rqchat.ui.console import Screen
-    from rqchat.ui.tables import plan_table
 
-    settings = given.settings(vram_bytes=parse_size_bytes(vram) if vram is not None else None)
     if settings.vram_bytes is not None:
         target = planned_card(settings.vram_bytes)
     else:
         target = choose_device(settings, find_devices())
     source = resolve_model(settings, has_gpu=target.is_gpu)
-    made = make_plan(source.shape, target, settings)
-    screen = Screen()
-    if as_json:
-        screen.answer(json.dumps(made.as_json(source.name)) + "\n")
-    else:
-        screen.table(plan_table(made, source.name))
+    return source, make_plan(source.shape, target, settings, source.formats)
+
+
+def _bytes_of(vram: str | None) -> int | None:
+    from rqchat.engine.settings import parse_size_bytes
+
+    return parse_size_bytes(vram) if vram is not None else None
+
+
+def _measure(names: list[str], source: ModelSource, made: MemoryPlan, screen: Screen) -> None:
+    """Says how many tokens the documents have; with exit code 4 where they do not fit."""
+    from pathlib import Path
+
+    from rqchat.engine.counting import check_context, count_document
+    from rqchat.ui.text import format_count
+
+    counts = [count_document(Path(name), source) for name in names]
+    for name, count in zip(names, counts, strict=True):
+        screen.note(f"{name}: {format_count(count)} tokens", style="name")
+    left = check_context(sum(counts), made)
+    screen.note(f"fits, with {format_count(left)} tokens left for questions and answers", "good")

@@ -101,8 +101,6 @@ def choose(
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate:
     sound = [
-        c
-        for c in candidates
-        if c.weight_bits >= _FAST_WEIGHT_BITS and c.kv_bits >= _FAST_KV_BITS
+        c for c in candidates if c.weight_bits >= _FAST_WEIGHT_BITS and c.kv_bits >= _FAST_KV_BITS
     ]
     return min(sound or candidates, key=lambda c: c.read_bytes)

@@ -35,11 +35,15 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """Loading the model: `done_bytes` of `total_bytes` (0 when unknown) in `stage`."""
+    """Loading the model: `done_bytes` of `total_bytes` (0 when unknown) in `stage`.
+
+    `bytes_per_s` is the rate so far; 0 where it is not known.
+    """
 
     stage: str
     done_bytes: int
     total_bytes: int
+    bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

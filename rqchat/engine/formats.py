@@ -57,7 +57,13 @@ _FORMATS = (
     # absmax per row with an fp32 scale, as bitsandbytes keeps it
     Weights("int8", 8, row_bytes=4, error=1e-4, loss="not measured"),
     # the grid of Google's quantization-aware checkpoints: groups of 32 with a 16-bit scale
-    Weights("int4", 4, group=32, group_bytes=2, error=7.6e-3, loss="not measured; Google trained the weights for it"),
+    Weights(
+        *("int4", 4),
+        group=32,
+        group_bytes=2,
+        error=7.6e-3,
+        loss="not measured; Google's 4-bit checkpoints were trained for it",
+    ),
     # bitsandbytes' NormalFloat: groups of 64 with an 8-bit scale that has a scale of its own
     Weights(
         *("nf4", 4),
@@ -65,12 +71,10 @@ _FORMATS = (
         group_bytes=1,
         nested=True,
         error=1.0e-2,
-        loss="perplexity +7.4 % from QAT weights (friendli.ai, Luminia/gemma-4-31B-it-qat-bnb-4bit)",
+        loss="perplexity +7.4 % on 31B QAT weights (Luminia's model card on friendli.ai)",
     ),
     # groups of 64 with a 16-bit scale and offset
-    Weights(
-        "int2", 2, group=64, group_bytes=4, error=0.103, loss="not measured, but plain to see"
-    ),
+    Weights("int2", 2, group=64, group_bytes=4, error=0.103, loss="not measured; expect much"),
 )
 
 

@@ -82,9 +82,7 @@ def _nvml_gpus() -> list[DeviceInfo]:
     except pynvml.NVMLError:
         return []
     try:
-        handles = [
-            pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())
-        ]
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
         order = _visible_order([(str(i), uuid) for i, uuid in enumerate(uuids)], visible_gpus())
         return [_nvml_gpu(handles[row], f"cuda:{place}") for place, row in enumerate(order)]
@@ -210,11 +208,7 @@ def _apple_gpu() -> list[DeviceInfo]:
         return []
     name = _run("sysctl", "-n", "machdep.cpu.brand_string").strip() or "Apple GPU"
     usable = int(_METAL_SHARE * int(total))
-    return [
-        DeviceInfo(
-            name, int(total), usable, "sysctl", "mps", bandwidth=bandwidth_of(name)
-        )
-    ]
+    return [DeviceInfo(name, int(total), usable, "sysctl", "mps", bandwidth=bandwidth_of(name))]
 
 
 def _run(*command: str) -> str:

@@ -15,7 +15,8 @@ import transformers
 from safetensors import SafetensorError
 
 from rqchat.engine.events import Event, LoadProgress, Notice
-from rqchat.engine.models import ModelSource, fetch_model
+from rqchat.engine.fetch import fetch_model
+from rqchat.engine.models import ModelSource
 from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.revision import model_revision
 from rqchat.errors import ModelError
@@ -74,7 +75,7 @@ def load_model(
     if not plan.device.is_gpu and source.shape.parameters < _ONE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
     options = _weight_options(source, plan, on_event)
-    folder = fetch_model(source, offline=offline)
+    folder = fetch_model(source, offline=offline, weights=plan.chosen.weights, on_event=on_event)
     with _progress(plan, on_event), _model_errors(source.name):
         loaded: Any = transformers.Gemma4ForConditionalGeneration.from_pretrained(
             folder,

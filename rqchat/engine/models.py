@@ -11,16 +11,26 @@ from typing import Any
 # The package resolves its names lazily: pocket and folders never pay for its HTTP client
 import huggingface_hub as hub
 
+from rqchat.engine.catalog import checkpoint_of, known_model
+from rqchat.engine.formats import weights_of
+from rqchat.engine.memory import Budget
 from rqchat.engine.settings import Settings
-from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.engine.shape import ModelShape
 from rqchat.errors import ModelError
 
-__all__ = ["DEFAULT_GPU_MODEL", "POCKET", "ModelSource", "fetch_model", "resolve_model"]
+__all__ = [
+    "DEFAULT_GPU_MODEL",
+    "POCKET",
+    "SMALL_FILES",
+    "ModelSource",
+    "check_weights",
+    "resolve_model",
+]
 
 POCKET = "pocket"
 DEFAULT_GPU_MODEL = "google/gemma-4-31B-it"
-_KNOWN_CONFIGS = {DEFAULT_GPU_MODEL: GEMMA4_31B_CONFIG}
-_SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+_PACKED_FORMATS = ("int4", "int2")
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
@@ -51,6 +61,25 @@ class ModelSource:
         except ModelError as error:
             raise ModelError(f"{self.name} cannot be used: {error}") from None
 
+    @property
+    def formats(self) -> tuple[str, ...] | None:
+        """The weights that it can be loaded as; None where all can be made from it."""
+        packed = self.config.get("quantization_config") or {}
+        return _PACKED_FORMATS if packed.get("quant_method") == "compressed-tensors" else None
+
+    def download_bytes(self, weights: str) -> int:
+        """What those weights are made from, as the hub has it; 0 for a folder on this machine.
+
+        Google's packed checkpoints store the output head a second time, in 16 bits.
+        """
+        if self.folder is not None:
+            return 0
+        shape = self.shape
+        if self.formats is None and checkpoint_of(self.name, weights) == self.name:
+            return 2 * shape.parameters
+        packed = Budget(shape, 0, True, 0, 0).weight_bytes(weights_of("int4"), 16)
+        return packed + 2 * shape.vocabulary * shape.hidden
+
 
 def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
     """Finds the model that `settings.model` names; downloads at most its configuration.
@@ -69,19 +98,8 @@ def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
         source = _from_hub(wanted, settings.offline)
     _ = source.shape  # refuses another family before weights are looked for or downloaded
     if source.folder is not None:
-        _check_weights(source.folder, source.name)
+        check_weights(source.folder, source.name)
     return source
-
-
-def fetch_model(source: ModelSource, *, offline: bool) -> Path:
-    """The folder with all files of `source`, downloaded if they are not here yet.
-
-    Raises:
-        ModelError: not to be had, or files are missing.
-    """
-    folder = source.folder or _download(source.name, offline, (*_SMALL_FILES, "*.safetensors"))
-    _check_weights(folder, source.name)
-    return folder
 
 
 def _looks_like_path(text: str) -> bool:
@@ -103,23 +121,21 @@ def _from_folder(folder: Path, name: str) -> ModelSource:
 
 
 def _from_hub(name: str, offline: bool) -> ModelSource:
-    if name in _KNOWN_CONFIGS:
-        return ModelSource(name, dict(_KNOWN_CONFIGS[name]), None)
+    known = known_model(name)
+    if known:
+        return ModelSource(name, dict(known.config), None)
     try:
         cached = hub.try_to_load_from_cache(name, "config.json")
     except hub.errors.HFValidationError as error:
         raise ModelError(f"{name!r} is no model name: {error}") from None
     if isinstance(cached, str):
         return ModelSource(name, _read_json(Path(cached), name), None)
-    folder = _download(name, offline, ("config.json",))
-    return ModelSource(name, _read_json(folder / "config.json", name), None)
+    return ModelSource(name, _read_json(_download_config(name, offline), name), None)
 
 
-def _download(name: str, offline: bool, patterns: tuple[str, ...]) -> Path:
+def _download_config(name: str, offline: bool) -> Path:
     try:
-        return Path(
-            hub.snapshot_download(name, allow_patterns=list(patterns), local_files_only=offline)
-        )
+        return Path(hub.hf_hub_download(name, "config.json", local_files_only=offline))
     except hub.errors.LocalEntryNotFoundError:
         way_out = "leave out --offline" if offline else "check the network"
         raise ModelError(
@@ -131,6 +147,8 @@ def _download(name: str, offline: bool, patterns: tuple[str, ...]) -> Path:
             f"{name} asks for a login: accept its licence on huggingface.co, then run"
             " 'hf auth login'"
         ) from None
+    except hub.errors.EntryNotFoundError:
+        raise ModelError(f"{name} holds no config.json, so it is no model for rqchat") from None
     except hub.errors.RepositoryNotFoundError:
         raise ModelError(
             f"there is no model {name!r} on the hub; check the spelling, such as"
@@ -141,8 +159,12 @@ def _download(name: str, offline: bool, patterns: tuple[str, ...]) -> Path:
         raise ModelError(f"{name} could not be downloaded: {reason}") from None
 
 
-def _check_weights(folder: Path, name: str) -> None:
-    """Every safetensors file that the model names is there and not empty."""
+def check_weights(folder: Path, name: str) -> None:
+    """Every safetensors file that the model names is there and not empty.
+
+    Raises:
+        ModelError: it is not, or the weights are pickled.
+    """
     index = folder / _INDEX
     if index.is_file():
         shards = _read_json(index, name).get("weight_map", {})

@@ -29,7 +29,7 @@ _CPU_KV_BITS = 4
 _MIN_CONTEXT_TOKENS = 2048
 _CONTEXT_STEP_TOKENS = 64
 _CHUNK_TOKENS = 512
-# In the order of what they cost: an 8-bit head is hardly seen, 8-bit windows are read by most layers
+# The least harm first: one matrix in 8 bits, then the windows that most layers read
 _ECONOMIES = (Economy(16, 16), Economy(8, 16), Economy(8, 8), Economy(16, 8))
 
 
@@ -233,7 +233,7 @@ class _Planner:
         elif chosen.weight_bits < 4:
             others = smaller_models(self._fits_smaller, self.shape.parameters, chosen.weight_bits)
             yield f"{chosen.weight_bits}-bit weights cost quality{': ' if others else ''}" + (
-                f"{'; '.join(others)}."
+                f"{''.join(others[:1])}."
             )
 
     def _next_better(self, chosen: Candidate) -> Iterable[str]:

@@ -102,7 +102,7 @@ class ChatSession:
         source = resolve_model(settings, device.is_gpu)
         if settings.model == "auto" and source.name == POCKET:
             on_event(Notice(f"no GPU found: using the {POCKET} model, a small demonstration"))
-        plan = make_plan(source.shape, device, settings)
+        plan = make_plan(source.shape, device, settings, source.formats)
         if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
             on_event(Notice(plan.reason))
         loaded = load_model(source, plan, on_event, offline=settings.offline)

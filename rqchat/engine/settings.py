@@ -79,8 +79,8 @@ class Settings:
     def from_environment(cls) -> Settings:
         """The defaults, with the environment applied.
 
-        `RQCHAT_MODEL` and `RQCHAT_VRAM` are sizes and names as on the command line; `RQCHAT_OFFLINE`
-        and the hub client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
+        `RQCHAT_MODEL` and `RQCHAT_VRAM` are as on the command line; `RQCHAT_OFFLINE` and the hub
+        client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
         """
         vram = os.environ.get("RQCHAT_VRAM")
         return cls(

@@ -107,8 +107,16 @@ def prefill_status(event: PrefillProgress) -> str:
 
 
 def load_status(event: LoadProgress) -> str:
-    """`loading weights, 43 % of 17.2 GiB`; without the share where the total is unknown."""
+    """`loading: downloading, 43 % of 17.2 GB, 110 MB/s, 1 min 29 s left`.
+
+    Without the share where the total is unknown, without the rest where the rate is.
+    """
     if event.total_bytes <= 0:
         return f"loading: {event.stage}"
     percent = 100 * event.done_bytes // event.total_bytes
-    return f"loading: {event.stage}, {percent} % of {format_bytes(event.total_bytes)}"
+    text = f"loading: {event.stage}, {percent} % of {format_bytes(event.total_bytes)}"
+    if event.bytes_per_s <= 0:
+        return text
+    left_s = (event.total_bytes - event.done_bytes) / event.bytes_per_s
+    rate = format_bytes(round(event.bytes_per_s))
+    return f"{text}, {rate}/s, {format_seconds(left_s)} left"

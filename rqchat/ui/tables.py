@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rqchat.engine.events import Done
-from rqchat.engine.plan import Candidate, MemoryPlan
+from rqchat.engine.plan import Candidate
 from rqchat.ui.text import format_bytes, format_count, format_seconds, safe_line
 
 __all__ = [
@@ -19,7 +19,6 @@ __all__ = [
     "chat_status",
     "findings_table",
     "help_table",
-    "plan_table",
     "stats_table",
 ]
 
@@ -39,26 +38,6 @@ class Finding:
     state: Literal["ok", "note", "broken"]
     detail: str
     remedy: str = ""
-
-
-def plan_table(plan: MemoryPlan, model_name: str) -> RenderableType:
-    """All candidates with the chosen one marked, and the reason below."""
-    device = plan.device
-    title = Text(
-        f"{safe_line(model_name)} on {safe_line(device.name)}: {format_bytes(device.free_bytes)}"
-        f" free of {format_bytes(device.total_bytes)} ({device.source})",
-        style="name",
-    )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    table.add_column("weights")
-    for heading in ("KV bits", "context", "weights", "KV cache", "workspace", "reserve", "total"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for candidate in plan.candidates:
-        is_chosen = candidate == plan.chosen
-        style = "chosen" if is_chosen else None
-        table.add_row(">" if is_chosen else "", *_candidate_cells(candidate), style=style)
-    return Group(title, Text(), table, Text(), Text(plan.reason))
 
 
 def findings_table(findings: Iterable[Finding]) -> RenderableType:
@@ -123,20 +102,3 @@ def chat_status(
     if tokens_per_s:
         parts.append(f"{tokens_per_s:.0f} tokens/s")
     return " | ".join(parts)
-
-
-def _candidate_cells(candidate: Candidate) -> tuple[str, ...]:
-    used = candidate.bytes
-    sizes = (
-        used.weights,
-        used.kv_global + used.kv_sliding,
-        used.workspace,
-        used.reserve,
-        used.total,
-    )
-    return (
-        candidate.weights,
-        str(candidate.kv_bits),
-        format_count(candidate.context_tokens),
-        *(format_bytes(size) for size in sizes),
-    )

@@ -7,8 +7,11 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from tokenizers import Tokenizer
 
+import rqchat
 from rqchat.cli import doctor
 from rqchat.engine import hardware
 from rqchat.engine.hardware import DeviceInfo
@@ -51,7 +54,7 @@ def test_plan_table_marks_the_chosen_row(run: Run) -> None:
     result = run("plan", *arguments)
     chosen = json.loads(run("plan", *arguments, "--json").out)["chosen"]
     marked = [line.split() for line in result.out.splitlines() if line.startswith(">")]
-    assert [row[:4] for row in marked] == [[">", "int4", str(chosen["kv_bits"]), "4,096"]]
+    assert [row[:5] for row in marked] == [[">", "int4", "16", str(chosen["kv_bits"]), "4,096"]]
 
 
 def test_plan_that_does_not_fit_exits_3(run: Run) -> None:
@@ -65,6 +68,45 @@ def test_plan_takes_the_card_from_the_environment(
 ) -> None:
     monkeypatch.setenv("RQCHAT_VRAM", "80GB")
     assert json.loads(run("plan", "--json").out)["device"]["total_bytes"] == 80 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 0, "tokens left for questions"),
+        (["--context", "70"], 4, "do not fit into a context of 70"),
+    ],
+)
+def test_plan_counts_a_document(
+    run: Run, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("one two three four five six seven. " * 3)
+    tokenizer = Tokenizer.from_file(str(Path(rqchat.__file__).parent / "pocket/tokenizer.json"))
+    expected = len(tokenizer.encode(book.read_text(), add_special_tokens=False).ids)
+
+    result = run("plan", "--model", "pocket", "--device", "cpu", "--doc", str(book), *arguments)
+
+    assert result.code == code
+    assert f"book.txt: {expected} tokens" in result.err
+    assert said in result.err
+
+
+def test_plan_says_how_to_get_a_tokenizer(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "a.txt").write_text("text")
+    result = run("plan", "--vram", "24GiB", "--doc", str(tmp_path / "a.txt"))
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "rqchat pull google/gemma-4-31B-it --tokenizer" in result.err
+
+
+@pytest.mark.parametrize("size", ["banana", "0GiB", "-3GB"])
+def test_plan_of_no_size_is_wrong_usage(run: Run, size: str) -> None:
+    result = run("plan", f"--vram={size}")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "such as 24GiB" in result.err
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from rqchat.engine.models import DEFAULT_GPU_MODEL, fetch_model, resolve_model
+from rqchat.engine.fetch import fetch_model
+from rqchat.engine.models import DEFAULT_GPU_MODEL, resolve_model
 from rqchat.engine.settings import Settings
 from rqchat.errors import ModelError
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rqchat.engine.catalog import KNOWN_MODELS, KnownModel
 from rqchat.engine.hardware import DeviceInfo, planned_card
 from rqchat.engine.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import KV_BITS, WEIGHTS, Settings
@@ -25,29 +28,55 @@ def _plan(gib: float, **asked: object) -> MemoryPlan:
     return make_plan(_31B, planned_card(int(gib * _GIB)), Settings(**asked))  # type: ignore[arg-type]
 
 
+# By hand, in bytes, at 262,144 tokens: packed vectors of 512 values at B bits and their scale, for
+# 10 layers of 4 heads beyond the 576 exact tokens; 640 exact vectors; positions; rings in bf16
+_LINEARS = 29_286_727_680  # all of them multiples of 64 inputs
+_TABLE = 262_144 * 5376
+_OTHER = 31_273_088_876 - _LINEARS - _TABLE
+_RING = 50 * 1024 * 16 * 2 * 256
+
+
+def _by_hand(gib: float, linear_bits: float, head_bits: int, kv_bits: int, ring: int) -> int:
+    rows = 0 if linear_bits != 8 else 4 * (50 * 70_144 + 10 * 72_192)  # a float32 per output
+    head = _TABLE * 2 if head_bits == 16 else _TABLE + 2 * 262_144
+    vector = 1024 if kv_bits == 16 else 64 * kv_bits + 2
+    kv = 40 * (261_568 * vector + 640 * 1024) + 4 * 262_144
+    sliding = _RING * 2 if ring == 16 else _RING + _RING // 256 * 2
+    step = 512 * (6 * 5376 + 3 * 21_504 + 4 * 16_384) * 2 + 2 * 4 * 512 * 32 * 512
+    step += 3 * 4 * 262_144 + 40 * 512 * 1024
+    step += 0 if linear_bits == 16 else 5376 * 21_504 * 2
+    reserve = 768 * 2**20 + int(0.015 * int(gib * _GIB))
+    weights = int(_LINEARS * linear_bits / 8) + rows + head + _OTHER * 2
+    return weights + kv + sliding + step + reserve
+
+
 @pytest.mark.parametrize(
-    ("gib", "weights", "kv_bits"),
+    ("gib", "weights", "stored_bits", "head_bits", "kv_bits", "ring"),
     [
-        (16, "int2", 3),
-        (24, "int4", 4),
-        (32, "int4", 16),
-        (40, "int8", 8),
-        (48, "int8", 16),
-        (80, "bf16", 16),
-        (96, "bf16", 16),
-        (141, "bf16", 16),
+        (16, "int2", 2.5, 8, 5, 8),
+        (18, "int2", 2.5, 8, 8, 8),
+        (20, "int2", 2.5, 16, 8, 16),
+        (22, "int4", 4.5, 8, 3, 16),
+        (24, "int4", 4.5, 8, 6, 16),
+        (32, "int4", 4.5, 16, 16, 16),
+        (48, "int8", 8, 16, 16, 16),
+        (80, "bf16", 16, 16, 16, 16),
+        (96, "bf16", 16, 16, 16, 16),
+        (141, "bf16", 16, 16, 16, 16),
     ],
 )
 def test_every_card_from_16_gib_holds_the_whole_context(
-    gib: int, weights: str, kv_bits: int
+    gib: int, weights: str, stored_bits: float, head_bits: int, kv_bits: int, ring: int
 ) -> None:
     chosen = _plan(gib).chosen
 
     assert (chosen.weights, chosen.kv_bits, chosen.context_tokens) == (weights, kv_bits, 262_144)
+    assert (chosen.head_bits, chosen.sliding_bits) == (head_bits, ring)
+    assert chosen.bytes.total == _by_hand(gib, stored_bits, head_bits, kv_bits, ring)
 
 
 def test_the_bytes_of_a_24_gib_card() -> None:
-    used = _plan(24).chosen.bytes
+    used = _plan(24, kv_bits=4, head_bits=16).chosen.bytes
 
     # 29,286,727,680 linear weights of 4 bits with a 16-bit scale per 32, all others in 16 bits
     assert used.weights == 29_286_727_680 * 9 // 16 + 1_986_361_196 * 2 == 20_446_506_712
@@ -57,8 +86,8 @@ def test_the_bytes_of_a_24_gib_card() -> None:
     assert used.kv_global == packed + exact + 262_144 * 4 == 2_726_644_736
     # 50 layers x 16 heads x 1,024 tokens, K and V of 256 values in bf16
     assert used.kv_sliding == 50 * 16 * 1024 * 2 * 512 == 838_860_800
-    # 512 MiB for the CUDA context and 2 % of the card
-    assert used.reserve == 512 * 2**20 + 24 * _GIB // 50 == 1_052_266_987
+    # 512 MiB for the CUDA context, 1.5 % of the card, 256 MiB left free
+    assert used.reserve == 768 * 2**20 + int(0.015 * 24 * _GIB) == 1_191_853_424
     # a chunk of 512: residual, MLP and attention tensors in bf16, scores of 32 heads x 512 keys
     # twice in float32, one unpacked linear, three rows of logits in float32, the exact chunk
     values = 6 * 5376 + 3 * 21_504 + 4 * 32 * 512
@@ -66,9 +95,22 @@ def test_the_bytes_of_a_24_gib_card() -> None:
     assert used.workspace == step + 40 * 512 * 1024
 
 
+def test_what_a_decode_step_reads_of_a_24_gib_card() -> None:
+    card = replace(planned_card(24 * _GIB), bandwidth=936 * 10**9)
+    chosen = make_plan(_31B, card, Settings(kv_bits=4, head_bits=8)).chosen
+
+    linears, head = 29_286_727_680 * 9 // 16, 262_144 * (5376 + 2)
+    cache = 40 * (261_568 * 258 + 640 * 1024) + 50 * 16 * 1024 * 2 * 512
+    norms = _31B.norms * 2 + 5376 * 2  # and one row of the embedding
+    assert chosen.read_bytes == linears + head + cache + norms
+    # 22.0 GB: performance.md has 21.83 for 8.5-bit heads and scales per 32 values of the cache
+    assert chosen.tokens_per_s == pytest.approx(936 / 21.47, rel=0.01)
+
+
 @pytest.mark.parametrize("gib", [8, 12])
 def test_a_card_that_is_too_small_is_told_what_is_missing(gib: int) -> None:
-    with pytest.raises(DoesNotFitError, match=r"GB are missing.*smaller model") as caught:
+    way_out = r"GB are missing.*--model google/gemma-4-E4B-it fits with int"
+    with pytest.raises(DoesNotFitError, match=way_out) as caught:
         _plan(gib)
 
     assert caught.value.exit_code == 3
@@ -90,24 +132,77 @@ def test_without_the_whole_context_the_longest_is_taken() -> None:
 
 
 def test_a_shorter_context_buys_better_weights() -> None:
-    assert _plan(40, context_tokens=8192).chosen.kv_bits > _plan(40).chosen.kv_bits
+    assert _plan(24, context_tokens=8192).chosen.kv_bits > _plan(24).chosen.kv_bits
     assert _plan(34, context_tokens=8192).chosen.weights == "int8"
-    assert _plan(34).chosen.weights == "int4"
+    assert _plan(32).chosen.weights == "int4"
 
 
 def test_weights_are_halved_only_for_twice_the_context() -> None:
-    # At 16 bits of KV the int8 weights leave room for 45,000 to 50,000 tokens in 38 GiB
-    plan = _plan(38, kv_bits=16)
+    # Nothing reaches the whole context here, and int4 leaves room for some thousand tokens
+    plan = _plan(21.5, kv_bits=16)
     longest = {c.weights: c.context_tokens for c in plan.candidates}
 
-    assert longest["int4"] == 262_144  # reached, so quality decides among those that reach it
-    assert plan.chosen.weights == "int4"
-    assert longest["int8"] < 131_072
+    assert longest["int4"] * 2 < longest["int2"] < 262_144
+    assert plan.chosen.weights == "int2"
+    assert plan.chosen.context_tokens == longest["int2"]
 
 
-def test_the_reason_names_the_next_better_pair() -> None:
-    assert "5-bit KV would need 0.0" in _plan(24).reason
-    assert "int8 weights would need 10." in _plan(24).reason
+def test_the_reason_is_three_lines_at_most() -> None:
+    first, second = _plan(24).reason.split("\n")
+
+    assert first.startswith("int4 weights and an 8-bit head with a 6-bit KV cache hold 262,144")
+    assert re.fullmatch(
+        r"For that context 8-bit KV would need 0\.\d+ GB more and int8 weights would need"
+        r" \d+\.\d+ GB more\.",
+        second,
+    )
+
+
+def test_two_bits_name_what_would_be_better() -> None:
+    assert "--model google/gemma-4-E4B-it fits with bf16 weights" in _plan(16).reason
+    assert "--prefer quality takes int4 weights" in _plan(20.5).reason
+    assert _plan(20.5, prefer="quality").chosen.weights == "int4"
+
+
+@pytest.mark.parametrize("gib", [16, 21, 24, 40, 70, 141])
+def test_a_preference_gets_the_best_of_its_kind(gib: int) -> None:
+    balanced = _plan(gib)
+    quality, context, speed = (
+        _plan(gib, prefer=name).chosen for name in ("quality", "context", "speed")
+    )
+
+    assert quality.weight_bits == max(
+        c.weight_bits for c in balanced.candidates if c.context_tokens >= 32_768
+    )
+    assert context.context_tokens == max(c.context_tokens for c in balanced.candidates)
+    assert speed.read_bytes <= balanced.chosen.read_bytes or balanced.chosen.weight_bits < 4
+    assert speed.context_tokens == context.context_tokens
+    longest = [c for c in balanced.candidates if c.context_tokens == context.context_tokens]
+    assert min(speed.weight_bits, speed.kv_bits) >= min(
+        4, max(min(c.weight_bits, c.kv_bits) for c in longest)
+    )
+
+
+def test_quality_keeps_a_context_that_was_asked_for() -> None:
+    assert _plan(24, prefer="quality", context_tokens=262_144).chosen.context_tokens == 262_144
+
+
+def test_a_packed_checkpoint_has_the_formats_it_has() -> None:
+    card = planned_card(80 * _GIB)
+
+    assert make_plan(_31B, card, Settings(), ("int4", "int2")).chosen.weights == "int4"
+    with pytest.raises(UsageError, match="'bf16'; this checkpoint holds int4, int2 weights"):
+        make_plan(_31B, card, Settings(weights="bf16"), ("int4", "int2"))
+
+
+@pytest.mark.parametrize("model", KNOWN_MODELS, ids=lambda model: model.name)
+def test_every_gemma_4_can_be_planned(model: KnownModel) -> None:
+    shape = ModelShape.from_config(model.config)
+
+    # The experts of the 26B stay in 16 bits
+    plan = make_plan(shape, planned_card((64 if shape.experts else 24) * _GIB), Settings())
+
+    assert plan.chosen.context_tokens == shape.max_context_tokens
 
 
 def test_json_has_exactly_the_contracts_keys() -> None:
@@ -142,6 +237,8 @@ def test_a_cpu_runs_in_float32_with_the_packed_cache() -> None:
 
 _asked = st.builds(
     Settings,
+    head_bits=st.none() | st.sampled_from((8, 16)),
+    prefer=st.none() | st.just("context"),  # quality and speed give up context for themselves
     weights=st.none() | st.sampled_from(WEIGHTS),
     kv_bits=st.none() | st.sampled_from(KV_BITS),
     context_tokens=st.none() | st.integers(1, 262_144),
@@ -156,11 +253,20 @@ def _context(shape: ModelShape, device: DeviceInfo, asked: Settings) -> int:
 
 
 @settings(max_examples=60, deadline=None)
-@given(asked=_asked, total=st.integers(1, 200 * _GIB), more=st.integers(1, 40 * _GIB))
-def test_more_memory_never_gives_less_context(asked: Settings, total: int, more: int) -> None:
+@given(
+    asked=_asked,
+    total=st.integers(1, 200 * _GIB) | st.integers(10 * _GIB, 40 * _GIB),
+    more=st.integers(1, 40 * _GIB) | st.integers(1, _GIB),
+    shape=st.sampled_from([ModelShape.from_config(model.config) for model in KNOWN_MODELS]),
+)
+def test_more_memory_never_gives_less_context(
+    asked: Settings, total: int, more: int, shape: ModelShape
+) -> None:
+    wanted = min(asked.context_tokens or 0, shape.max_context_tokens) or None
+    asked = replace(asked, context_tokens=wanted)
     small, large = planned_card(total), planned_card(total + more)
 
-    assert _context(_31B, large, asked) >= _context(_31B, small, asked)
+    assert _context(shape, large, asked) >= _context(shape, small, asked)
 
 
 @settings(max_examples=60, deadline=None)
@@ -178,19 +284,24 @@ def test_no_candidate_takes_more_than_is_free(asked: Settings, total: int, share
 
 
 @settings(max_examples=30, deadline=None)
-@given(weights=st.sampled_from(WEIGHTS), total=st.integers(20 * _GIB, 200 * _GIB))
-def test_forcing_weights_never_changes_their_bytes(weights: str, total: int) -> None:
+@given(
+    weights=st.sampled_from(WEIGHTS),
+    head_bits=st.sampled_from((8, 16)),
+    total=st.integers(20 * _GIB, 200 * _GIB),
+)
+def test_forcing_a_rung_never_changes_its_bytes(weights: str, head_bits: int, total: int) -> None:
     free = {
-        candidate.weights: candidate.bytes.weights
+        (candidate.weights, candidate.head_bits): candidate.bytes.weights
         for candidate in make_plan(_31B, planned_card(total), Settings()).candidates
     }
     try:
-        forced = make_plan(_31B, planned_card(total), Settings(weights=weights)).chosen
+        asked = Settings(weights=weights, head_bits=head_bits)
+        forced = make_plan(_31B, planned_card(total), asked).chosen
     except DoesNotFitError:
         return
 
-    assert forced.weights == weights
-    assert forced.bytes.weights == free.get(weights, forced.bytes.weights)
+    assert (forced.weights, forced.head_bits) == (weights, head_bits)
+    assert forced.bytes.weights == free.get((weights, head_bits), forced.bytes.weights)
 
 
 def test_planning_imports_no_torch() -> None:

@@ -1,0 +1,79 @@
+"""A memory plan as a table: the ladder of what fits, the row that is taken, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from rqchat.engine.formats import KV_ERROR, weights_of
+from rqchat.engine.plan import Candidate, MemoryPlan
+from rqchat.ui.text import format_bytes, format_count, safe_line
+
+__all__ = ["plan_table"]
+
+_HEADINGS = ("head", "KV", "context", "weights", "cache", "rest", "total", "tok/s", "download")
+
+
+def plan_table(
+    plan: MemoryPlan, model_name: str, downloads: Mapping[str, int] | None = None
+) -> RenderableType:
+    """All candidates with the chosen one marked, the reason, and what the figures mean.
+
+    `downloads` has the bytes to download for each kind of weights.
+    """
+    device = plan.device
+    title = Text(
+        f"{safe_line(model_name)} on {safe_line(device.name)}: {format_bytes(device.free_bytes)}"
+        f" free of {format_bytes(device.total_bytes)} ({device.source})",
+        style="name",
+    )
+    unit, name = (10**9, "GB") if plan.chosen.bytes.total >= 10**10 else (10**6, "MB")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("weights")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for candidate in plan.candidates:
+        is_chosen = candidate == plan.chosen
+        cells = _cells(candidate, unit, (downloads or {}).get(candidate.weights, 0))
+        table.add_row(">" if is_chosen else "", *cells, style="chosen" if is_chosen else None)
+    notes = Text("\n".join(_notes(plan, name)), style="note")
+    return Group(title, Text(), table, Text(), Text(plan.reason), Text(), notes)
+
+
+def _cells(candidate: Candidate, unit: int, download_bytes: int) -> tuple[str, ...]:
+    used = candidate.bytes
+    cache, rest = used.kv_global + used.kv_sliding, used.workspace + used.reserve
+    digits = 1 if unit == 10**9 else 0
+    return (
+        candidate.weights,
+        str(candidate.head_bits),
+        str(candidate.kv_bits),
+        format_count(candidate.context_tokens),
+        *(f"{size / unit:.{digits}f}" for size in (used.weights, cache, rest, used.total)),
+        f"{candidate.tokens_per_s:.0f}" if candidate.tokens_per_s else "?",
+        format_bytes(download_bytes) if download_bytes else "-",
+    )
+
+
+def _notes(plan: MemoryPlan, unit: str) -> Iterator[str]:
+    """What the columns hold, and what is lost by the formats that are shown."""
+    read = format_bytes(plan.chosen.read_bytes)
+    if plan.device.bandwidth:
+        ceiling = f"{plan.device.bandwidth / 1e9:,.0f} GB/s of memory over what a token reads"
+    else:
+        ceiling = "unknown here, as the memory's speed is"
+    yield (
+        f"{unit} of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
+        f" context, at most: {ceiling}; the chosen row reads {read} per token."
+    )
+    weights = dict.fromkeys(candidate.weights for candidate in plan.candidates)
+    losses = [f"{name}: {weights_of(name).loss}" for name in weights]
+    yield f"Loss by weights: {'; '.join(losses)}."
+    bits = sorted({candidate.kv_bits for candidate in plan.candidates} - {16}, reverse=True)
+    if bits:
+        errors = ", ".join(f"{KV_ERROR[b]:.2g} at {b} bits" for b in bits)
+        yield f"Loss by KV: relative squared error {errors} (Lloyd-Max); answers not measured."
