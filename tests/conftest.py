@@ -35,8 +35,9 @@ def _ctrl_c_is_heard() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_kept_at_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs that tests start keep documents in a folder of theirs."""
+    """Programs that tests start keep documents and conversations in folders of theirs."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,9 @@ NUMERIC = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL")
 LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat": (),
     "rqchat.__main__": ("rqchat.cli.app",),
-    "rqchat.cli": ("rqchat.cli", "rqchat.ui", "rqchat.engine", "rqchat.errors", "typer"),
+    "rqchat.cli": (
+        *("rqchat.cli", "rqchat.ui", "rqchat.engine", "rqchat.errors", "typer", "platformdirs"),
+    ),
     "rqchat.ui": ("rqchat.ui", *TORCH_FREE_ENGINE, "rqchat.errors", "rich", "prompt_toolkit"),
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
@@ -60,6 +62,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.pocket.evaluate": ("rqchat.pocket", "rqchat.engine"),
     # It runs the program from outside.
     "rqchat.bench": ("rqchat.bench",),
+    # It fills a store first.
+    "rqchat.bench.store": ("rqchat.bench", "rqchat.engine.store", *TORCH_FREE_ENGINE),
     "rotorquant": ("rotorquant", "torch", "transformers", "safetensors"),
     "rotorquant.ops": ("rotorquant.ops", "torch"),
     "rotorquant.ops.kernel": ("rotorquant.ops", "torch", "triton"),

@@ -13,13 +13,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pydoc_data.topics import topics
 from typing import Any
 
-__all__ = ["Figure", "run_speed"]
+from rqchat import __version__
+
+__all__ = ["Figure", "measure", "report", "run_speed", "wall_s"]
 
 _QUESTION = "Who are you?"
 
@@ -47,22 +49,25 @@ def run_speed(model: str, runs: int, document_tokens: int) -> None:
         return _prefill_s(last)
 
     figures = [
-        _measure("rqchat --version", "s", runs, lambda: _wall_s(["--version"])),
-        _measure("rqchat --help", "s", runs, lambda: _wall_s(["--help"])),
-        _measure("first token of rqchat ask", "s", runs, lambda: _first_byte_s(ask)),
-        _measure("decode", "tokens/s", runs, lambda: _rate(_answer(ask, ""))),
-        _measure(f"reading about {document_tokens} tokens", "s", runs, read_document),
+        measure("rqchat --version", "s", runs, lambda: wall_s(["--version"])),
+        measure("rqchat --help", "s", runs, lambda: wall_s(["--help"])),
+        measure("first token of rqchat ask", "s", runs, lambda: _first_byte_s(ask)),
+        measure("decode", "tokens/s", runs, lambda: _rate(_answer(ask, ""))),
+        measure(f"reading about {document_tokens} tokens", "s", runs, read_document),
     ]
     figures.append(
-        _measure(
+        measure(
             "decode after that document", "tokens/s", runs, lambda: _rate(_answer(once, document))
         )
     )
     figures.append(
-        _measure(
-            "that document, read before", "s", runs, lambda: _prefill_s(_answer(ask, document))
-        )
+        measure("that document, read before", "s", runs, lambda: _prefill_s(_answer(ask, document)))
     )
+    report(figures, document_tokens=last["tokens"]["input"], runs=runs, model=model)
+
+
+def report(figures: Sequence[Figure], **more: object) -> None:
+    """A line for each figure, then one line of JSON with `more` and what it was measured on."""
     for figure in figures:
         sys.stdout.write(
             f"{figure.name:32} {figure.median:9.3f} {figure.unit:9}"
@@ -70,18 +75,18 @@ def run_speed(model: str, runs: int, document_tokens: int) -> None:
         )
     record = {
         "figures": [asdict(figure) for figure in figures],
-        "document_tokens": last["tokens"]["input"],
-        "runs": runs,
-        "model": model,
+        **more,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
+        "rqchat": __version__,
         **{name: version(name) for name in ("torch", "transformers")},
     }
     sys.stdout.write(json.dumps(record) + "\n")
 
 
-def _measure(name: str, unit: str, runs: int, once: Callable[[], float]) -> Figure:
+def measure(name: str, unit: str, runs: int, once: Callable[[], float]) -> Figure:
+    """What `once` returns over `runs` calls, after one that does not count."""
     once()
     values = [once() for _ in range(runs)]
     return Figure(name, unit, statistics.median(values), min(values), max(values))
@@ -91,7 +96,8 @@ def _command(arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "rqchat", *arguments]
 
 
-def _wall_s(arguments: list[str]) -> float:
+def wall_s(arguments: list[str]) -> float:
+    """Seconds that `rqchat` takes with `arguments`, as a process."""
     begun_s = time.perf_counter()
     subprocess.run(_command(arguments), check=True, capture_output=True)
     return time.perf_counter() - begun_s

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rqchat import __version__
-from rqchat.cli import ask, cache, doctor, options, plan, pull
+from rqchat.cli import ask, cache, doctor, options, plan, pull, sessions
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "main"]
@@ -33,6 +33,7 @@ app.add_typer(cache.app, name="cache")
 app.command("plan")(plan.plan)
 app.command("pull")(pull.pull)
 app.command("doctor")(doctor.doctor)
+app.add_typer(sessions.app, name="sessions")
 
 
 def _show_version(wanted: bool) -> None:

@@ -41,7 +41,12 @@ class Session(Protocol):
     def facts(self) -> ModelFacts: ...
     def count_tokens(self, turn: UserTurn) -> int: ...
     def ask(
-        self, turn: UserTurn, sampling: SamplingSettings, *, schema: str | None = None
+        self,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        begun: str = "",
+        schema: str | None = None,
     ) -> Iterator[Event]: ...
     @property
     def messages(self) -> tuple[Message, ...]: ...

@@ -5,7 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["history_file", "kv_cache_folder", "model_cache_folder", "state_folder"]
+import platformdirs
+
+from rqchat.errors import StoreError
+
+__all__ = [
+    "history_file",
+    "kv_cache_folder",
+    "model_cache_folder",
+    "state_folder",
+    "store_file",
+]
 
 
 def state_folder() -> Path | None:
@@ -37,6 +47,18 @@ def kv_cache_folder() -> Path | None:
         return Path.home() / ".cache" / "rqchat" / "kv"
     except RuntimeError:
         return None
+
+
+def store_file() -> Path:
+    """The file of saved conversations, in the folder that the platform has for data.
+
+    Raises:
+        StoreError: no home folder is known.
+    """
+    folder = platformdirs.user_data_path("rqchat", appauthor=False)
+    if not folder.is_absolute():
+        raise StoreError("no folder is known for conversations; set XDG_DATA_HOME to a whole path")
+    return folder / "conversations.db"
 
 
 def model_cache_folder() -> Path:

@@ -82,7 +82,12 @@ class FakeSession:
         return 5 + sum(len(text.split()) for text in words) + 264 * len(turn.pictures)
 
     def ask(
-        self, turn: UserTurn, sampling: SamplingSettings, *, schema: str | None = None
+        self,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        schema: str | None = None,
+        begun: str = "",
     ) -> Iterator[Event]:
         self.asked.append((turn, sampling))
         self.schema = schema
@@ -99,7 +104,7 @@ class FakeSession:
         self._stopped = False
         yield PrefillProgress(tokens, tokens, 0, 0.5)
         yield from map(ThoughtDelta, self.thoughts)
-        said = ""
+        said = begun
         for piece in self.script:
             if isinstance(piece, int):
                 signal.raise_signal(piece)

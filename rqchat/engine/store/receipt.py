@@ -42,6 +42,8 @@ class Receipt:
         weights, kv_bits, sliding_bits, kv_mode, context_tokens, image_tokens: as planned.
         system, thinking: how the model was addressed.
         sampling: with the temperature and the seed that were used.
+        begun: how the answer was made to begin; empty unless an earlier one was continued.
+        schema: the JSON schema that it was held to.
         tokens, timing, memory, stop_reason: None while the answer is unfinished.
     """
 
@@ -59,6 +61,8 @@ class Receipt:
     system: str | None
     thinking: bool
     sampling: SamplingSettings
+    begun: str = ""
+    schema: str | None = None
     tokens: TokenCounts | None = None
     timing: Timing | None = None
     memory: MemoryUse | None = None

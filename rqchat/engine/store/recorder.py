@@ -35,7 +35,14 @@ class RecordedSession(Answering, Protocol):
 
     @property
     def messages(self) -> tuple[Message, ...]: ...
-    def ask(self, turn: UserTurn, sampling: SamplingSettings) -> Iterator[Event]: ...
+    def ask(
+        self,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        begun: str = "",
+        schema: str | None = None,
+    ) -> Iterator[Event]: ...
 
 
 class Recorder:
@@ -60,13 +67,20 @@ class Recorder:
         return self._rows.session_id
 
     def record(
-        self, session: RecordedSession, turn: UserTurn, sampling: SamplingSettings
+        self,
+        session: RecordedSession,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        begun: str = "",
+        schema: str | None = None,
     ) -> Iterator[Event]:
         """The events of `session.ask`, recorded on their way; a turn that it refuses is not."""
-        events = session.ask(turn, sampling)
+        events = session.ask(turn, sampling, begun=begun, schema=schema)
         first = next(events)  # comes before the model starts
-        self._begin(turn, Receipt.begin(session, sampling))
-        growth, before = _Growth(), len(session.messages)
+        self._align(session, turn)
+        self._begin(turn, replace(Receipt.begin(session, sampling), begun=begun, schema=schema))
+        growth, before = _Growth(begun), len(session.messages)
         try:
             for event in chain((first,), events):
                 if growth.add(event):
@@ -87,25 +101,7 @@ class Recorder:
 
         A conversation that is empty now is left as it is saved: the next turn begins another.
         """
-        pairs = list(zip(session.messages[::2], session.messages[1::2], strict=True))
-        answered = [index for index, kept in enumerate(self._kept) if kept.is_answered]
-        same = 0
-        for index, pair in zip(answered, pairs, strict=False):
-            if not self._kept[index].is_pair(*pair):
-                break
-            same += 1
-        if same == len(pairs) == len(answered):
-            return
-        if not pairs:
-            self.forget()
-            return
-        cut = answered[same] if same < len(answered) else len(self._kept)
-        gone, come = self._kept[cut:], pairs[same:]
-        self._kept = self._kept[:cut]
-        if gone and come and not _is_continued(gone, come):
-            self._rows = SessionRows(self._origin, forked_from=self.session_id)
-        receipt = gone[0].receipt if gone else Receipt.begin(session, SamplingSettings())
-        self._kept += [Kept.of(asked, answer, receipt) for asked, answer in come]
+        self._align(session)
         self._flush()
 
     def adopt(self, saved: SavedConversation) -> None:
@@ -135,6 +131,35 @@ class Recorder:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+    def _align(self, session: RecordedSession, turn: UserTurn | None = None) -> None:
+        """Brings what is kept here after the conversation, to which `turn` is about to be added."""
+        pairs = list(zip(session.messages[::2], session.messages[1::2], strict=True))
+        answered = [index for index, kept in enumerate(self._kept) if kept.is_answered]
+        same = 0
+        for index, pair in zip(answered, pairs, strict=False):
+            if not self._kept[index].is_pair(*pair):
+                break
+            same += 1
+        if same == len(pairs) == len(answered):
+            return
+        if not pairs:
+            self._align_to_none(len(answered), turn)
+            return
+        cut = answered[same] if same < len(answered) else len(self._kept)
+        gone, come = self._kept[cut:], pairs[same:]
+        self._kept = self._kept[:cut]
+        if gone and come and not _is_continued(gone, come):
+            self._rows = SessionRows(self._origin, forked_from=self.session_id)
+        receipt = gone[0].receipt if gone else Receipt.begin(session, SamplingSettings())
+        self._kept += [Kept.of(asked, answer, receipt) for asked, answer in come]
+
+    def _align_to_none(self, answered: int, turn: UserTurn | None) -> None:
+        """The conversation is empty: cleared, or about to get its only answer anew."""
+        if answered > 1 or (turn is not None and self._kept[-1].turn != turn):
+            self.forget()
+        elif turn is not None:
+            self._kept = []
 
     def _begin(self, turn: UserTurn, receipt: Receipt) -> None:
         if self._kept and not self._kept[-1].is_answered and self._kept[-1].turn == turn:
@@ -168,10 +193,10 @@ class Recorder:
 
 
 class _Growth:
-    """One answer while it comes."""
+    """One answer while it comes, after what it `begun` with."""
 
-    def __init__(self) -> None:
-        self._answer: list[str] = []
+    def __init__(self, begun: str) -> None:
+        self._answer = [begun]
         self._thought: list[str] = []
         self._done: Done | None = None
         self._next_s = time.monotonic() + _GROWTH_S

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -144,9 +145,14 @@ def test_an_answer_that_breaks_off_is_kept_and_marked(
 ) -> None:
     class Breaking(FakeSession):
         def ask(
-            self, turn: UserTurn, sampling: SamplingSettings, *, schema: str | None = None
+            self,
+            turn: UserTurn,
+            sampling: SamplingSettings,
+            *,
+            schema: str | None = None,
+            begun: str = "",
         ) -> Iterator[Event]:
-            yield from list(super().ask(turn, sampling))[:2]
+            yield from islice(super().ask(turn, sampling), 2)
             raise KeyboardInterrupt
 
     events = recorder.record(Breaking(), UserTurn("Hello"), SAMPLING)
@@ -291,6 +297,26 @@ def test_the_store_follows_an_answer_that_went_on(
     assert turn.receipt.tokens is not None
 
 
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_an_answer_continued_or_made_anew_takes_the_place_of_the_first(
+    database: Database, recorder: Recorder, session: FakeSession, say: Say, earlier: int
+) -> None:
+    for question in ("Zero", "One")[1 - earlier :]:
+        say(question)
+    before, kept = recorder.session_id, session.messages[: 2 * earlier]
+    session.restore(kept)
+    recorder.follow(session)
+    say("One", "A dog.")
+    assert [turn.answer for turn in turns(database, before)][earlier:] == ["A dog."]
+    session.restore(kept)
+    session.script = [" Brown."]
+    list(recorder.record(session, UserTurn("One"), SAMPLING, begun="A dog."))
+    last = turns(database, before)[-1]
+    assert (last.answer, last.receipt.begun) == ("A dog. Brown.", "A dog.")
+    assert load(database, before).messages == session.messages
+    assert len(list_sessions(database)) == 1
+
+
 def test_a_rewritten_conversation_leaves_the_old_one_as_it_was(
     database: Database, recorder: Recorder, session: FakeSession, say: Say
 ) -> None:
@@ -314,7 +340,6 @@ def test_a_cleared_conversation_stays_saved(
     before = recorder.session_id
     session.clear()
     recorder.follow(session)
-    assert recorder.session_id is None
     say("Two")
     assert [turn.question for turn in turns(database, before)] == ["One"]
     assert [turn.question for turn in turns(database, recorder.session_id)] == ["Two"]

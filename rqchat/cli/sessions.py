@@ -1,0 +1,302 @@
+"""`rqchat sessions`: saved conversations listed, shown, searched, named, exported and removed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rqchat.cli import options, places
+from rqchat.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from rqchat.engine.store.database import Database
+    from rqchat.engine.store.records import SessionRecord
+    from rqchat.ui.console import Screen
+
+__all__ = ["app", "export_text"]
+
+_LISTED = 20
+_AGE_S = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+
+app = typer.Typer()
+
+Reference = Annotated[
+    str, typer.Argument(metavar="ID", help="Its id or name, or the beginning of one.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", metavar=options.NO_VALUE, help="JSON on standard output.")
+]
+Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", metavar=options.NO_VALUE, help="Only say what would be removed."),
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", metavar=options.NO_VALUE, help="Remove without asking.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def sessions(context: typer.Context) -> None:
+    """Saved conversations. Without a command: the latest ones.
+
+    rqchat sessions search "north gate"
+
+    rqchat sessions export k3f9q2ab > gate.md
+
+    rqchat sessions prune --older-than 90d
+    """
+    if context.invoked_subcommand is None:
+        list_(_LISTED)
+
+
+@app.command("list")
+def list_(
+    limit: Limit = _LISTED,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", metavar=options.NO_VALUE, help="All of them.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List conversations, the latest first."""
+    from rqchat.engine.store.catalog import count_sessions, list_sessions
+    from rqchat.engine.store.export import session_record
+
+    with _store() as database:
+        found = list_sessions(database, None if everything else limit)
+        count = count_sessions(database)
+    screen = _screen()
+    if as_json:
+        _print_json(screen, [session_record(session) for session in found])
+    elif not found:
+        screen.note("no conversations yet")
+    else:
+        _print_sessions(screen, found)
+    if len(found) < count:
+        screen.note(f"{len(found):,} of {count:,}; --all lists the rest")
+
+
+@app.command("show")
+def show(reference: Reference, as_json: AsJson = False) -> None:
+    """Show a conversation and what each answer was made with; piped, it is Markdown."""
+    from rqchat.engine.store.catalog import find_session, read_turns
+    from rqchat.engine.store.export import as_markdown, session_record, turn_record
+    from rqchat.ui.conversations import conversation_view
+
+    with _store() as database:
+        session = find_session(database, reference)
+        turns = read_turns(database, session.id)
+    screen = _screen()
+    if as_json:
+        _print_json(screen, session_record(session) | {"turns": [turn_record(t) for t in turns]})
+    elif screen.out.is_terminal:
+        screen.table(conversation_view(session, turns))
+    else:
+        screen.answer(as_markdown(session, turns))
+
+
+@app.command("search")
+def search(
+    words: Annotated[list[str], typer.Argument(metavar="WORDS...", help="All of them are in it.")],
+    limit: Limit = _LISTED,
+    as_json: AsJson = False,
+) -> None:
+    """Find conversations by words in them, in names of files, or in their own names.
+
+    A word finds all that begin with it; '"quoted words"' are found as they stand.
+    """
+    from rqchat.engine.store.export import finding_record
+    from rqchat.engine.store.search import search_sessions
+    from rqchat.ui.conversations import findings_list
+
+    with _store() as database:
+        found = search_sessions(database, " ".join(words), limit)
+    screen = _screen()
+    if as_json:
+        _print_json(screen, [finding_record(finding) for finding in found])
+    elif not found:
+        screen.note("found nothing")
+        raise typer.Exit(1)
+    elif screen.out.is_terminal:
+        screen.table(findings_list(found))
+    else:
+        rows = [(f.session.id, str(f.number or ""), f.session.label, f.excerpt) for f in found]
+        _print_lines(screen, rows)
+
+
+@app.command("rename")
+def rename(
+    reference: Reference,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Empty takes the name away.")],
+) -> None:
+    """Give a conversation a name, by which it can be resumed."""
+    from rqchat.engine.store.catalog import find_session, rename_session
+
+    with _store() as database:
+        session = find_session(database, reference)
+        rename_session(database, session.id, name or None)
+    _screen().note(f"{session.id} is called {name!r} now" if name else f"{session.id} has no name")
+
+
+@app.command("rm")
+def remove(
+    references: Annotated[
+        list[str], typer.Argument(metavar="ID...", help="Ids or names, or beginnings of them.")
+    ],
+) -> None:
+    """Remove conversations for good, with the documents and pictures that only they had."""
+    from rqchat.engine.store.catalog import find_session, remove_sessions
+
+    with _store() as database:
+        found = [find_session(database, reference) for reference in references]
+        remove_sessions(database, [session.id for session in found])
+    _say_removed(_screen(), found, "removed")
+
+
+@app.command("export")
+def export(
+    reference: Reference,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="F", help="md or json; else what -o ends in, else md."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A new file.")
+    ] = None,
+) -> None:
+    """Write a conversation as Markdown, or as JSON with all that was attached and all receipts."""
+    from rqchat.engine.store.catalog import find_session
+
+    form = form or ("json" if output and output.suffix == ".json" else "md")
+    with _store() as database:
+        text = export_text(database, find_session(database, reference), form)
+    if output is None:
+        _screen().answer(text)
+    else:
+        write_new(output, text)
+
+
+@app.command("prune")
+def prune(
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Last used so long ago: 12h, 90d, 8w, 1y.")
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="All but the N latest ones.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Remove old conversations for good; those with a name stay.
+
+    With both options, what both mean is removed.
+    """
+    from rqchat.engine.store.catalog import old_sessions, remove_sessions
+
+    if older_than is None and keep is None:
+        raise UsageError("which ones? for example: rqchat sessions prune --older-than 90d")
+    older_than_s = None if older_than is None else _age_s(older_than)
+    screen = _screen()
+    with _store() as database:
+        found = old_sessions(database, older_than_s=older_than_s, keep=keep)
+        if dry_run or not found:
+            _say_removed(screen, found, "would be removed" if dry_run else "removed")
+        elif yes or _agreed(screen, found):
+            remove_sessions(database, [session.id for session in found])
+            _say_removed(screen, found, "removed")
+
+
+def export_text(database: Database, session: SessionRecord, form: str) -> str:
+    """A session as `md` or `json`.
+
+    Raises:
+        UsageError: another form.
+        StoreError: the store cannot be read.
+    """
+    from rqchat.engine.store.catalog import read_turns
+    from rqchat.engine.store.contents import load_turn
+    from rqchat.engine.store.export import as_markdown, whole_record
+
+    turns = read_turns(database, session.id)
+    if form == "json":
+        asked = [load_turn(database, turn) for turn in turns]
+        return json.dumps(whole_record(session, turns, asked), indent=2) + "\n"
+    if form != "md":
+        raise UsageError(f"--format is {form!r}; allowed are md, json")
+    return as_markdown(session, turns)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Writes a file that does not exist yet, for its owner alone until that changes it.
+
+    Raises:
+        InputError: it exists, or cannot be written.
+    """
+    try:
+        with path.expanduser().open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(f"{path} exists already; give the name of a new file") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _store() -> Database:
+    from rqchat.engine.store.database import Database
+
+    return Database.open(places.store_file())
+
+
+def _screen() -> Screen:
+    from rqchat.ui.console import Screen
+
+    return Screen()
+
+
+def _print_json(screen: Screen, value: object) -> None:
+    screen.answer(json.dumps(value, indent=2) + "\n")
+
+
+def _print_sessions(screen: Screen, found: Sequence[SessionRecord]) -> None:
+    from rqchat.ui.conversations import format_moment, sessions_table
+
+    if screen.out.is_terminal:
+        screen.table(sessions_table(found))
+    else:
+        rows = [(s.id, format_moment(s.updated_s), str(s.turns), s.model, s.label) for s in found]
+        _print_lines(screen, rows)
+
+
+def _print_lines(screen: Screen, rows: Sequence[tuple[str, ...]]) -> None:
+    """For other programs: nothing is cut to a width, and tabs are between the columns."""
+    from rqchat.ui.text import safe_line
+
+    lines: list[Any] = ["\t".join(safe_line(cell) for cell in row) for row in rows]
+    screen.answer("\n".join(lines) + "\n")
+
+
+def _say_removed(screen: Screen, found: Sequence[SessionRecord], what: str) -> None:
+    for session in found:
+        screen.note(f"{what}: {session.id} {session.label}")
+    if not found:
+        screen.note(f"nothing {what}")
+
+
+def _agreed(screen: Screen, found: Sequence[SessionRecord]) -> bool:
+    from rqchat.ui.console import is_terminal
+
+    if not (is_terminal("stdin") and is_terminal("stderr")):
+        raise UsageError(f"{len(found)} conversations would be removed for good; agree with --yes")
+    return typer.confirm(f"remove {len(found)} conversations for good?", err=True)
+
+
+def _age_s(text: str) -> float:
+    match = re.fullmatch(r"(\d+)\s*([hdwy])", text.strip().lower())
+    if not match:
+        raise UsageError(f"--older-than is {text!r}; write an age such as 12h, 90d, 8w or 1y")
+    return int(match[1]) * _AGE_S[match[2]]
