@@ -8,8 +8,9 @@ import torch
 
 from rotorquant.errors import SnapshotError
 
-__all__ = ["Meter", "TokenBuffer"]
+__all__ = ["STEP_TOKENS", "Meter", "TokenBuffer", "counters"]
 
+STEP_TOKENS = 16  # so few at once are a decode step
 _GROW_TOKENS = 1024
 
 
@@ -34,17 +35,38 @@ class Meter:
 class TokenBuffer:
     """Tensors [B, H, capacity, ...] of which the first `length` tokens are in use.
 
+    The device knows the length, too: `count`. A decode step finds its places by it, so that a
+    captured graph can be replayed (`graph.py`).
+
     Args:
         like: one tensor [B, H, any, ...] per stream: its shape without tokens, dtype and device.
         capacity: tokens to allocate now.
         meter: of the cache.
+        count: [1] int64 on the device, to keep at `length`; by default one of its own.
     """
 
-    def __init__(self, like: Sequence[torch.Tensor], capacity: int, meter: Meter) -> None:
-        self.length = 0
+    def __init__(
+        self,
+        like: Sequence[torch.Tensor],
+        capacity: int,
+        meter: Meter,
+        count: torch.Tensor | None = None,
+    ) -> None:
         self._meter = meter
         self._tensors = [_room(tensor, capacity) for tensor in like]
+        self.count = counters(1, like[0].device) if count is None else count
+        self.length = 0
         meter.add(self.nbytes)
+
+    @property
+    def length(self) -> int:
+        """Tokens in use."""
+        return self._length
+
+    @length.setter
+    def length(self, tokens: int) -> None:
+        self._length = tokens
+        self.count.fill_(tokens)
 
     @property
     def capacity(self) -> int:
@@ -63,10 +85,22 @@ class TokenBuffer:
 
     def append(self, rows: Sequence[torch.Tensor]) -> None:
         """Add tokens; there must be room."""
-        stop = self.length + rows[0].shape[2]
+        tokens = rows[0].shape[2]
+        if tokens <= STEP_TOKENS:
+            self._append_step(rows, tokens)
+            return
+        stop = self.length + tokens
         for tensor, new in zip(self._tensors, rows, strict=True):
             tensor[:, :, self.length : stop] = new
         self.length = stop
+
+    def advance(self, tokens: int) -> None:
+        """Take note of tokens that a replayed step has added on the device."""
+        self._length += tokens
+
+    def whole(self) -> list[torch.Tensor]:
+        """Views of all tokens that there is room for."""
+        return list(self._tensors)
 
     def load(self, rows: Sequence[torch.Tensor]) -> None:
         """Hold exactly these rows, from any device.
@@ -114,6 +148,15 @@ class TokenBuffer:
         self._tensors = []
         self.length = 0
 
+    def _append_step(self, rows: Sequence[torch.Tensor], tokens: int) -> None:
+        if tokens == 0:
+            return
+        places = self.count + torch.arange(tokens, device=self.count.device)
+        for tensor, new in zip(self._tensors, rows, strict=True):
+            tensor.index_copy_(2, places, new)
+        self.count += tokens
+        self._length += tokens
+
     def _replace(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         # One at a time, so that only one stream is held twice.
         for index, tensor in enumerate(self._tensors):
@@ -121,6 +164,12 @@ class TokenBuffer:
                 self._tensors[index] = change(tensor)
             self._meter.add(self._tensors[index].nbytes)
             self._meter.add(-tensor.nbytes)
+
+
+def counters(number: int, device: torch.device) -> torch.Tensor:
+    """Zeros [number] int64 that can be written to in any mode."""
+    with torch.inference_mode(False):
+        return torch.zeros(number, dtype=torch.int64, device=device)
 
 
 def _form(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:

@@ -218,8 +218,8 @@ class RotorQuantCache(RewindableCache):
         """
         layer = self.layers[layer_idx]
         if layer is self._storing[0]:
-            self._check_sound()
             self._watch.begin(layer.get_seq_length())
+            self._check_whole()
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
     def shared_kv_states(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

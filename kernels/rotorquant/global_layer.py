@@ -11,11 +11,13 @@ from transformers.cache_utils import CacheLayerMixin
 
 from rotorquant.codec import Frame
 from rotorquant.config import RotorQuantConfig
+from rotorquant.decoding import decode_global
 from rotorquant.errors import SnapshotError
 from rotorquant.global_store import CodecMaker, GlobalState, GlobalStore
 from rotorquant.ops.attend import Part, attend_exact
+from rotorquant.ops.decode import serves
 from rotorquant.positions import PositionLog
-from rotorquant.reading import attend_rows
+from rotorquant.reading import attend_rows, in_place
 from rotorquant.tied import TiedKey
 from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
 from rotorquant.watch import LayerContext
@@ -115,6 +117,10 @@ class GlobalLayer(CacheLayerMixin):
         key_mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """Attention of the last T tokens, query [B, heads, T, D]; see `LayerView.attend`."""
+        pairs = 0 if self._tie is None else self._tie.pairs
+        if serves(query, pairs) and in_place(self._store.packed.codecs, self._tie):
+            positions = None if self._positions is None else self._positions.whole(query.device)
+            return decode_global(query, scaling, self._store, self._tie, positions, key_mask)
         low, high = self._store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]
@@ -200,6 +206,15 @@ class GlobalLayer(CacheLayerMixin):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""
         return self.get_seq_length() + query_length, 0
+
+    @property
+    def due(self) -> bool:
+        """Whether the next step would pack a page."""
+        return self.is_initialized and self._store.due
+
+    def advance(self, tokens: int) -> None:
+        """Take note of tokens that a replayed step has stored."""
+        self._store.tail.advance(tokens)
 
     @property
     def packed_tokens(self) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from rotorquant.buffers import Meter, TokenBuffer
+from rotorquant.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
 from rotorquant.codec import Codec, Frame
 from rotorquant.config import RotorQuantConfig
 from rotorquant.packed import PackedBuffer
@@ -57,6 +57,9 @@ class GlobalStore:
         codecs: of every stream.
         like: a tensor [B, H, any, D] per stream: shape without tokens, dtype and device.
         meter: of the cache.
+
+    Attributes:
+        counts: [3] int64 on the device: first, packed and latest tokens.
     """
 
     def __init__(
@@ -67,9 +70,11 @@ class GlobalStore:
         meter: Meter,
     ) -> None:
         self._config = config
-        self.sink = TokenBuffer(like, config.sink_tokens, meter)
-        self.packed = PackedBuffer(codecs, like, self._room_tokens, meter)
-        self.tail = TokenBuffer(like, self._tail_tokens, meter)
+        self.counts = counters(3, like[0].device)
+        sink, packed, tail = self.counts.split(1)
+        self.sink = TokenBuffer(like, config.sink_tokens, meter, sink)
+        self.packed = PackedBuffer(codecs, like, self._room_tokens, meter, packed)
+        self.tail = TokenBuffer(like, self._tail_tokens, meter, tail)
 
     @property
     def length(self) -> int:
@@ -104,6 +109,11 @@ class GlobalStore:
             self.packed.pack(self.tail.rows(0, old))
             self.tail.drop_front(old)
 
+    @property
+    def due(self) -> bool:
+        """Whether `pack_old` would pack."""
+        return self.tail.length - self._recent_tokens >= self._page_tokens
+
     def keep(self, streams: list[torch.Tensor], more_to_come: bool) -> None:
         """Store new tokens exactly: first in the sink, then in the tail.
 
@@ -112,10 +122,11 @@ class GlobalStore:
         tokens = streams[0].shape[2]
         first = min(tokens, self._config.sink_tokens - self.sink.length)
         self.sink.append([stream[:, :, :first] for stream in streams])
+        needed = self.tail.length + tokens - first
         if more_to_come:
             self.tail.make_room(tokens - first)
-        else:
-            self.tail.resize(max(self._tail_tokens, self.tail.length + tokens - first))
+        elif not needed <= self.tail.capacity <= self._tail_tokens + STEP_TOKENS:
+            self.tail.resize(max(self._tail_tokens, needed))
         self.tail.append([stream[:, :, first:] for stream in streams])
 
     def repack(self, config: RotorQuantConfig, codecs: Sequence[Codec]) -> None:
@@ -124,7 +135,9 @@ class GlobalStore:
         if tuple(codecs) != self.packed.codecs:
             old, like = self.packed, self.sink.rows(0, 0)
             self.packed = old.repacked(codecs, like, self._room_tokens)
+            tokens = self.packed.length
             old.release()
+            self.packed.length = tokens  # the two share their count
 
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens."""

@@ -27,15 +27,21 @@ class PackedBuffer(TokenBuffer):
         like: a tensor [B, H, any, D] per stream: heads, dtype and device.
         capacity: tokens to allocate now.
         meter: of the cache.
+        count: as for `TokenBuffer`.
     """
 
     def __init__(
-        self, codecs: Sequence[Codec], like: Sequence[torch.Tensor], capacity: int, meter: Meter
+        self,
+        codecs: Sequence[Codec],
+        like: Sequence[torch.Tensor],
+        capacity: int,
+        meter: Meter,
+        count: torch.Tensor | None = None,
     ) -> None:
         self.codecs = tuple(codecs)
         rows = [codec.encode(stream[:, :, :0]) for codec, stream in zip(codecs, like, strict=True)]
         self._present = [tuple(field is not None for field in row) for row in rows]
-        super().__init__(_flat(rows), capacity, meter)
+        super().__init__(_flat(rows), capacity, meter, count)
 
     def pack(self, streams: Sequence[torch.Tensor]) -> None:
         """Add the vectors [B, H, N, D] of every stream."""
@@ -48,7 +54,14 @@ class PackedBuffer(TokenBuffer):
 
     def streams(self, low: int = 0, high: int | None = None) -> list[Rows]:
         """Views of the rows of every stream, tokens `low` to `high`."""
-        fields = iter(self.rows(low, high))
+        return self._rows_of(self.rows(low, high))
+
+    def whole_streams(self) -> list[Rows]:
+        """Views of the rows of every stream, all that there is room for."""
+        return self._rows_of(self.whole())
+
+    def _rows_of(self, tensors: list[torch.Tensor]) -> list[Rows]:
+        fields = iter(tensors)
         return [
             Rows(next(fields), *(next(fields) if there else None for there in present[1:]))
             for present in self._present
@@ -75,7 +88,7 @@ class PackedBuffer(TokenBuffer):
 
         A stream whose codec stays keeps its rows to the bit.
         """
-        new = PackedBuffer(codecs, like, capacity, self._meter)
+        new = PackedBuffer(codecs, like, capacity, self._meter, self.count)
         new.make_room(self.length)
         for low, high in _pieces(self.length):
             rows = zip(self.codecs, new.codecs, self.streams(low, high), strict=True)

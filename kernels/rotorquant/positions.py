@@ -65,6 +65,16 @@ class PositionLog:
         assert self._buffer is not None
         return self._buffer.rows(low, high)[0].squeeze(1).to(device)
 
+    def whole(self, device: torch.device) -> torch.Tensor:
+        """[B, capacity] int32, of all tokens that there is room for."""
+        assert self._buffer is not None
+        return self._buffer.whole()[0].squeeze(1).to(device)
+
+    def advance(self, tokens: int) -> None:
+        """Take note of tokens that a replayed step has added on the device."""
+        if self._buffer is not None:
+            self._buffer.advance(tokens)
+
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
         self._noted.clear()

@@ -15,9 +15,15 @@ from rotorquant.codec import Codec
 from rotorquant.ops.attend import Part, Rows, attend_packed
 from rotorquant.tied import TiedKey
 
-__all__ = ["attend_rows"]
+__all__ = ["attend_rows", "in_place"]
 
 _TILE_TOKENS = 4096
+
+
+def in_place(codecs: Sequence[Codec], tie: TiedKey | None) -> bool:
+    """Whether rows are scored as they lie."""
+    kept = [codec.pairs for codec in codecs]
+    return None not in kept and (tie is None or tie.pairs <= (kept[0] or 0))
 
 
 def attend_rows(
@@ -40,8 +46,7 @@ def attend_rows(
         dtype: of the model.
         key_mask: [B, N] bool, False where a token is padding.
     """
-    kept = [codec.pairs for codec in codecs]
-    if None not in kept and (tie is None or tie.pairs <= (kept[0] or 0)):
+    if in_place(codecs, tie):
         return _attend_in_place(query, rows, codecs, tie, positions, dtype, key_mask)
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], _TILE_TOKENS):

@@ -147,6 +147,10 @@ class RewindableCache(Cache):
     def _check_sound(self) -> None:
         """Raise unless all layers hold the same number of tokens, all of them finite."""
         self._watch.verify()
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Raise unless all layers hold the same number of tokens."""
         lengths = {layer.get_seq_length() for layer in self._storing}
         if len(lengths) > 1:
             raise CacheStateError(

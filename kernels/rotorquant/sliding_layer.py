@@ -10,8 +10,10 @@ import torch
 from transformers.cache_utils import CacheLayerMixin
 
 from rotorquant.config import RotorQuantConfig
+from rotorquant.decoding import decode_ring
 from rotorquant.errors import CacheStateError, SnapshotError
 from rotorquant.ops.attend import Part, attend_exact
+from rotorquant.ops.decode import Exact, serves
 from rotorquant.ring import Ring
 from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
 from rotorquant.watch import LayerContext
@@ -67,6 +69,37 @@ class SlidingView:
         return self.layer.dense()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StepView:
+    """A `LayerView` of a sliding layer during a decode step, which reads the ring as it lies.
+
+    Attributes:
+        layer: whose view it is; its ring holds the step.
+        old: the rows that the step has pushed out.
+    """
+
+    layer: SlidingLayer
+    old: Exact
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        scaling: float,
+        key_mask: torch.Tensor | None,
+        blocks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `LayerView`."""
+        if blocks is None:
+            return decode_ring(query, scaling, self.layer.ring, self.old, key_mask)
+        key, value, indices = self.layer.ring.with_old(self.old)
+        ordered = SlidingView(self.layer, key, value, self.layer.window, indices)
+        return ordered.attend(query, scaling, key_mask, blocks)
+
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LayerView`."""
+        return self.layer.dense()
+
+
 class SlidingLayer(CacheLayerMixin):
     """Keys and values of the last `window` tokens.
 
@@ -83,7 +116,7 @@ class SlidingLayer(CacheLayerMixin):
         super().__init__()  # type: ignore[no-untyped-call]
         self._config = config
         self._context = context
-        self._window = window
+        self.window = window
         self.record_past = False
 
     def activate_past_recording(self) -> None:
@@ -93,41 +126,49 @@ class SlidingLayer(CacheLayerMixin):
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for the shapes of a first chunk; it is not stored."""
         bits, meter = self._config.sliding_bits, self._context.meter
-        self._ring = Ring(key_states, self._window, bits, meter)
+        self.ring = Ring(key_states, self.window, bits, meter)
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         """Store a chunk [B, H, T, D]; see `RotorQuantCache` for what comes back."""
-        check_chunk(key_states, value_states, self._ring.empty if self.is_initialized else None)
+        check_chunk(key_states, value_states, self.ring.empty if self.is_initialized else None)
         tokens = key_states.shape[2]
         check_room(self.get_seq_length(), tokens, self._config.max_tokens)
         self._context.watch.look(key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         streams, hands_views = [key_states, value_states], self._context.hands_views()
+        if hands_views and serves(key_states, 0, self.window):
+            old = self.ring.leaving(tokens)
+            self.ring.write(streams, self.record_past)
+            return handles(StepView(self, old))
         if tokens == 1 and self._config.sliding_bits == 16 and hands_views:
-            self._ring.write(streams, self.record_past)
-            key, value, indices = self._ring.in_use()
+            self.ring.write(streams, self.record_past)
+            key, value, indices = self.ring.in_use()
             # The one query sees every slot, so it takes the last place among them.
             return handles(SlidingView(self, key, value, None, indices))
-        past_key, past_value, indices = self._ring.history(tokens)
+        past_key, past_value, indices = self.ring.history(tokens)
         key = torch.cat((past_key, key_states), dim=2)
         value = torch.cat((past_value, value_states), dim=2)
-        self._ring.write(streams, self.record_past)
+        self.ring.write(streams, self.record_past)
         if not hands_views:
             return key, value
-        return handles(SlidingView(self, key, value, self._window, indices))
+        return handles(SlidingView(self, key, value, self.window, indices))
+
+    def advance(self, tokens: int) -> None:
+        """Take note of tokens that a replayed step has stored."""
+        self.ring.advance(tokens)
 
     def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V [B, H, N, D] of what the next token sees, in order."""
-        key, value, _ = self._ring.history(0)
+        key, value, _ = self.ring.history(0)
         return key, value
 
     def get_seq_length(self) -> int:
         """Tokens seen."""
-        return self._ring.length if self.is_initialized else 0
+        return self.ring.length if self.is_initialized else 0
 
     def get_max_length(self) -> int:
         """`max_tokens`, or -1 for none."""
@@ -136,18 +177,18 @@ class SlidingLayer(CacheLayerMixin):
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""
         length = self.get_seq_length()
-        past = min(length, self._window - 1)
+        past = min(length, self.window - 1)
         return past + query_length, length - past
 
     @property
     def nbytes(self) -> int:
         """Bytes of the ring and of the recorded past."""
-        return self._ring.nbytes if self.is_initialized else 0
+        return self.ring.nbytes if self.is_initialized else 0
 
     def reset(self) -> None:
         """Forget all tokens and give the memory back."""
         if self.is_initialized:
-            self._ring.release()
+            self.ring.release()
         self.is_initialized = False
 
     def check_crop(self, length: int) -> None:
@@ -156,9 +197,9 @@ class SlidingLayer(CacheLayerMixin):
         Raises:
             CacheStateError: tokens that are needed again have been overwritten.
         """
-        needed, kept = max(0, length - self._window + 1), 0
+        needed, kept = max(0, length - self.window + 1), 0
         if self.is_initialized:
-            kept = self._ring.first_kept
+            kept = self.ring.first_kept
         if needed < kept:
             raise CacheStateError(
                 f"going back from {self.get_seq_length()} to {length} tokens needs sliding-window "
@@ -174,20 +215,20 @@ class SlidingLayer(CacheLayerMixin):
         """Keep the first `length` tokens; see `check_crop`."""
         self.check_crop(length)
         if self.is_initialized:
-            self._ring.truncate(length)
+            self.ring.truncate(length)
 
     def save(self, device: torch.device | None = None) -> SlidingState | None:
         """What `restore` needs to come back here."""
         if not self.is_initialized:
             return None
-        slots = self._ring.slots.rows()
+        slots = self.ring.slots.rows()
         copies = [rows.to(device or rows.device, copy=True) for rows in slots]
-        return SlidingState(self._ring.length, copies)
+        return SlidingState(self.ring.length, copies)
 
     def restore(self, state: object) -> None:
         """Return to a saved state that later tokens have only been added to."""
         if isinstance(state, SlidingState):
-            self._ring.load(state.ring, state.length)
+            self.ring.load(state.ring, state.length)
         else:
             self.reset()
 
@@ -195,7 +236,7 @@ class SlidingLayer(CacheLayerMixin):
         """What `load` brings back, views of the storage; `like` tells the model's dtype."""
         if not self.is_initialized:
             return {}
-        return {"like": [self._ring.empty], "ring": self._ring.slots.rows()}
+        return {"like": [self.ring.empty], "ring": self.ring.slots.rows()}
 
     def load(
         self, groups: dict[str, list[torch.Tensor]], length: int, device: torch.device
@@ -213,11 +254,11 @@ class SlidingLayer(CacheLayerMixin):
             raise SnapshotError(f"a sliding layer cannot be made of {sorted(groups)}")
         empty = like[0].to(device)
         self.lazy_initialization(empty, empty)
-        self._ring.load(groups["ring"], length)
-        if self._ring.slots.length != self._window:
-            raise SnapshotError(f"a ring has {self._ring.slots.length} slots of {self._window}")
+        self.ring.load(groups["ring"], length)
+        if self.ring.slots.length != self.window:
+            raise SnapshotError(f"a ring has {self.ring.slots.length} slots of {self.window}")
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the batch dimension of everything stored as `change` does."""
         if self.is_initialized:
-            self._ring.select_batch(change)
+            self.ring.select_batch(change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -13,13 +14,21 @@ from rotorquant.errors import NonFiniteError
 __all__ = ["FiniteWatch", "LayerContext"]
 
 
-class FiniteWatch:
-    """Finds NaN and infinity in what is stored, without a wait per layer on a GPU.
+class _Reading(NamedTuple):
+    """A check on its way to the host: the sum, when it is there, and the tokens that it covers."""
 
-    On a CPU a bad chunk is refused before it is stored. A GPU would have to be waited for, so there
-    the layers of a pass gather one number on the device, which `begin` of the next pass reads, and
-    every other call that needs a sound cache (`verify`). From then on the cache refuses to go on
-    until the tokens of the bad pass have been taken out.
+    total: torch.Tensor
+    arrival: torch.cuda.Event | None
+    tokens: int
+
+
+class FiniteWatch:
+    """Finds NaN and infinity in what is stored, without a wait on a GPU.
+
+    On a CPU a bad chunk is refused before it is stored. On a GPU the layers of a pass add to one
+    number on the device, which is sent to the host when the next pass begins and looked at when it
+    has arrived, a pass later at the earliest; `verify` waits for it. From then on the cache
+    refuses to go on until the tokens of the bad pass have been taken out.
 
     Attributes:
         late: device types on which the check is read later.
@@ -27,8 +36,10 @@ class FiniteWatch:
 
     def __init__(self) -> None:
         self.late: tuple[str, ...] = ("cuda",)
-        self._seen: dict[torch.device, torch.Tensor] = {}
+        self._totals: dict[torch.device, torch.Tensor] = {}  # 0, or NaN
+        self._sent: list[_Reading] = []
         self._sound_tokens = 0
+        self._begun_tokens = 0
         self._broken = False
 
     def look(self, key: torch.Tensor, value: torch.Tensor) -> None:
@@ -40,37 +51,73 @@ class FiniteWatch:
         # One float32 sum per tensor: any NaN or infinity survives it.
         sums = (key.sum(dtype=torch.float32) + value.sum(dtype=torch.float32)).detach()
         if sums.device.type in self.late:
-            trace = sums * 0.0  # 0, or NaN
-            seen = self._seen.get(sums.device)
-            self._seen[sums.device] = trace if seen is None else seen + trace
+            if sums.device not in self._totals:
+                with torch.inference_mode(False):
+                    self._totals[sums.device] = torch.zeros((), device=sums.device)
+            self._totals[sums.device] += sums * 0.0
         elif not bool(sums.isfinite()):
             raise NonFiniteError("keys or values hold NaN or infinity; nothing was stored")
 
     def begin(self, length: int) -> None:
         """A pass begins on top of `length` tokens; raises as `verify` does."""
-        self.verify()
-        self._sound_tokens = length
+        if not _capturing():
+            self._send(length)
+            self._receive(wait=False)
+        self._begun_tokens = length
 
     def verify(self) -> None:
-        """Read what the last pass gathered.
+        """Wait for what all passes gathered.
 
         Raises:
-            NonFiniteError: it stored NaN or infinity.
+            NonFiniteError: one stored NaN or infinity.
         """
-        sums, self._seen = self._seen, {}
-        self._broken |= not all(bool(trace.isfinite()) for trace in sums.values())
+        self._receive(wait=True)
+        self._send(self._begun_tokens)
+        self._receive(wait=True)
+
+    def back_to(self, length: int) -> None:
+        """The cache holds `length` tokens again."""
+        if length <= self._sound_tokens:
+            for total in self._totals.values():
+                total.zero_()
+            self._sent.clear()
+            self._broken = False
+            self._sound_tokens = length
+
+    def _send(self, tokens: int) -> None:
+        if not self._sent:
+            self._sent = [_sending(total, tokens) for total in self._totals.values()]
+
+    def _receive(self, wait: bool) -> None:
+        arrivals = [each.arrival for each in self._sent if each.arrival is not None]
+        if wait:
+            for arrival in arrivals:
+                arrival.synchronize()
+        if all(arrival.query() for arrival in arrivals):
+            sent, self._sent = self._sent, []
+            self._broken |= not all(bool(each.total.isfinite()) for each in sent)
+            if sent and not self._broken:
+                self._sound_tokens = max(self._sound_tokens, sent[0].tokens)
         if self._broken:
             raise NonFiniteError(
                 f"keys or values of the tokens from {self._sound_tokens} on hold NaN or infinity; "
                 f"rewind() to a mark, crop_to({self._sound_tokens}) or reset()"
             )
 
-    def back_to(self, length: int) -> None:
-        """The cache holds `length` tokens again."""
-        if length <= self._sound_tokens:
-            self._seen.clear()
-            self._broken = False
-            self._sound_tokens = length
+
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _sending(total: torch.Tensor, tokens: int) -> _Reading:
+    if total.device.type != "cuda":
+        return _Reading(total.clone(), None, tokens)
+    with torch.cuda.device(total.device):
+        there = torch.empty((), pin_memory=True)
+        there.copy_(total, non_blocking=True)
+        arrival = torch.cuda.Event()
+        arrival.record()
+    return _Reading(there, arrival, tokens)
 
 
 @dataclass(frozen=True, slots=True)

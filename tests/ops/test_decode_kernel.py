@@ -257,10 +257,10 @@ def eight(stream: torch.Tensor) -> Rows:
 
 
 def test_what_the_kernel_serves(_forced: Spy) -> None:
-    assert serves(draw(1, 4, 16, 64), group=16, pairs=32, window=1024)
-    assert not serves(draw(1, 4, 17, 64), group=1, pairs=0)
-    assert not serves(draw(1, 4, 8, 64), group=1, pairs=0, window=7)
-    assert not serves(draw(1, 4, 1, 24), group=1, pairs=0)
+    assert serves(draw(1, 4, 16, 64), pairs=32, window=1024)
+    assert not serves(draw(1, 4, 17, 64), pairs=0)
+    assert not serves(draw(1, 4, 8, 64), pairs=0, window=7)
+    assert not serves(draw(1, 4, 1, 24), pairs=0)
 
 
 def test_queries_and_keys_that_do_not_belong_together_are_refused() -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.attend.launch import HEAD_DIMS, ROWS_LIMIT, pairs_limit
+from rotorquant.ops.attend.launch import HEAD_DIMS, pairs_limit
 from rotorquant.ops.decode import reference
 from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
 
@@ -22,24 +22,22 @@ if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring 
         from rotorquant.ops.decode import kernel as _kernel
 
 
-def serves(query: torch.Tensor, group: int, pairs: int, window: int | None = None) -> bool:
-    """Whether a kernel takes a step of queries [B, H, T, D], `group` of them to a key head.
+def serves(vectors: torch.Tensor, pairs: int, window: int | None = None) -> bool:
+    """Whether a kernel takes a step of `vectors` [B, any, T, D], queries or new keys.
 
     Without it `decode` gives the same by the reference, which is not made for speed.
 
     Args:
-        query: of the step, one vector for every head and new token.
-        group: query heads that share a key head.
+        vectors: of the step.
         pairs: rotary pairs that are turned when read.
         window: of the layer, or None.
     """
-    steps, head_dim = query.shape[-2:]
+    steps, head_dim = vectors.shape[-2:]
     return (
         _kernel is not None
-        and dispatch.on_gpu(query)
+        and dispatch.on_gpu(vectors)
         and head_dim in HEAD_DIMS
         and steps <= min(STEPS_LIMIT, window or STEPS_LIMIT)
-        and steps * group <= ROWS_LIMIT
         and pairs <= pairs_limit(head_dim)
     )
 
