@@ -39,7 +39,7 @@ class Figure:
 
 def run_speed(model: str, runs: int, document_tokens: int) -> None:
     """Measure and print; raises CalledProcessError when rqchat fails."""
-    ask = ["ask", "--model", model, "--temperature", "0", "--max-tokens", "64"]
+    ask = ["ask", "--no-log", "--model", model, "--temperature", "0", "--max-tokens", "64"]
     document = _document(ask, document_tokens)
     once = [*ask, "--no-cache"]
     last: dict[str, Any] = {}

@@ -91,6 +91,7 @@ def _receipt() -> Receipt:
         revision="sha256:0123456789abcdef",
         device="CPU",
         weights="fp32",
+        head_bits=16,
         kv_bits=4,
         sliding_bits=16,
         kv_mode="aligned",

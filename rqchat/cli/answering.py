@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
 from rqchat.cli import opening
-from rqchat.engine.events import Done, Event
+from rqchat.engine.events import Done
 from rqchat.engine.truncate import Place, cut_documents
 from rqchat.errors import ContextLengthError, RqchatError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rqchat.cli.report import Report
     from rqchat.engine.conversation import UserTurn
     from rqchat.engine.settings import SamplingSettings
+    from rqchat.engine.store.recorder import Recorder
     from rqchat.ui.console import Screen
 
 __all__ = ["answer_all", "fit_turns"]
@@ -57,13 +59,14 @@ def fit_turns(
 
 def answer_all(
     session: Session,
+    recorder: Recorder,
     turns: tuple[UserTurn, ...],
     sampling: SamplingSettings,
     schema: str | None,
     report: Report,
     dropped_tokens: int | None,
 ) -> None:
-    """Answers every turn on its own; what they begin with is read once.
+    """Answers every turn on its own, a conversation each; what they begin with is read once.
 
     Raises:
         ContextLengthError: one is too long; then none is answered.
@@ -72,11 +75,12 @@ def answer_all(
     """
     if len(turns) > 1:
         # The longest one first, for its length alone: nothing is answered if that is too long
-        _ask(session, max(turns, key=session.count_tokens), sampling, None)
+        with _ways_out(longest := max(turns, key=session.count_tokens)):
+            session.ask(longest, sampling)
     before = session.messages
     for turn in turns:
         session.restore(before)
-        done = _answer(session, turn, sampling, schema, report)
+        done = _answer(session, recorder, turn, sampling, schema, report)
         if schema is not None:
             _check_whole(done)
         report.finish(session, turn.text, done, dropped_tokens)
@@ -101,14 +105,17 @@ def _check_whole(done: Done) -> None:
 
 def _answer(
     session: Session,
+    recorder: Recorder,
     turn: UserTurn,
     sampling: SamplingSettings,
     schema: str | None,
     report: Report,
 ) -> Done:
     done: Done | None = None
+    with _ways_out(turn):
+        events = recorder.record(session, turn, sampling, schema=schema)
     with opening.interruptible(session):
-        for event in _ask(session, turn, sampling, schema):
+        for event in events:
             report.show(event)
             if isinstance(event, Done):
                 done = event
@@ -116,11 +123,11 @@ def _answer(
     return done
 
 
-def _ask(
-    session: Session, turn: UserTurn, sampling: SamplingSettings, schema: str | None
-) -> Iterator[Event]:
+@contextmanager
+def _ways_out(turn: UserTurn) -> Iterator[None]:
+    """Within, a prompt that is too long also says what can be done about documents."""
     try:
-        return session.ask(turn, sampling, schema=schema)
+        yield
     except ContextLengthError as error:
         if not turn.documents:
             raise

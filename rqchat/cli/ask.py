@@ -112,6 +112,8 @@ def ask(
         ),
     ] = False,
     quiet: options.Quiet = False,
+    continue_: options.Continue = False,
+    resume: options.Resume = None,
     *,
     given: options.Given,
 ) -> None:
@@ -128,10 +130,13 @@ def ask(
     git diff | rqchat ask --json --temperature 0 "Write a commit message."
 
     rqchat ask -f contract.pdf -q "Who signs?" -q "Until when?"
+
+    rqchat ask -c "And who else?"
     """
     from rqchat.cli.answering import answer_all, fit_turns
     from rqchat.cli.inputs import Inputs, gather_turns
     from rqchat.cli.report import Output, Report, choose_form
+    from rqchat.cli.saving import as_before, open_recorder, wanted_conversation
     from rqchat.engine.schema import read_schema
     from rqchat.ui.console import Screen
 
@@ -150,22 +155,32 @@ def ask(
     form = choose_form(raw=raw, as_json=as_json, as_events=as_events, several=several)
     place = _place(truncate)
     shape = read_schema(schema) if schema is not None else None
+    saved = wanted_conversation(latest=continue_, reference=resume)
+    if saved is not None and several:
+        raise UsageError("a conversation goes on with one question; ask the others after it")
     screen = Screen(quiet=quiet)
     turns = gather_turns(inputs, screen)
     report = Report(screen, Output(form, stats, several, held=shape is not None))
+    recorder = open_recorder(settings, "ask", screen)
     try:
         screen.status("loading")
-        session = opening.open_in_foreground(settings, system, report.show)
+        if saved is not None and system is None:
+            system = saved.record.system
+        session = opening.open_in_foreground(as_before(settings, saved), system, report.show)
         session.thinking = think
+        if saved is not None:
+            session.restore(saved.messages)
+            recorder.adopt(saved)
         _show_chips(screen, turns[0], session.plan.image_tokens)
         turns, dropped_tokens = fit_turns(session, turns, place, sampling.max_tokens, screen)
-        answer_all(session, turns, sampling, shape, report, dropped_tokens)
+        answer_all(session, recorder, turns, sampling, shape, report, dropped_tokens)
     except RqchatError as error:
         report.close()
         report.fail(error)
         raise
     finally:
         report.close()
+        recorder.close()
 
 
 def _place(name: str | None) -> Place | None:

@@ -29,6 +29,7 @@ __all__ = [
     "MODEL",
     "NO_VALUE",
     "ContextTokens",
+    "Continue",
     "Device",
     "Given",
     "HeadBits",
@@ -36,9 +37,11 @@ __all__ = [
     "KvBits",
     "MaxTokens",
     "Model",
+    "NoLog",
     "Offline",
     "Prefer",
     "Quiet",
+    "Resume",
     "Seed",
     "System",
     "Temperature",
@@ -140,6 +143,17 @@ NoCache = Annotated[
         rich_help_panel=_MODEL,
     ),
 ]
+NoLog = Annotated[
+    bool, typer.Option("--no-log", "-n", metavar=NO_VALUE, help="Save nothing of this.")
+]
+Continue = Annotated[
+    bool,
+    typer.Option("--continue", "-c", metavar=NO_VALUE, help="Go on with the latest conversation."),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option("--resume", "-r", metavar="ID", help="Go on with this one, by id or name."),
+]
 System = Annotated[
     str | None,
     typer.Option("--system", "-s", metavar="TEXT", help="Instructions that stand above the chat."),
@@ -192,7 +206,7 @@ MODEL: Group = {
     "device": Device,
     "offline": Offline,
 }
-SESSION: Group = {**MODEL, "no_cache": NoCache}
+SESSION: Group = {**MODEL, "no_cache": NoCache, "no_log": NoLog}
 ANSWER: Group = {
     "max_tokens": MaxTokens,
     "temperature": Temperature,

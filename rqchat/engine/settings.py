@@ -47,6 +47,7 @@ class Settings:
         offline: never touch the network.
         no_cache: neither read nor write the KV caches of long documents on disk.
         cache_bytes: what these may take together.
+        no_log: save no conversation.
     """
 
     model: str = "auto"
@@ -58,6 +59,7 @@ class Settings:
     device: str = "auto"
     offline: bool = False
     no_cache: bool = False
+    no_log: bool = False
     cache_bytes: int = 16 * 2**30
     head_bits: int | None = None
     prefer: str | None = None

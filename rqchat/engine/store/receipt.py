@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 from rqchat import __version__
 from rqchat.engine.events import Done, MemoryUse, ModelFacts, StopReason, Timing, TokenCounts
 from rqchat.engine.plan import MemoryPlan
-from rqchat.engine.settings import WEIGHTS, SamplingSettings, Settings
+from rqchat.engine.settings import HEAD_BITS, WEIGHTS, SamplingSettings, Settings
 
 __all__ = ["Answering", "Receipt"]
 
@@ -39,7 +39,8 @@ class Receipt:
         rqchat, torch: versions.
         model, revision: which weights.
         device: the GPU's name or the CPU's.
-        weights, kv_bits, sliding_bits, kv_mode, context_tokens, image_tokens: as planned.
+        weights, head_bits, kv_bits, sliding_bits, kv_mode: how weights and cache were held.
+        context_tokens, image_tokens: as planned.
         system, thinking: how the model was addressed.
         sampling: with the temperature and the seed that were used.
         begun: how the answer was made to begin; empty unless an earlier one was continued.
@@ -53,6 +54,7 @@ class Receipt:
     revision: str
     device: str
     weights: str
+    head_bits: int
     kv_bits: int
     sliding_bits: int
     kv_mode: str
@@ -81,6 +83,7 @@ class Receipt:
             revision=facts.revision,
             device=session.plan.device.name,
             weights=chosen.weights,
+            head_bits=chosen.head_bits,
             kv_bits=chosen.kv_bits,
             sliding_bits=chosen.sliding_bits,
             kv_mode=facts.kv_mode,
@@ -108,6 +111,7 @@ class Receipt:
         return Settings(
             model=self.model,
             weights=self.weights if self.weights in WEIGHTS else None,
+            head_bits=self.head_bits if self.head_bits in HEAD_BITS else None,
             kv_bits=self.kv_bits,
             context_tokens=self.context_tokens,
             image_tokens=self.image_tokens,

@@ -75,12 +75,22 @@ class Recorder:
         begun: str = "",
         schema: str | None = None,
     ) -> Iterator[Event]:
-        """The events of `session.ask`, recorded on their way; a turn that it refuses is not."""
+        """The events of `session.ask`, recorded on their way; a turn that it refuses is not.
+
+        Raises:
+            RqchatError: as `session.ask` does, at once and from the iterator.
+        """
         events = session.ask(turn, sampling, begun=begun, schema=schema)
+        receipt = replace(Receipt.begin(session, sampling), begun=begun, schema=schema)
+        return self._recorded(session, events, Kept(turn, time.time(), receipt))
+
+    def _recorded(
+        self, session: RecordedSession, events: Iterator[Event], kept: Kept
+    ) -> Iterator[Event]:
         first = next(events)  # comes before the model starts
-        self._align(session, turn)
-        self._begin(turn, replace(Receipt.begin(session, sampling), begun=begun, schema=schema))
-        growth, before = _Growth(begun), len(session.messages)
+        self._align(session, kept.turn)
+        self._begin(kept)
+        growth, before = _Growth(kept.receipt.begun), len(session.messages)
         try:
             for event in chain((first,), events):
                 if growth.add(event):
@@ -161,10 +171,10 @@ class Recorder:
         elif turn is not None:
             self._kept = []
 
-    def _begin(self, turn: UserTurn, receipt: Receipt) -> None:
-        if self._kept and not self._kept[-1].is_answered and self._kept[-1].turn == turn:
+    def _begin(self, kept: Kept) -> None:
+        if self._kept and not self._kept[-1].is_answered and self._kept[-1].turn == kept.turn:
             del self._kept[-1]  # asked again
-        self._kept.append(Kept(turn, time.time(), receipt))
+        self._kept.append(kept)
         self._flush()
 
     def _flush(self) -> float:
