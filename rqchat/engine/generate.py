@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from rqchat.engine.continuation import continued
 from rqchat.engine.detokenize import TextWriter
 from rqchat.engine.events import PrefillProgress, StopReason, TextDelta, ThoughtDelta
 from rqchat.engine.loader import LoadedModel
@@ -62,6 +63,7 @@ class Generation:
         self.stop_reason: StopReason = "interrupted"
         self.cached_tokens = self.output_tokens = 0
         self.prefill_s = self.decode_s = 0.0
+        self._drawn: list[int] = []
 
     @property
     def answer(self) -> str:
@@ -75,14 +77,17 @@ class Generation:
     def run(
         self, prompt: Prompt, sampler: Sampler, most_tokens: int
     ) -> Iterator[PrefillProgress | TextDelta | ThoughtDelta]:
-        """Reads `prompt` and draws at most `most_tokens` tokens."""
-        logits = yield from self._prefill(prompt)
+        """Reads `prompt` and draws at most `most_tokens` tokens.
+
+        After a step that failed it may be called again, and goes on after the tokens drawn so far.
+        """
+        logits = yield from self._prefill(continued(prompt, self._drawn))
         if logits is not None:
             yield from self._decode(logits, sampler, most_tokens)
 
     def _prefill(self, prompt: Prompt) -> Generator[PrefillProgress, None, Tensor | None]:
         """Returns the logits [vocabulary] of the last token; None when it was stopped."""
-        begun_s = time.perf_counter()
+        begun_s = time.perf_counter() - self.prefill_s
         done = self.cached_tokens = self._prefix.reuse(prompt)
         total = len(prompt.token_ids)
         stops = (prompt.content_tokens, prompt.stable_tokens)
@@ -105,7 +110,7 @@ class Generation:
     def _decode(
         self, logits: Tensor, sampler: Sampler, most_tokens: int
     ) -> Iterator[TextDelta | ThoughtDelta]:
-        begun_s = time.perf_counter()
+        begun_s = time.perf_counter() - self.decode_s
         while not self._stopped():
             token = sampler.draw(logits)
             self.decode_s = time.perf_counter() - begun_s
@@ -113,6 +118,7 @@ class Generation:
                 self.stop_reason = "eos"
                 return
             self.output_tokens += 1
+            self._drawn.append(token)
             yield from self._text.add(token)
             if self.output_tokens == most_tokens:
                 self.stop_reason = "length"

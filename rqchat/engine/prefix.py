@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rqchat.engine.keeper import Keeper
@@ -102,6 +102,20 @@ class CachedPrefix:
         tokens, mark = self._marks[-1]
         self.cache.rewind(mark)
         del self._keys[tokens:]
+
+    def recover(self) -> None:
+        """After a step that broke off: back to the latest mark, or to the beginning."""
+        if self._marks:
+            self._rewind()
+        else:
+            self.reset()
+
+    def replace(self, make_cache: Callable[[], Any]) -> None:
+        """Another cache, empty; the old one is let go of first."""
+        self.cache = None
+        self._keys.clear()
+        self._marks.clear()
+        self.cache = make_cache()
 
     def reset(self) -> None:
         """Empty the cache."""

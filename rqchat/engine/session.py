@@ -36,6 +36,7 @@ from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.prompt import Prompt, PromptWriter
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.engine.stepdown import step_down
 from rqchat.errors import ContextLengthError, ModelError, RqchatError
 
 __all__ = ["ChatSession", "Message", "UserTurn"]
@@ -219,16 +220,10 @@ class ChatSession:
         )
         generation.begin_with(begun)
         try:
-            yield from generation.run(prompt, sampler, most_tokens)
+            yield from self._run(generation, prompt, sampler, most_tokens)
         except GeneratorExit:
             self._keep(turn, generation)
             raise
-        except torch.OutOfMemoryError:
-            self._prefix.reset()
-            raise RqchatError(
-                "the GPU ran out of memory; the conversation is as it was. Take fewer --kv-bits, a"
-                " shorter --context, or close other programs that use the GPU"
-            ) from None
         except RotorQuantError as error:
             self._prefix.reset()
             raise RqchatError(f"the KV cache failed: {error}") from error
@@ -240,6 +235,24 @@ class ChatSession:
         self._keep(turn, generation)
         yield from self._troubles()
         yield self._done(generation, prompt, sampler.seed)
+
+    def _run(
+        self, generation: Generation, prompt: Prompt, sampler: Sampler, most_tokens: int
+    ) -> Iterator[Event]:
+        """`generation.run`, which goes on with a smaller plan when memory runs out."""
+        while True:
+            length = len(prompt.token_ids)
+            try:
+                most_tokens = min(most_tokens, self.context_tokens - length)
+                yield from generation.run(prompt, sampler, most_tokens)
+                return
+            except torch.OutOfMemoryError:
+                needed = length + generation.output_tokens
+            self._plan, said = step_down(self._prefix, self._plan, self._new_cache, needed)
+            yield Notice(said)
+
+    def _new_cache(self, plan: MemoryPlan) -> RotorQuantCache:
+        return _make_cache(self._loaded, plan, self._model_name)
 
     def _sampler(self, sampling: SamplingSettings, schema: str | None) -> Sampler:
         loaded = self._loaded

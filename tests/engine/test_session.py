@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Gemma4ForConditionalGeneration, Gemma4ImageProcessorPil
 
+from rotorquant import RotorQuantError
 from rqchat.engine import session as session_module
 from rqchat.engine.documents import Document
 from rqchat.engine.events import (
@@ -454,8 +455,8 @@ class TestMishaps:
         wanted = _logits(_copy(loaded, before), UserTurn("And then what?"))
 
         with monkeypatch.context() as broken:
-            _fail_at(broken, session, failing_call, torch.OutOfMemoryError("no"))
-            with pytest.raises(RqchatError, match="out of memory; the conversation is as it was"):
+            _fail_at(broken, session, failing_call, RotorQuantError("no"))
+            with pytest.raises(RqchatError, match="the KV cache failed: no"):
                 list(session.ask(UserTurn("And then what?"), _GREEDY))
 
         assert session.messages == before

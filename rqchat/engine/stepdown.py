@@ -1,0 +1,77 @@
+"""Out of memory in the middle of an answer: what is given up so that the conversation goes on.
+
+First bits of the KV cache, by packing the live one again, which keeps what was read; then half of
+the context, which is read again. What was asked and answered is never lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from rotorquant import RotorQuantCache
+from rqchat.engine.plan import MemoryPlan
+from rqchat.engine.prefix import CachedPrefix
+from rqchat.engine.settings import KV_BITS
+from rqchat.errors import RqchatError
+
+__all__ = ["step_down"]
+
+_CONTEXT_STEP_TOKENS = 64
+
+
+def step_down(
+    prefix: CachedPrefix,
+    plan: MemoryPlan,
+    make_cache: Callable[[MemoryPlan], RotorQuantCache],
+    needed_tokens: int,
+) -> tuple[MemoryPlan, str]:
+    """The plan to go on with, one step smaller, and a line that says so; `prefix` obeys it.
+
+    The plan's bytes stay those that were promised. Call it outside of the `except` clause: the
+    error's frames hold the tensors that did not fit.
+
+    Args:
+        prefix: with a cache whose last step may have broken off; ready for the next one after.
+        plan: the one that was too much.
+        make_cache: an empty cache for a plan.
+        needed_tokens: the context that the running answer needs at least.
+
+    Raises:
+        RqchatError: there is nothing left to give up.
+    """
+    fewer = [bits for bits in KV_BITS if bits < plan.chosen.kv_bits]
+    if fewer:
+        smaller = _replaced(plan, kv_bits=max(fewer))
+        said = f"{max(fewer)} instead of {plan.chosen.kv_bits} bits of KV cache"
+    else:
+        halved = plan.chosen.context_tokens // 2 // _CONTEXT_STEP_TOKENS * _CONTEXT_STEP_TOKENS
+        if halved <= needed_tokens:
+            prefix.reset()
+            raise RqchatError(
+                "out of memory; the conversation is as it was. Nothing is left to give up: take a"
+                " shorter --context or fewer bits with --weights, or close other programs"
+            )
+        smaller = _replaced(plan, context_tokens=halved)
+        said = f"a context of {halved:,} instead of {plan.chosen.context_tokens:,} tokens"
+    if not (fewer and _repacked(prefix, smaller.chosen.kv_bits)):
+        prefix.replace(lambda: make_cache(smaller))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return smaller, f"out of memory: going on with {said}"
+
+
+def _replaced(plan: MemoryPlan, **changes: int) -> MemoryPlan:
+    return dataclasses.replace(plan, chosen=dataclasses.replace(plan.chosen, **changes))
+
+
+def _repacked(prefix: CachedPrefix, bits: int) -> bool:
+    """Whether what the cache holds could be packed into `bits`; that takes room of its own."""
+    try:
+        prefix.recover()
+        prefix.cache.repack(bits)
+    except torch.OutOfMemoryError:
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""A device that runs out of memory at any step of an answer: real model, real cache, fake device.
+
+Prompts shorter than the exact window hold nothing packed, so fewer bits change nothing there, and
+an answer that was disturbed has to equal one that was not, to the token.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.gemma4.modeling_gemma4 import Gemma4TextDecoderLayer
+
+from rotorquant import RotorQuantCache
+from rqchat.engine.documents import Document
+from rqchat.engine.events import Done, Event, Notice, TextDelta
+from rqchat.engine.session import ChatSession, UserTurn
+from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.errors import RqchatError
+
+_GREEDY = SamplingSettings(temperature=0, max_tokens=8)
+_TURN = UserTurn("What is the answer to this question, which fills some chunks of the prompt?")
+
+
+@pytest.fixture(scope="module")
+def opened(tiny_folder: Path) -> ChatSession:
+    return ChatSession.open(Settings(model=str(tiny_folder), device="cpu", kv_bits=4))
+
+
+def _over(opened: ChatSession, **chosen: int) -> ChatSession:
+    plan = opened.plan
+    smaller = dataclasses.replace(plan.chosen, **chosen)
+    plan = dataclasses.replace(plan, chunk_tokens=16, chosen=smaller)
+    return ChatSession(opened._loaded, plan, "tiny")
+
+
+def _text(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def _notices(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Notice)]
+
+
+def _small_device(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]) -> None:
+    """The device has no room at those calls of a decoder layer, counted from 0."""
+    forward, calls = Gemma4TextDecoderLayer.forward, iter(range(10**9))
+
+    def limited(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)  # a layer's cache has its tokens by then
+        if fails(next(calls)):
+            raise torch.OutOfMemoryError("no room")
+        return output
+
+    monkeypatch.setattr(Gemma4TextDecoderLayer, "forward", limited)
+
+
+# 6 layers: the prompt of some 100 tokens takes 7 chunks, 42 calls; then come 6 for each token
+@pytest.mark.parametrize("call", [0, 5, 6, 20, 41, 42, 47, 60, 80])
+def test_an_answer_survives_at_any_step(
+    opened: ChatSession, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
+    session = _over(opened)
+    _small_device(monkeypatch, lambda number: number == call)
+
+    events = list(session.ask(_TURN, _GREEDY))
+
+    assert _text(events) == _text(undisturbed)
+    assert _notices(events) == ["out of memory: going on with 3 instead of 4 bits of KV cache"]
+    assert session.plan.chosen.kv_bits == session._prefix.cache.config.bits == 3
+    done = events[-1]
+    assert isinstance(done, Done)
+    assert (done.stop_reason, done.tokens.output) == ("length", 8)
+    again, fresh = _over(opened), list(session.ask(UserTurn("And?"), _GREEDY))
+    again.restore(session.messages[:2])
+    assert _text(fresh) == _text(list(again.ask(UserTurn("And?"), _GREEDY)))
+
+
+def test_packed_tokens_are_packed_again_and_not_read_again(
+    opened: ChatSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _over(opened)
+    document = UserTurn("Sum up.", documents=(Document("d", "some words of a text " * 40),))
+    list(session.ask(document, _GREEDY))
+    packed, before = session._prefix.cache.packed_tokens, session._prefix.cache.nbytes
+    assert packed > 0
+    _small_device(monkeypatch, lambda number: number == 20)
+
+    events = list(session.ask(UserTurn("Sum up again."), _GREEDY))
+
+    assert session._prefix.cache.packed_tokens >= packed
+    assert session._prefix.cache.nbytes < before
+    assert len(session.messages) == 4
+    assert isinstance(events[-1], Done)
+    assert events[-1].tokens.cached >= packed
+
+
+def test_when_bits_are_used_up_the_context_is_halved(
+    opened: ChatSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
+    session = _over(opened, kv_bits=3)
+    _small_device(monkeypatch, lambda number: number in (10, 20, 30))
+
+    events = list(session.ask(_TURN, _GREEDY))
+
+    assert _notices(events) == [
+        "out of memory: going on with 2 instead of 3 bits of KV cache",
+        "out of memory: going on with a context of 1,024 instead of 2,048 tokens",
+        "out of memory: going on with a context of 512 instead of 1,024 tokens",
+    ]
+    assert session.context_tokens == 512
+    assert _text(events) == _text(undisturbed)
+
+
+def test_a_cache_that_cannot_even_be_packed_again_is_read_again(
+    opened: ChatSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(self: RotorQuantCache, bits: int) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
+    session = _over(opened)
+    _small_device(monkeypatch, lambda number: number == 50)
+    monkeypatch.setattr(RotorQuantCache, "repack", no_room)
+
+    events = list(session.ask(_TURN, _GREEDY))
+
+    assert _text(events) == _text(undisturbed)
+    assert session._prefix.cache.config.bits == 3
+
+
+def test_without_anything_left_the_conversation_is_as_it_was(
+    opened: ChatSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = _over(opened)
+    list(session.ask(UserTurn("Hi"), _GREEDY))
+    before = session.messages
+    with monkeypatch.context() as small:
+        _small_device(small, lambda number: True)
+        with pytest.raises(RqchatError, match="out of memory; the conversation is as it was.*--c"):
+            list(session.ask(_TURN, _GREEDY))
+
+    assert session.messages == before
+    assert isinstance(list(session.ask(_TURN, _GREEDY))[-1], Done)
