@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -63,7 +64,7 @@ def step_down(
     return smaller, f"out of memory: going on with {said}"
 
 
-def _replaced(plan: MemoryPlan, **changes: int) -> MemoryPlan:
+def _replaced(plan: MemoryPlan, **changes: Any) -> MemoryPlan:
     return dataclasses.replace(plan, chosen=dataclasses.replace(plan.chosen, **changes))
 
 

@@ -31,7 +31,7 @@ def opened(tiny_folder: Path) -> ChatSession:
     return ChatSession.open(Settings(model=str(tiny_folder), device="cpu", kv_bits=4))
 
 
-def _over(opened: ChatSession, **chosen: int) -> ChatSession:
+def _over(opened: ChatSession, **chosen: Any) -> ChatSession:
     plan = opened.plan
     smaller = dataclasses.replace(plan.chosen, **chosen)
     plan = dataclasses.replace(plan, chunk_tokens=16, chosen=smaller)
