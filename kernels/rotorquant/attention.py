@@ -13,8 +13,10 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from rotorquant.chunks import attend_chunk
 from rotorquant.errors import CacheStateError, UnsupportedModelError
 from rotorquant.ops.attend import Part, attend_exact
+from rotorquant.ops.chunk import has_kernel
 from rotorquant.views import attend_in_blocks
 
 __all__ = ["ATTENTION_NAME", "attention", "padding_mask", "register"]
@@ -119,6 +121,8 @@ def _attend_tensors(
     past = keys - query.shape[2]
     mask = None if key_mask is None else key_mask[:, key_mask.shape[1] - keys :]
     own = None if blocks is None else blocks[:, blocks.shape[1] - keys :]
+    if has_kernel(query, key):
+        return attend_chunk(query, key, value, scaling, window, mask, own)
 
     def parts(grouped: torch.Tensor, start: int) -> list[Part]:
         return [attend_exact(grouped, key, value, past + start, window, mask, own)]

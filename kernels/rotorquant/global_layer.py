@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
+from rotorquant.chunks import attend_chunk, attend_history, is_chunk
 from rotorquant.codec import Frame
 from rotorquant.config import RotorQuantConfig
 from rotorquant.decoding import decode_global
@@ -128,6 +129,12 @@ class GlobalLayer(CacheLayerMixin):
         if key_mask is not None:
             packed_mask = key_mask[:, low:high]
             exact_mask = torch.cat((key_mask[:, :low], key_mask[:, high:]), dim=1)
+
+        if is_chunk(query, key):
+            packed, positions = self._store.packed, self._packed_positions(query.device)
+            given = query, packed.streams(), packed.codecs, self._tie, positions
+            before = attend_history(*given, scaling, packed_mask) if high > low else None
+            return attend_chunk(query, key, value, scaling, key_mask=exact_mask, before=before)
 
         def parts(grouped: torch.Tensor, start: int) -> list[Part]:
             exact = attend_exact(grouped, key, value, past + start, key_mask=exact_mask)
@@ -283,9 +290,7 @@ class GlobalLayer(CacheLayerMixin):
 
     def _attend_packed(self, grouped: torch.Tensor, key_mask: torch.Tensor | None) -> Part:
         """The packed tokens' part for queries [B, H, G, T, D], in natural space."""
-        packed, positions = self._store.packed, None
-        if self._positions is not None:
-            positions = self._positions.read(*self._store.span, grouped.device)
+        packed, positions = self._store.packed, self._packed_positions(grouped.device)
         part = attend_rows(
             grouped.flatten(2, 3),
             packed.streams(),
@@ -296,3 +301,8 @@ class GlobalLayer(CacheLayerMixin):
             key_mask,
         )
         return Part(*(field.unflatten(2, grouped.shape[2:4]) for field in part))
+
+    def _packed_positions(self, device: torch.device) -> torch.Tensor | None:
+        if self._positions is None:
+            return None
+        return self._positions.read(*self._store.span, device)

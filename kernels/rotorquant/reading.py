@@ -15,7 +15,7 @@ from rotorquant.codec import Codec
 from rotorquant.ops.attend import Part, Rows, attend_packed
 from rotorquant.tied import TiedKey
 
-__all__ = ["attend_rows", "in_place"]
+__all__ = ["attend_rows", "cut", "in_place"]
 
 _TILE_TOKENS = 4096
 
@@ -51,7 +51,7 @@ def attend_rows(
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], _TILE_TOKENS):
         tile = slice(low, low + _TILE_TOKENS)
-        streams = [codec.decode(_cut(r, tile)) for codec, r in zip(codecs, rows, strict=True)]
+        streams = [codec.decode(cut(r, tile)) for codec, r in zip(codecs, rows, strict=True)]
         if tie is not None and positions is not None:
             streams.insert(0, tie.rebuild(streams[0].to(dtype), positions[:, tile]))
         key, value = (Rows(stream, None, None) for stream in streams)
@@ -91,7 +91,8 @@ def _attend_in_place(
     return Part(top, part.mass, total)
 
 
-def _cut(rows: Rows, tile: slice) -> Rows:
+def cut(rows: Rows, tile: slice) -> Rows:
+    """The rows of some tokens, as views."""
     return Rows(*(None if field is None else field[:, :, tile] for field in rows))  # type: ignore[arg-type]
 
 

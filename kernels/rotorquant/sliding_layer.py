@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from transformers.cache_utils import CacheLayerMixin
 
+from rotorquant.chunks import attend_chunk
 from rotorquant.config import RotorQuantConfig
 from rotorquant.decoding import decode_ring
 from rotorquant.errors import CacheStateError, SnapshotError
 from rotorquant.ops.attend import Part, attend_exact
+from rotorquant.ops.chunk import has_kernel
 from rotorquant.ops.decode import Exact, serves
 from rotorquant.ring import Ring
 from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
@@ -56,6 +58,8 @@ class SlidingView:
         past = self.key.shape[2] - query.shape[2]
         mask = None if key_mask is None else key_mask.index_select(1, self.indices)
         own = None if blocks is None else blocks.index_select(1, self.indices)
+        if has_kernel(query, self.key):
+            return attend_chunk(query, self.key, self.value, scaling, self.window, mask, own)
 
         def parts(grouped: torch.Tensor, start: int) -> list[Part]:
             return [

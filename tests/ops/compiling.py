@@ -33,7 +33,8 @@ from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.dequantize import kernel as dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.quantize import kernel as quantize
-from tests.ops.limits import faults, table
+from tests.ops import compiling_chunk
+from tests.ops.limits import faults, loop_spills, table
 
 CARDS = (80, 86, 89, 90, 100, 120)
 KERNELS = (
@@ -43,13 +44,18 @@ KERNELS = (
     (attend, "join_kernel"),
     (decode, "decode_kernel"),
     (decode, "merge_kernel"),
+    *compiling_chunk.KERNELS,
 )
 TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One compiled kernel: bytes of shared memory, registers and stack bytes of a thread."""
+    """One compiled kernel.
+
+    Bytes of shared memory, registers and stack bytes of a thread, how often a loop uses that stack,
+    columns of tensor memory.
+    """
 
     kernel: str
     case: str
@@ -57,7 +63,9 @@ class Result:
     shared_bytes: int
     registers: int
     stack_bytes: int
+    loop_spills: int
     float64: int
+    tensor_columns: int
 
 
 class Absent:
@@ -174,13 +182,16 @@ def measure(name: str, case: str, card: int, made: Any) -> Result:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(made.asm["cubin"])
         tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        usage = subprocess.run(
-            [tool, "-res-usage", cubin], capture_output=True, text=True, check=True
-        ).stdout
+        usage, code = (
+            subprocess.run([tool, what, cubin], capture_output=True, text=True, check=True).stdout
+            for what in ("-res-usage", "-sass")
+        )
     found = {field: int(count) for field, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     float64 = len(re.findall(r"\.f64\b", made.asm["ptx"]))
     stack = found["STACK"] + found["LOCAL"]
-    return Result(name, case, card, made.metadata.shared, found["REG"], stack, float64)
+    columns = getattr(made.metadata, "tmem_size", 0) or 0
+    spills, shared = loop_spills(code), made.metadata.shared
+    return Result(name, case, card, shared, found["REG"], stack, spills, float64, columns)
 
 
 def compile_cases(few: bool) -> Iterator[Result]:
@@ -189,11 +200,13 @@ def compile_cases(few: bool) -> Iterator[Result]:
     for module, name in KERNELS:
         setattr(module, name, Compiler(getattr(module, name), compiled))
     setattr(dispatch, "processors_of", lambda tensor: 100)  # noqa: B010
-    for what, head_dim, bits, card in cases(few):
+    both = (cases, launch), (compiling_chunk.cases, compiling_chunk.launch)
+    every = ((start, *case) for listed, start in both for case in listed(few))
+    for start, what, head_dim, bits, card in every:
         driver.set_active(Absent(card))
         setattr(dispatch, "capability_of", lambda tensor, card=card: divmod(card, 10))  # noqa: B010
         compiled.clear()
-        launch(what, head_dim, bits)
+        start(what, head_dim, bits)
         for name, made in compiled:
             yield measure(name, f"{what} {head_dim} x {bits} bits", card, made)
 

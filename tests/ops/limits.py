@@ -2,24 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 # Bytes of shared memory that one block may have (CUDA C++ programming guide, compute capabilities).
 SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 
+# Sums that fill the registers leave none for what is used before and behind their loop alone.
+SPILLS_OUTSIDE_LOOPS = ("chunk_kernel",)
+TENSOR_COLUMNS = 512  # of a Blackwell multiprocessor (PTX, tcgen05.alloc)
+
 
 def faults(results: list[dict[str, Any]]) -> list[str]:
-    """What no kernel may do: too much shared memory, anything spilled to the stack, float64."""
+    """What no kernel may do: too much shared or tensor memory, spills, float64."""
     found = []
     for one in results:
         name = f"{one['kernel']}, {one['case']}, sm_{one['card']}"
         if one["shared_bytes"] > SHARED_BYTES[one["card"]]:
             found.append(f"{name}: {one['shared_bytes']} bytes of shared memory")
-        if one["stack_bytes"]:
+        if one["tensor_columns"] > TENSOR_COLUMNS:
+            # Triton then makes a kernel of nothing but a trap.
+            found.append(f"{name}: {one['tensor_columns']} columns of tensor memory")
+        outside = one["kernel"] in SPILLS_OUTSIDE_LOOPS and not one["loop_spills"]
+        if one["stack_bytes"] and not outside:
             found.append(f"{name}: {one['stack_bytes']} bytes spilled")
         if one["float64"]:
             found.append(f"{name}: {one['float64']} float64 operands")
     return found
+
+
+def loop_spills(code: str) -> int:
+    """Loads and stores of the stack between a branch backwards and its target, in SASS."""
+    at = {
+        int(line[1], 16): line[2]
+        for line in re.finditer(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?([^;]+);", code)
+    }
+    branches = ((here, re.match(r"BRA\S* .*?(0x[0-9a-f]+)", what)) for here, what in at.items())
+    loops = [(int(found[1], 16), here) for here, found in branches if found]
+    return sum(
+        any(low <= here <= high for low, high in loops)
+        for here, what in at.items()
+        if what.startswith(("LDL", "STL"))
+    )
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.limits import SHARED_BYTES, faults, table
+from tests.ops.limits import SHARED_BYTES, faults, loop_spills, table
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -41,6 +41,8 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "join_kernel",
         "decode_kernel",
         "merge_kernel",
+        "chunk_kernel",
+        "rebuild_kernel",
     }
     assert {one["card"] for one in results} == set(SHARED_BYTES)
     assert faults(results) == []
@@ -49,9 +51,26 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_what_does_not_fit_is_found() -> None:
     fine = {
         "kernel": "k", "case": "c", "card": 86,
-        "shared_bytes": 101_376, "registers": 255, "stack_bytes": 0, "float64": 0,
+        "shared_bytes": 101_376, "registers": 255, "stack_bytes": 0, "loop_spills": 0, "float64": 0,
+        "tensor_columns": 512,
     }  # fmt: skip
     assert faults([fine, fine | {"card": 90, "shared_bytes": 232_448}]) == []
     assert "bytes of shared memory" in faults([fine | {"shared_bytes": 101_377}])[0]
     assert "spilled" in faults([fine | {"stack_bytes": 8}])[0]
+    outside = fine | {"kernel": "chunk_kernel", "stack_bytes": 8}
+    assert faults([outside]) == []
+    assert "spilled" in faults([outside | {"loop_spills": 1}])[0]
+    assert "tensor memory" in faults([fine | {"tensor_columns": 576}])[0]
     assert "float64" in faults([fine | {"float64": 1}])[0]
+
+
+def test_spills_are_counted_inside_loops() -> None:
+    code = """
+        /*0010*/    STL [R1], R2 ;      /* 0x0000 */
+        /*0020*/    @P0 BRA 0x60 ;      /* 0x0000 */
+        /*0030*/    LDL.64 R4, [R1+0x8] ;
+        /*0040*/    HMMA.16816.F32 R4, R5, R6, R4 ;
+        /*0050*/    @!P1 BRA 0x30 ;
+        /*0060*/    LDL R2, [R1] ;
+    """
+    assert loop_spills(code) == 1

@@ -37,7 +37,7 @@ def gemma(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     return _filled(Gemma4ForCausalLM(_text_config(**changes))).to(dtype)
 
 
-def gemma_with_images() -> Any:
+def gemma_with_images(**changes: Any) -> Any:
     """The same with an image tower: pictures of 12 soft tokens from `picture`."""
     vision = Gemma4VisionConfig(
         hidden_size=24,
@@ -51,7 +51,7 @@ def gemma_with_images() -> Any:
         position_embedding_size=64,
     )
     config = Gemma4Config(
-        text_config=_text_config(),
+        text_config=_text_config(**changes),
         vision_config=vision,
         audio_config=None,
         boi_token_id=9,

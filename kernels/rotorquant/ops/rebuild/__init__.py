@@ -1,0 +1,47 @@
+"""Packed rows as the plain keys and values that a long chunk attends to.
+
+Decoding costs as much for one query as for thousands, so before many queries read a piece of
+history it is decoded once; `ops/attend` decodes tiles anew for every program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from types import ModuleType
+
+import torch
+
+from rotorquant.ops import dispatch
+from rotorquant.ops.attend import Rows
+from rotorquant.ops.rebuild import reference
+from rotorquant.ops.rebuild.launch import HEAD_DIMS
+from rotorquant.ops.rebuild.reference import Twist
+
+__all__ = ["Twist", "rebuild"]
+
+_kernel: ModuleType | None = None
+if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
+    with contextlib.suppress(ImportError):
+        from rotorquant.ops.rebuild import kernel as _kernel
+
+
+def rebuild(
+    rows: Rows, table: torch.Tensor, twist: Twist | None, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values [B, H, N, D] in storage order; without a twist both are one tensor.
+
+    Args:
+        rows: packed, with a scale.
+        table: from `ops.dequantize.decode_table`.
+        twist: how keys follow from values, or None where rows are one of the two.
+        dtype: of the result.
+    """
+    if rows.scale is None:
+        raise ValueError("plain rows need no rebuilding")
+    head_dim = rows.primary.shape[-1] * table.shape[-1]
+    if twist is not None and len(twist.still) != head_dim:
+        raise ValueError(f"a twist of {len(twist.still)} places does not fit {head_dim}")
+    if _kernel is not None and dispatch.on_gpu(rows.primary) and head_dim in HEAD_DIMS:
+        made: tuple[torch.Tensor, torch.Tensor] = _kernel.rebuild(rows, table, twist, dtype)
+        return made
+    return reference.rebuild(rows, table, twist, dtype)

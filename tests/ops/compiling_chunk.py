@@ -1,0 +1,68 @@
+"""What reads prompts, as the cache launches it, for `tests.ops.compiling`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from rotorquant.ops.attend import Part, Rows
+from rotorquant.ops.chunk import Rules
+from rotorquant.ops.chunk import kernel as chunk
+from rotorquant.ops.dequantize import decode_table
+from rotorquant.ops.planes import PACKED_BITS, planes_of
+from rotorquant.ops.rebuild import Twist
+from rotorquant.ops.rebuild import kernel as rebuild
+from tests.ops.limits import SHARED_BYTES
+
+KERNELS = ((chunk, "chunk_kernel"), (rebuild, "rebuild_kernel"))
+_TOKENS = 256
+_MASKED = ("own keys", "history")
+
+
+def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
+    """(what, head size, bits, card): everything, or what differs most and what Gemma 4 has."""
+    for card in SHARED_BYTES:
+        for head_dim in (512, 256, 128, 64, 32):
+            if not few or head_dim == 512 or (head_dim == 256 and card in (86, 90)) or card == 89:
+                yield from ((what, head_dim, 16, card) for what in _MASKED)
+            for bits in PACKED_BITS:
+                if not few or (card == 86 and (head_dim, bits) in ((512, 4), (512, 3), (256, 8))):
+                    yield "rebuild", head_dim, bits, card
+
+
+def launch(what: str, head_dim: int, bits: int) -> None:
+    """Call the wrappers as the cache does."""
+    if what == "rebuild":
+        _rebuild(head_dim, bits)
+        return
+    query = torch.zeros(1, 16, 32, head_dim, dtype=torch.bfloat16)
+    key = torch.zeros(1, 2, _TOKENS, head_dim, dtype=torch.bfloat16)
+    part = Part(*(torch.zeros(1, 2, 8, 32, columns) for columns in (1, 1, head_dim)))
+    mask = torch.ones(1, _TOKENS, dtype=torch.bool)
+    reach = torch.zeros(1, 32, dtype=torch.int32)
+    if what == "own keys":
+        chunk.attend(query, key, key, 1.0, Rules(224, 100, reach, mask), part, True)
+    else:
+        chunk.attend(query, key, key, 1.0, Rules(_TOKENS, key_mask=mask), part, False)
+
+
+def _rebuild(head_dim: int, bits: int) -> None:
+    planes, pairs = planes_of(bits), head_dim // 8
+    extra = torch.zeros(1, 4, _TOKENS, planes.extra_bytes(head_dim), dtype=torch.uint8)
+    rows = Rows(
+        torch.zeros(1, 4, _TOKENS, planes.primary_bytes(head_dim), dtype=torch.uint8),
+        extra if planes.extra else None,
+        torch.zeros(1, 4, _TOKENS, dtype=torch.float16),
+    )
+    places, angles = torch.arange(pairs), torch.zeros(1, _TOKENS, pairs, dtype=torch.bfloat16)
+    twist = Twist(
+        places,
+        places + pairs,
+        torch.ones(head_dim, dtype=torch.bool),
+        torch.zeros(4, 4, pairs),
+        torch.zeros(4, 2, pairs),
+        angles,
+        angles,
+    )
+    rebuild.rebuild(rows, decode_table(torch.zeros(2**bits), bits), twist, torch.bfloat16)
