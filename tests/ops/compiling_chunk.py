@@ -9,6 +9,7 @@ import torch
 from rotorquant.ops.attend import Part, Rows
 from rotorquant.ops.chunk import Rules
 from rotorquant.ops.chunk import kernel as chunk
+from rotorquant.ops.chunk.launch import HEAD_DIMS
 from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.rebuild import Twist
@@ -17,17 +18,21 @@ from tests.ops.limits import SHARED_BYTES
 
 KERNELS = ((chunk, "chunk_kernel"), (rebuild, "rebuild_kernel"))
 _TOKENS = 256
-_MASKED = ("own keys", "history")
 
 
 def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
     """(what, head size, bits, card): everything, or what differs most and what Gemma 4 has."""
     for card in SHARED_BYTES:
-        for head_dim in (512, 256, 128, 64, 32):
-            if not few or head_dim == 512 or (head_dim == 256 and card in (86, 90)) or card == 89:
-                yield from ((what, head_dim, 16, card) for what in _MASKED)
+        for head_dim in HEAD_DIMS:
+            for what in ("own keys", "history"):
+                if (
+                    not few
+                    or (what, head_dim) == ("own keys", 512)
+                    or (card, head_dim) == (90, 256)
+                ):
+                    yield what, head_dim, 16, card
             for bits in PACKED_BITS:
-                if not few or (card == 86 and (head_dim, bits) in ((512, 4), (512, 3), (256, 8))):
+                if not few or (card, head_dim, bits) in ((86, 512, 3), (86, 256, 8)):
                     yield "rebuild", head_dim, bits, card
 
 
