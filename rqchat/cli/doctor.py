@@ -10,32 +10,44 @@ import json
 import platform
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
-from importlib import metadata, util
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from rqchat.cli import options, places
 
 if TYPE_CHECKING:
-    from rqchat.engine.hardware import DeviceInfo
+    from rqchat.engine.gpus import DeviceInfo
     from rqchat.ui.tables import Finding
 
 __all__ = ["doctor"]
 
-_NEEDED = {"torch": (2, 11), "transformers": (5, 17)}
-_FOR_GPUS = {"triton": "the GPU kernels", "bitsandbytes": "int8 and nf4 weights"}
+_NEEDED = ("torch", "transformers")
+_FOR_GPUS = {
+    "triton": "the GPU kernels",
+    "bitsandbytes": "int8 and nf4 weights",
+    "nvidia-ml-py": "seeing who else uses the GPU",
+}
 _REINSTALL = "run ./install.sh again"
+_ANGLE_TABLES_BYTES = 2**14  # rotary tables lie beside the weights and are no weights
 _DOWNLOAD_BYTES = 25 * 10**9  # Gemma 4 31B at 4 bits with room for partial files
 
 
+@options.taking(options.MODEL)
 def doctor(
+    load: Annotated[
+        bool,
+        typer.Option(
+            "--load", metavar=options.NO_VALUE, help="Load the model; planned beside measured."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
     ] = False,
+    *,
+    given: options.Given,
 ) -> None:
     """Show what was found on this machine, what is wrong, and what mends it.
 
@@ -43,19 +55,23 @@ def doctor(
     """
     from dataclasses import asdict
 
+    from rqchat.cli import machine
+    from rqchat.engine import gpus
     from rqchat.engine.hardware import find_devices
     from rqchat.ui.console import Screen
     from rqchat.ui.tables import findings_table
 
-    devices = find_devices()
+    devices, driver = find_devices(), gpus.nvidia_driver()
     has_gpu = any(device.is_gpu for device in devices)
     findings = [
         _python(),
-        *_packages(has_gpu),
-        *_hardware(devices),
+        *_packages(devices, driver),
+        *machine.hardware(devices, driver),
         _pocket_model(),
         *_model_cache(has_gpu),
     ]
+    if load:
+        findings += _loaded(given)
     usable = all(finding.state != "broken" for finding in findings)
     screen = Screen()
     if as_json:
@@ -74,89 +90,71 @@ def _python() -> Finding:
     return Finding("rqchat", "ok", f"{__version__} on Python {platform.python_version()}")
 
 
-def _packages(has_gpu: bool) -> list[Finding]:
+def _packages(devices: Sequence[DeviceInfo], driver: str | None) -> list[Finding]:
+    from rqchat.cli.machine import torch_build, torch_fits
     from rqchat.ui.tables import Finding
 
     findings = []
-    for name, least in _NEEDED.items():
-        version = _version(name)
-        wanted = ".".join(str(part) for part in least)
+    for name in _NEEDED:
+        version, least = _version(name), _least(name)
         if version is None:
             findings.append(Finding(name, "broken", "is not installed", _REINSTALL))
-        elif _numbers(version) < least:
-            detail = f"{version}, and rqchat needs {wanted} or newer"
+        elif _numbers(version) < _numbers(least):
+            detail = f"{version}, and rqchat needs {least} or newer"
             findings.append(Finding(name, "broken", detail, _REINSTALL))
+        elif name == "torch":
+            findings.append(torch_fits(version, torch_build(), devices, driver))
         else:
-            findings.append(_torch(version, has_gpu) if name == "torch" else _ok(name, version))
+            findings.append(_ok(name, version))
     for name, use in _FOR_GPUS.items():
         version = _version(name)
         if version is not None:
             findings.append(_ok(name, version))
-        elif has_gpu:
-            detail = f"is not installed; {use} need it"
+        elif any(device.is_gpu for device in devices):
+            detail = f"is not installed; {use} needs it"
             findings.append(Finding(name, "note", detail, f"pip install {name}"))
     return findings
 
 
-def _torch(version: str, has_gpu: bool) -> Finding:
-    from rqchat.ui.tables import Finding
-
-    build = _torch_build()
-    if has_gpu and build == "CPU":
-        detail = f"{version}, built for the CPU: the GPU cannot be used"
-        return Finding("torch", "broken", detail, "rm -r .venv && ./install.sh")
-    return Finding("torch", "ok", f"{version}, built for {build}")
-
-
-def _torch_build() -> str:
-    """`CUDA 12.8`, `ROCm 6.4` or `CPU`, as torch/version.py says."""
-    spec = util.find_spec("torch")
-    text = ""
-    if spec and spec.origin:
-        version_file = Path(spec.origin).with_name("version.py")
-        text = version_file.read_text(encoding="utf-8") if version_file.is_file() else ""
-    for name, label in (("cuda", "CUDA"), ("hip", "ROCm")):
-        found = re.search(rf"^{name}\b.*=\s*'([^']+)'", text, re.MULTILINE)
-        if found:
-            return f"{label} {found.group(1)}"
-    return "CPU"
-
-
-def _hardware(devices: Sequence[DeviceInfo]) -> list[Finding]:
-    from rqchat.ui.tables import Finding
-    from rqchat.ui.text import format_bytes
-
-    findings = []
-    for device in devices:
-        detail = (
-            f"{device.name}: {format_bytes(device.free_bytes)} free of "
-            f"{format_bytes(device.total_bytes)} ({device.source})"
-        )
-        findings.append(Finding("GPU" if device.is_gpu else "CPU", "ok", detail))
-    driver = _nvidia_driver()
-    if driver:
-        findings.append(_ok("driver", f"NVIDIA {driver}"))
-    elif not any(device.is_gpu for device in devices):
-        findings.append(_no_gpu())
-    return findings
-
-
-def _no_gpu() -> Finding:
-    from rqchat.ui.tables import Finding
-
-    if Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia").exists():
-        remedy = "run nvidia-smi to see why; reinstall the NVIDIA driver if it fails"
-        return Finding("GPU", "broken", "an NVIDIA driver is there, but shows no GPU", remedy)
-    return Finding("GPU", "note", "none found: rqchat uses the pocket model on the CPU")
-
-
-def _nvidia_driver() -> str | None:
-    command = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+def _least(name: str) -> str:
+    """The oldest version of a package that rqchat's own metadata admits; empty where unknown."""
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip().partition("\n")[0] or None
+        requirements = metadata.requires("rqchat") or []
+    except metadata.PackageNotFoundError:  # run from its sources
+        return ""
+    found = (re.match(rf"{name}\b[^;]*>=\s*([\d.]+)", wanted) for wanted in requirements)
+    return next((match[1] for match in found if match), "")
+
+
+def _loaded(given: options.Given) -> list[Finding]:
+    """Loads what would be loaded, and compares it with the plan."""
+    from rqchat.engine.obey import measure_load
+    from rqchat.errors import RqchatError
+    from rqchat.ui.console import Screen
+    from rqchat.ui.stream import AnswerView
+    from rqchat.ui.tables import Finding
+    from rqchat.ui.text import format_bytes, format_count, format_seconds
+
+    view = AnswerView(Screen())
+    try:
+        report = measure_load(given.settings(), view.show)
+    except RqchatError as error:
+        return [Finding("load", "broken", str(error))]
+    finally:
+        view.close()
+    chosen = report.plan.chosen
+    detail = (
+        f"{report.model} as {chosen.weights} with {chosen.kv_bits}-bit KV and"
+        f" {format_count(chosen.context_tokens)} tokens, in {format_seconds(report.load_s)}"
+    )
+    findings = [_ok("load", detail)]
+    for part in report.parts:
+        planned, measured = part.planned_bytes, part.measured_bytes
+        detail = f"{format_bytes(planned)} planned, {format_bytes(measured)} measured"
+        over = measured - planned > _ANGLE_TABLES_BYTES
+        state: Literal["ok", "note"] = "note" if over else "ok"
+        findings.append(Finding(part.part, state, f"{detail} ({measured / planned:.1%})"))
+    return findings
 
 
 def _pocket_model() -> Finding:

@@ -11,16 +11,24 @@ from rotorquant.layout import POSITION_BYTES, GlobalLayout, SlidingLayout
 from rqchat.engine.formats import Weights
 from rqchat.engine.shape import ModelShape
 
-__all__ = ["RECENT_TOKENS", "SINK_TOKENS", "Budget", "Economy", "MemoryBytes"]
+__all__ = [
+    "GPU_CONTEXT_BYTES",
+    "LEFT_FREE_BYTES",
+    "RECENT_TOKENS",
+    "SINK_TOKENS",
+    "Budget",
+    "Economy",
+    "MemoryBytes",
+]
 
 SINK_TOKENS = 64
 RECENT_TOKENS = 512
 _MIB = 2**20
 _PATCHES_PER_SOFT_TOKEN = 9
-_GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loaded
+GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loaded
 _CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
 _SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
-_LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
+LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
 _TILE_TOKENS = 512  # keys that prefill attention scores at once
 _HEAD_SCALE_BYTES = 2  # one 16-bit scale per row of an 8-bit table
 
@@ -134,7 +142,7 @@ class Budget:
         """What is not the model's: CUDA context, allocator slack, and what is left free."""
         if not self.is_gpu:
             return _CPU_PROCESS_BYTES
-        return _GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + _LEFT_FREE_BYTES
+        return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
 
     def step_bytes(self, weights: Weights) -> int:
         """Temporary tensors of the largest step: a chunk through a layer, or a picture.

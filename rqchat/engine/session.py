@@ -11,6 +11,7 @@ import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
 from rqchat.engine.breakdown import context_parts
+from rqchat.engine.claim import claim_device
 from rqchat.engine.constraint import Constraint
 from rqchat.engine.continuation import continued
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
@@ -106,6 +107,7 @@ class ChatSession:
         plan = make_plan(source.shape, device, settings, source.formats)
         if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
             on_event(Notice(plan.reason))
+        claim_device(plan)
         loaded = load_model(source, plan, on_event, offline=settings.offline)
         if settings.image_tokens is None:
             own = loaded.image_processor.max_soft_tokens
@@ -153,6 +155,21 @@ class ChatSession:
     def used_bytes(self) -> int:
         """Memory that this process holds of the device now."""
         return used_bytes(self._plan.device)
+
+    @property
+    def weight_bytes(self) -> int:
+        """What parameters and buffers occupy."""
+        return self._loaded.weight_bytes
+
+    @property
+    def cache_bytes(self) -> int:
+        """What the KV cache occupies, room for the whole context included where that is taken."""
+        return int(self._prefix.cache.nbytes)
+
+    @property
+    def sees_pictures(self) -> bool:
+        """Whether the model has an image tower."""
+        return self._loaded.model.config.vision_config is not None
 
     def context_parts(self) -> tuple[ContextPart, ...]:
         """What the conversation consists of, in tokens."""
