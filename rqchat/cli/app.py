@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rqchat import __version__
-from rqchat.cli import ask, cache, doctor, options, plan, pull, sessions
+from rqchat.cli import ask, cache, config, doctor, options, plan, pull, sessions
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "main"]
@@ -34,6 +34,7 @@ app.command("plan")(plan.plan)
 app.command("pull")(pull.pull)
 app.command("doctor")(doctor.doctor)
 app.add_typer(sessions.app, name="sessions")
+app.add_typer(config.app, name="config")
 
 
 def _show_version(wanted: bool) -> None:
@@ -43,10 +44,9 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-@options.taking(options.SESSION)
+@options.taking(options.SYSTEM, options.SESSION, options.ANSWER)
 def chat(
     context: typer.Context,
-    system: options.System = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -73,7 +73,7 @@ def chat(
     if command is None:
         from rqchat.cli.chat import run_chat
 
-        run_chat(given.settings(), system)
+        run_chat(given.settings(), given.manner().system, given.sampling())
     elif any(_on_command_line(context, name) for name in context.params):
         raise UsageError(f"options for {command!r} stand after it: rqchat {command} --option ...")
 

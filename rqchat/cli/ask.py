@@ -19,7 +19,7 @@ __all__ = ["ask"]
 _OUTPUT = "Output"
 
 
-@options.taking(options.SESSION, options.ANSWER)
+@options.taking(options.MANNER, options.SESSION, options.ANSWER)
 def ask(
     prompt: Annotated[
         str | None,
@@ -62,8 +62,6 @@ def ask(
         str | None,
         typer.Option(metavar="NAME", help="Of the documents, where it is not Unicode."),
     ] = None,
-    system: options.System = None,
-    think: options.Think = False,
     schema: Annotated[
         str | None,
         typer.Option(
@@ -140,7 +138,7 @@ def ask(
     from rqchat.engine.schema import read_schema
     from rqchat.ui.console import Screen
 
-    settings, sampling = given.settings(), given.sampling()
+    settings, sampling, manner = given.settings(), given.sampling(), given.manner()
     inputs = Inputs(
         prompt=prompt,
         questions=question or (),
@@ -164,10 +162,11 @@ def ask(
     recorder = open_recorder(settings, "ask", screen)
     try:
         screen.status("loading")
-        if saved is not None and system is None:
+        system = manner.system
+        if saved is not None and not given.has("system"):
             system = saved.record.system
         session = opening.open_in_foreground(as_before(settings, saved), system, report.show)
-        session.thinking = think
+        session.thinking = manner.think
         if saved is not None:
             session.restore(saved.messages)
             recorder.adopt(saved)

@@ -90,9 +90,8 @@ def _one(entries: tuple[Stored, ...], name: str) -> Stored:
 
 def _store() -> KvStore:
     from rqchat.engine.kvstore import KvStore
-    from rqchat.engine.settings import Settings
 
-    return KvStore(_folder(), Settings.from_environment().cache_bytes)
+    return KvStore(_folder(), options.Given({}).settings().cache_bytes)
 
 
 def _folder() -> Path:

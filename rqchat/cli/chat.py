@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Chat", "run_chat"]
 
 
-def run_chat(settings: Settings, system: str | None) -> None:
+def run_chat(settings: Settings, system: str | None, sampling: SamplingSettings) -> None:
     """Chat until the user leaves. A document piped in is attached to the first message.
 
     Raises:
@@ -49,6 +49,7 @@ def run_chat(settings: Settings, system: str | None) -> None:
         piped = document_from_bytes(read_stdin(screen), "standard input", screen)
     with keys_kept():
         chat = Chat(screen, settings, system)
+        chat.sampling = sampling
         chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
         if piped is not None:
             chat.attach(piped)

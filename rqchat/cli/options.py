@@ -6,28 +6,25 @@ and `SamplingSettings`.
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from rqchat.cli.given import Given, Group, taking
 from rqchat.engine.settings import (
     HEAD_BITS,
     IMAGE_TOKEN_BUDGETS,
     KV_BITS,
     PREFERENCES,
     WEIGHTS,
-    SamplingSettings,
-    Settings,
 )
 
 __all__ = [
     "ANSWER",
+    "MANNER",
     "MODEL",
     "NO_VALUE",
+    "SYSTEM",
     "ContextTokens",
     "Continue",
     "Device",
@@ -40,6 +37,7 @@ __all__ = [
     "NoLog",
     "Offline",
     "Prefer",
+    "Preset",
     "Quiet",
     "Resume",
     "Seed",
@@ -51,10 +49,6 @@ __all__ = [
     "Weights",
     "taking",
 ]
-
-
-Command = Callable[..., None]
-Group = Mapping[str, Any]  # field of the settings -> its option
 
 
 def _choices(values: tuple[object, ...]) -> str:
@@ -74,6 +68,10 @@ Model = Annotated[
         help="Hub id, folder, or 'pocket'; else Gemma 4 31B with a GPU, 'pocket' without.",
         rich_help_panel=_MODEL,
     ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Settings that the settings file has under this name."),
 ]
 Weights = Annotated[
     str | None,
@@ -196,6 +194,7 @@ Seed = Annotated[
 
 
 MODEL: Group = {
+    "preset": Preset,
     "model": Model,
     "weights": Weights,
     "kv_bits": KvBits,
@@ -207,6 +206,8 @@ MODEL: Group = {
     "offline": Offline,
 }
 SESSION: Group = {**MODEL, "no_cache": NoCache, "no_log": NoLog}
+SYSTEM: Group = {"system": System}
+MANNER: Group = {**SYSTEM, "think": Think}
 ANSWER: Group = {
     "max_tokens": MaxTokens,
     "temperature": Temperature,
@@ -214,59 +215,3 @@ ANSWER: Group = {
     "top_k": TopK,
     "seed": Seed,
 }
-
-
-class Given:
-    """What was given on the command line, by the names of the settings' fields."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = _given(values)
-
-    def settings(self, **more: Any) -> Settings:
-        """`Settings` from the environment with what was given, and `more`, on top.
-
-        Raises:
-            UsageError: a value is out of range.
-        """
-        return replace(Settings.from_environment(), **self._of(SESSION), **_given(more))
-
-    def sampling(self) -> SamplingSettings:
-        """`SamplingSettings` with what was given on top.
-
-        Raises:
-            UsageError: a value is out of range.
-        """
-        return replace(SamplingSettings(), **self._of(ANSWER))
-
-    def _of(self, group: Group) -> dict[str, Any]:
-        return {name: self._values[name] for name in group if name in self._values}
-
-
-def taking(*groups: Group) -> Callable[[Command], Command]:
-    """Gives a command the options of `groups`; it gets them as its one parameter `given`."""
-    options = {name: option for group in groups for name, option in group.items()}
-
-    def decorate(command: Command) -> Command:
-        signature = inspect.signature(command, eval_str=True)
-        shown = [p for p in signature.parameters.values() if p.name != "given"]
-        shown += [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
-            for name, option in options.items()
-        ]
-
-        @functools.wraps(command)
-        def run(**values: Any) -> None:
-            taken = {name: values.pop(name) for name in options}
-            command(**values, given=Given(taken))
-
-        run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
-        return run
-
-    return decorate
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without options that were left out (None) and flags that were not set."""
-    return {
-        name: value for name, value in values.items() if value is not None and value is not False
-    }

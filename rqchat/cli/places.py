@@ -7,15 +7,23 @@ from pathlib import Path
 
 import platformdirs
 
+from rqchat.engine.settings import settings_file
 from rqchat.errors import StoreError
 
 __all__ = [
+    "config_file",
     "history_file",
     "kv_cache_folder",
     "model_cache_folder",
     "state_folder",
     "store_file",
 ]
+
+
+def config_file() -> Path | None:
+    """The settings file: `RQCHAT_CONFIG`, or one in the platform's folder for settings."""
+    folder = platformdirs.user_config_path("rqchat", appauthor=False)
+    return settings_file() or (folder / "config.toml" if folder.is_absolute() else None)
 
 
 def state_folder() -> Path | None:

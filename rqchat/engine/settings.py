@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from rqchat.errors import UsageError
 
@@ -14,10 +16,13 @@ __all__ = [
     "KV_BITS",
     "PREFERENCES",
     "WEIGHTS",
+    "Manner",
     "SamplingSettings",
     "Settings",
+    "environment_values",
     "order_gpus_by_bus",
     "parse_size_bytes",
+    "settings_file",
     "visible_gpus",
 ]
 
@@ -77,20 +82,6 @@ class Settings:
         if not self.model.strip():
             raise UsageError("--model is empty; give a hub id, a folder, or 'pocket'")
 
-    @classmethod
-    def from_environment(cls) -> Settings:
-        """The defaults, with the environment applied.
-
-        `RQCHAT_MODEL` and `RQCHAT_VRAM` are as on the command line; `RQCHAT_OFFLINE` and the hub
-        client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
-        """
-        vram = os.environ.get("RQCHAT_VRAM")
-        return cls(
-            model=os.environ.get("RQCHAT_MODEL") or "auto",
-            vram_bytes=parse_size_bytes(vram, name="RQCHAT_VRAM") if vram else None,
-            offline=any(_is_on(name) for name in ("RQCHAT_OFFLINE", "HF_HUB_OFFLINE")),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
@@ -126,6 +117,44 @@ class SamplingSettings:
             raise UsageError(f"max-tokens is {self.max_tokens}; an answer needs at least 1 token")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise UsageError(f"seed is {self.seed}; it goes from 0 to 2^63 - 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How answers begin.
+
+    Attributes:
+        system: instructions that stand above the conversation.
+        think: let the model think before it answers.
+    """
+
+    system: str | None = None
+    think: bool = False
+
+
+def environment_values() -> dict[str, Any]:
+    """Fields of `Settings` that the environment sets.
+
+    `RQCHAT_MODEL` and `RQCHAT_VRAM` are as on the command line; `RQCHAT_OFFLINE` and the hub
+    client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    values: dict[str, Any] = {}
+    if model := os.environ.get("RQCHAT_MODEL"):
+        values["model"] = model
+    if vram := os.environ.get("RQCHAT_VRAM"):
+        values["vram_bytes"] = parse_size_bytes(vram, name="RQCHAT_VRAM")
+    if any(_is_on(name) for name in ("RQCHAT_OFFLINE", "HF_HUB_OFFLINE")):
+        values["offline"] = True
+    return values
+
+
+def settings_file() -> Path | None:
+    """The settings file that `RQCHAT_CONFIG` names, or None."""
+    named = os.environ.get("RQCHAT_CONFIG")
+    return Path(named) if named else None
 
 
 def parse_size_bytes(text: str, *, name: str = "--vram") -> int:

@@ -19,6 +19,7 @@ __all__ = [
     "chat_status",
     "findings_table",
     "help_table",
+    "settings_table",
     "stats_table",
 ]
 
@@ -81,6 +82,20 @@ def help_table(rows: Iterable[tuple[str, str]]) -> RenderableType:
     table = Table.grid(padding=(0, 2, 0, 0))
     for typed, meaning in rows:
         table.add_row(Text(typed, style="name"), Text(meaning))
+    return table
+
+
+def settings_table(rows: Iterable[tuple[str, object, str]]) -> RenderableType:
+    """Name, value and source of each setting; what is not set is a dash."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, value, source in rows:
+        shown = (
+            "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        )
+        style = "note" if source == "default" else None
+        table.add_row(
+            Text(name, style="name"), Text(safe_line(shown)), Text(safe_line(source)), style=style
+        )
     return table
 
 

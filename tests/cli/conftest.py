@@ -155,6 +155,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
     monkeypatch.setattr(opening, "open_session", open_fake)
     monkeypatch.delenv("RQCHAT_MODEL", raising=False)
     monkeypatch.delenv("RQCHAT_VRAM", raising=False)
+    monkeypatch.setenv("RQCHAT_CONFIG", "/nowhere/config.toml")
     return fake
 
 

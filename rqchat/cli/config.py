@@ -1,0 +1,103 @@
+"""`rqchat config`: what is set, where it comes from, and where to change it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rqchat.cli import options, places
+from rqchat.cli.layers import KEYS, layered, read_file
+from rqchat.errors import RqchatError, UsageError
+
+__all__ = ["app", "template"]
+
+app = typer.Typer(no_args_is_help=True, help="Show or change the settings.")
+_EDITORS = ("sensible-editor", "nano", "vi")
+
+
+@app.command("show")
+def show(
+    preset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As this preset would have it.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
+    ] = False,
+) -> None:
+    """Show every setting, its value and where that comes from."""
+    from rqchat.ui.console import Screen
+    from rqchat.ui.tables import settings_table
+
+    found = layered({}, preset)
+    rows = [(key.name, found[key.field].value, found[key.field].source) for key in KEYS]
+    screen = Screen()
+    if as_json:
+        record = {name: {"value": value, "source": source} for name, value, source in rows}
+        screen.answer(json.dumps(record) + "\n")
+    else:
+        screen.table(settings_table(rows))
+
+
+@app.command("path")
+def path() -> None:
+    """Print where the settings file is, or would be."""
+    from rqchat.ui.console import Screen
+
+    Screen().answer(f"{_file()}\n")
+
+
+@app.command("edit")
+def edit() -> None:
+    """Open the settings file in your editor; a new one lists all keys.
+
+    The editor is what VISUAL or EDITOR name. What was saved is checked.
+    """
+    from rqchat.ui.console import Screen
+
+    file = _file()
+    try:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(template(), encoding="utf-8")
+        code = subprocess.run([*_editor(), str(file)]).returncode
+    except OSError as error:
+        raise RqchatError(f"{file} cannot be edited: {error.strerror or error}") from None
+    if code:
+        raise RqchatError(f"the editor ended with exit code {code}")
+    read_file(file)
+    Screen().note(f"{file} is in order")
+
+
+def template() -> str:
+    """A settings file in which every key stands as a comment with its meaning."""
+    width = max(len(key.name) for key in KEYS)
+    lines = ["# Settings of rqchat. Environment variables, presets and flags override them.", ""]
+    examples = {str: '""', int: "0", float: "0.0", bool: "false"}
+    lines += [f"# {key.name:<{width}} = {examples[key.kind]}  # {key.meaning}" for key in KEYS]
+    lines += ["", "# A preset is asked for with --preset NAME and holds any of the keys:", ""]
+    lines += ["# [presets.exact]", "# temperature = 0", '# system = "Answer in one sentence."', ""]
+    return "\n".join(lines)
+
+
+def _file() -> Path:
+    file = places.config_file()
+    if file is None:
+        raise RqchatError("no home folder is known; name a file in RQCHAT_CONFIG")
+    return file
+
+
+def _editor() -> list[str]:
+    chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if chosen:
+        return shlex.split(chosen)
+    for program in _EDITORS:
+        if shutil.which(program):
+            return [program]
+    raise UsageError("no editor is known; name one in EDITOR, or open the file of 'config path'")
