@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rqchat import __version__
-from rqchat.cli import ask, cache, config, doctor, options, plan, pull, sessions
+from rqchat.cli import ask, cache, config, doctor, options, plan, pull, replay, sessions
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "main"]
@@ -35,6 +35,7 @@ app.command("pull")(pull.pull)
 app.command("doctor")(doctor.doctor)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
+app.command("replay")(replay.replay)
 
 
 def _show_version(wanted: bool) -> None:
