@@ -27,6 +27,7 @@ TORCH_FREE_ENGINE = tuple(
         "formats",
         "gpus",
         "memory",
+        "fidelity",
         "conversation",
         "shape",
         "plan",

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from rqchat import __version__
-from rqchat.cli import ask, cache, config, doctor, options, plan, pull, replay, sessions
+from rqchat.cli import ask, cache, config, doctor, options, plan, pull, replay, sessions, verify
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "main"]
@@ -36,6 +36,8 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(sessions.app, name="sessions")
 app.add_typer(config.app, name="config")
 app.command("replay")(replay.replay)
+app.command("verify")(verify.verify)
+app.command("calibrate")(verify.calibrate)
 
 
 def _show_version(wanted: bool) -> None:

@@ -108,12 +108,14 @@ class ModelFacts:
         kv_mode: how the cache packs.
         temperature: the model's own.
         torch: version.
+        calibration: digest of what the cache knows of the model; empty for nothing.
     """
 
     revision: str
     kv_mode: str
     temperature: float
     torch: str
+    calibration: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.revision import model_revision
 from rqchat.errors import ModelError
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["CALIBRATION_FILE", "LoadedModel", "load_model"]
 
+CALIBRATION_FILE = "calibration.safetensors"
 _DTYPES = {"fp32": torch.float32}
 _KEPT_IN_BF16 = ["lm_head", "vision_tower", "embed_vision", "audio_tower", "embed_audio", "router"]
 _POLL_S = 0.5
@@ -44,6 +46,7 @@ class LoadedModel:
         weight_bytes: what parameters and buffers occupy.
         load_s: seconds that loading took.
         revision: which weights exactly, as `model_revision` says it.
+        folder: of its files; None for a model that was made in memory.
     """
 
     model: Any
@@ -54,6 +57,13 @@ class LoadedModel:
     weight_bytes: int
     load_s: float
     revision: str = ""
+    folder: Path | None = None
+
+    @property
+    def calibration(self) -> Path | None:
+        """The file of its calibration, where it brings one or `rqchat calibrate` made one."""
+        path = self.folder and self.folder / CALIBRATION_FILE
+        return path if path and path.is_file() else None
 
 
 def load_model(
@@ -107,6 +117,7 @@ def load_model(
         temperature=_temperature(model.generation_config),
         weight_bytes=_weight_bytes(model),
         revision=model_revision(folder),
+        folder=folder,
         load_s=time.perf_counter() - begun_s,
     )
 

@@ -144,8 +144,10 @@ class ChatSession:
     @property
     def facts(self) -> ModelFacts:
         """What besides the plan decides which answer comes out."""
-        mode = self._prefix.cache.config.mode
-        return ModelFacts(self._loaded.revision, mode, self._loaded.temperature, torch.__version__)
+        cache, loaded = self._prefix.cache.config, self._loaded
+        return ModelFacts(
+            loaded.revision, cache.mode, loaded.temperature, torch.__version__, cache.calibration
+        )
 
     def count_tokens(self, turn: UserTurn) -> int:
         """Tokens of the whole prompt that `turn` would make, pictures included."""
@@ -352,6 +354,7 @@ def _make_cache(loaded: LoadedModel, plan: MemoryPlan, model_name: str) -> Rotor
             recent_tokens=RECENT_TOKENS,
             sliding_bits=plan.chosen.sliding_bits,
             max_tokens=plan.chosen.context_tokens,
+            calibration=loaded.calibration if plan.chosen.kv_bits < 16 else None,
         )
     except RotorQuantError as error:
         raise ModelError(f"{model_name} cannot be used: {error}") from error

@@ -66,19 +66,21 @@ class ModelRun:
     Args:
         model: a transformers decoder.
         scored: sequences to score.
-        calibration_tokens: [M] other ids.
+        known: [M] other ids to calibrate on, or what they have led to; None for neither.
+
+    Raises:
+        ConfigError: nothing that is scored reads a packed token.
     """
 
     def __init__(
-        self, model: Any, scored: list[Sequence], calibration_tokens: torch.Tensor
+        self, model: Any, scored: list[Sequence], known: torch.Tensor | Calibration | None
     ) -> None:
         self._scored = [sequence for sequence in scored if bool(sequence.scored[_FIRST:].any())]
         if not self._scored:
             raise ConfigError(
                 f"no sequence has scored tokens after its first {_FIRST}, which read nothing packed"
             )
-        self._model, self._calibration_tokens = model, calibration_tokens
-        self._calibration: Calibration | None = None
+        self._model, self._known = model, known
 
     @classmethod
     def open(
@@ -177,10 +179,10 @@ class ModelRun:
             return DynamicCache(config=self._model.config.get_text_config(decoder=True))
         if method.known == "nothing":
             return self._make(method.config, None)
-        if self._calibration is None:
-            self._calibration = calibrate(self._model, self._calibration_tokens)
-        known = self._calibration
-        if method.known == "offset":
+        if isinstance(self._known, torch.Tensor):
+            self._known = calibrate(self._model, self._known)
+        known = self._known
+        if known is not None and method.known == "offset":
             layers = {
                 index: tuple(offset_alone(stream) for stream in streams)
                 for index, streams in known.layers.items()
@@ -190,9 +192,7 @@ class ModelRun:
 
     def _make(self, config: RotorQuantConfig, known: Calibration | None) -> RotorQuantCache:
         """The same exact tokens for every method."""
-        same = replace(
-            config, sink_tokens=_SINK, recent_tokens=_RECENT, page_tokens=_PAGE, sliding_bits=16
-        )
+        same = replace(config, sink_tokens=_SINK, recent_tokens=_RECENT, page_tokens=_PAGE)
         return RotorQuantCache.from_config(self._model, same, known)
 
     def _logits(self, ids: torch.Tensor, cache: Any, attention: str) -> torch.Tensor:
