@@ -54,7 +54,7 @@ def faults_of(command: list[str]) -> list[str]:
     if Path(command[0]).name == "install.sh" and words[:1] in ([], ["--test"], ["--help"]):
         return []
     parser: Any = typer.main.get_command(app)
-    if words and not words[0].startswith("-"):
+    while hasattr(parser, "commands") and words and not words[0].startswith("-"):
         if words[0] not in parser.commands:
             return [f"no command {words[0]!r}"]
         parser = parser.commands[words[0]]
@@ -111,6 +111,8 @@ def test_the_newest_change_is_this_version() -> None:
         ("```console\n$ rqchat plan \\\n  --vram 24GiB\nsome output\n```", []),
         ("```sh\n./install.sh --test && rqchat frob\n```", ["no command 'frob'"]),
         ("```sh\nrqchat ask --frob=1 x\n```", ["no option --frob"]),
+        ("```sh\nrqchat config show --json\n```", []),
+        ("```sh\nrqchat config frob\n```", ["no command 'frob'"]),
         ("```text\nrqchat frob\n```", []),
     ],
 )
