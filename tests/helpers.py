@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import time
@@ -104,10 +105,12 @@ TINY_CONFIG: dict[str, Any] = {
 }
 
 
-def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
+def build_tiny_model(
+    folder: Path, *, seed: int = 0, config: dict[str, Any] = TINY_CONFIG, shard_bytes: int = 10**9
+) -> Path:
     """Writes a random Gemma 4 of 0.3 M parameters with k_eq_v and an image tower into `folder`."""
     torch.manual_seed(seed)
-    model = Gemma4ForConditionalGeneration(Gemma4Config(**TINY_CONFIG))
+    model = Gemma4ForConditionalGeneration(Gemma4Config(**copy.deepcopy(config)))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1:  # far from zero, so that a wrong mask or position shows
@@ -115,10 +118,11 @@ def build_tiny_model(folder: Path, *, seed: int = 0) -> Path:
             elif name.endswith("q_norm.weight"):
                 weight.fill_(weight.numel() ** -0.5)
         tower = model.model.vision_tower
-        tower.std_bias.zero_()
-        tower.std_scale.fill_(1.0)
+        if tower.config.standardize:
+            tower.std_bias.zero_()
+            tower.std_scale.fill_(1.0)
     model.generation_config.eos_token_id = TINY_CONFIG["text_config"]["eos_token_id"]
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=shard_bytes)
     byte_tokenizer().save_pretrained(folder)
     processor = {
         "image_processor_type": "Gemma4ImageProcessor",

@@ -74,7 +74,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "rqchat.engine": ("rotorquant.ops",),
     "rqchat.pocket": ("rotorquant.ops",),
 }
-LATE_IMPORTS = ("rqchat.cli", "rotorquant.__init__")
+LATE_IMPORTS = (
+    *("rqchat.cli", "rotorquant.__init__"),
+    "rqchat.engine.weights.bitsandbytes_layers",  # slow to import, optional, seldom needed
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ __all__ = [
     "SMALL_FILES",
     "ModelSource",
     "check_weights",
+    "read_config",
     "resolve_model",
 ]
 
@@ -102,6 +103,15 @@ def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
     return source
 
 
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The config.json in `folder`.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    return _read_json(folder / "config.json", name)
+
+
 def _looks_like_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).is_dir()
 
@@ -117,7 +127,7 @@ def _from_folder(folder: Path, name: str) -> ModelSource:
             f"{name} is no model: a model folder holds config.json, tokenizer.json and"
             " .safetensors files"
         )
-    return ModelSource(name, _read_json(folder / "config.json", name), folder)
+    return ModelSource(name, read_config(folder, name), folder)
 
 
 def _from_hub(name: str, offline: bool) -> ModelSource:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
+import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rqchat.engine import loader
-from rqchat.engine.events import Event, Notice
-from rqchat.engine.hardware import DeviceInfo, planned_card
-from rqchat.engine.loader import LoadedModel, load_model
-from rqchat.engine.models import resolve_model
-from rqchat.engine.plan import make_plan
-from rqchat.engine.settings import Settings
+from rqchat.engine.events import Event
+from rqchat.engine.hardware import planned_card
+from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
+from tests.engine.weights.loading import load
 from tests.helpers import SPECIAL_TOKENS
-
-_CPU = DeviceInfo("CPU", 2**34, 2**34, "main memory", "cpu")
 
 
 @pytest.fixture
@@ -31,20 +27,9 @@ def copied_folder(tiny_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
 
 
-def _load(
-    folder: Path,
-    weights: str | None = None,
-    device: DeviceInfo = _CPU,
-    on_event: Callable[[Event], None] = lambda event: None,
-) -> LoadedModel:
-    settings = Settings(model=str(folder), weights=weights, offline=True)
-    source = resolve_model(settings, device.is_gpu)
-    return load_model(source, make_plan(source.shape, device, settings), on_event, offline=True)
-
-
 @pytest.mark.parametrize(("weights", "dtype"), [(None, torch.float32), ("bf16", torch.bfloat16)])
 def test_precision_is_the_plans(tiny_folder: Path, weights: str | None, dtype: torch.dtype) -> None:
-    loaded = _load(tiny_folder, weights)
+    loaded = load(tiny_folder, weights)
 
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {dtype}
     assert not loaded.model.training
@@ -54,7 +39,7 @@ def test_precision_is_the_plans(tiny_folder: Path, weights: str | None, dtype: t
 
 def test_weights_are_those_of_the_file(tiny_folder: Path) -> None:
     saved = load_file(tiny_folder / "model.safetensors")
-    loaded = _load(tiny_folder).model.state_dict()
+    loaded = load(tiny_folder).model.state_dict()
 
     assert all(torch.equal(loaded[name], tensor) for name, tensor in saved.items())
 
@@ -93,7 +78,7 @@ def test_a_damaged_folder_is_one_sentence(
     damage(copied_folder)
 
     with pytest.raises(ModelError, match="download") as caught:
-        _load(copied_folder)
+        load(copied_folder)
 
     assert str(copied_folder) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -111,65 +96,114 @@ def test_code_beside_the_weights_is_never_run(copied_folder: Path, tmp_path: Pat
         path = copied_folder / name
         path.write_text(json.dumps({**json.loads(path.read_text()), "auto_map": classes}))
 
-    loaded = _load(copied_folder)
+    loaded = load(copied_folder)
 
     assert type(loaded.model).__name__ == "Gemma4ForConditionalGeneration"
     assert not trace.exists()
 
 
-@pytest.mark.parametrize(
-    ("weights", "way_out"),
-    [
-        ("int8", "pip install bitsandbytes"),
-        ("nf4", "pip install bitsandbytes"),
-        ("int4", "pip install bitsandbytes"),
-        ("int2", "--weights nf4"),
-    ],
-)
+@pytest.mark.parametrize("weights", ["int8", "nf4"])
 def test_weights_that_cannot_be_had_name_the_way_out(
-    tiny_folder: Path, weights: str, way_out: str
+    tiny_folder: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ModelError, match=way_out):
-        _load(tiny_folder, weights)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+
+    with pytest.raises(ModelError, match=r"pip install bitsandbytes.*--weights int4"):
+        load(tiny_folder, weights)
+
+
+def test_groups_that_do_not_divide_a_layer_are_refused(tiny_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"96 inputs.*groups of 64.*--weights"):
+        load(tiny_folder, "int2")
+
+
+_W4A16 = {"num_bits": 4, "type": "int", "symmetric": True, "group_size": 32}
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("quantization", "said"),
     [
-        ({"model_type": "gemma4_unified"}, "can be planned but not loaded yet"),
-        ({"quantization_config": {"quant_method": "compressed-tensors"}}, "bf16 original"),
+        ({"quant_method": "bitsandbytes"}, "as bitsandbytes"),
+        ({"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, "as .* nvfp4"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "pack-quantized",
+                "config_groups": {"group_0": {"weights": _W4A16 | {"group_size": 128}}},
+            },
+            "group_size 128",
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "format": "pack-quantized",
+                "config_groups": {"group_0": {"weights": _W4A16 | {"actorder": "group"}}},
+            },
+            "actorder 'group'",
+        ),
     ],
 )
-def test_models_that_cannot_be_loaded_yet_say_so(
-    tiny_folder: Path, change: dict[str, object], reason: str
+def test_an_unknown_quantization(
+    copied_folder: Path, quantization: dict[str, object], said: str
 ) -> None:
-    settings = Settings(model=str(tiny_folder), weights="nf4")
-    source = resolve_model(settings, has_gpu=False)
-    changed = dataclasses.replace(source, config={**source.config, **change})
+    path = copied_folder / "config.json"
+    config = json.loads(path.read_text()) | {"quantization_config": quantization}
+    path.write_text(json.dumps(config))
 
-    with pytest.raises(ModelError, match=reason):
-        load_model(changed, make_plan(source.shape, _CPU, settings), lambda event: None)
+    with pytest.raises(ModelError, match=f"{said}.*bf16 original"):
+        load(copied_folder, "bf16")
+
+
+def test_more_bytes_than_planned_stop_the_load_before_it_begins(tiny_folder: Path) -> None:
+    events: list[Event] = []
+
+    with pytest.raises(ModelError, match=r"more than was planned.*--weights"):
+        load(tiny_folder, on_event=events.append, weight_bytes=1000)
+
+    assert events == []
+
+
+def test_a_device_that_fills_up_meanwhile_stops_theload(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([10**9] * 20 + [10] * 10**4)
+    monkeypatch.setattr(loader, "_free_bytes", lambda device: next(left))
+    events: list[Event] = []
+
+    with pytest.raises(ModelError, match=r"stopped.*still to come.*other programs"):
+        load(tiny_folder, on_event=events.append)
+
+    assert len(events) == 1 + 20
+
+
+def test_running_out_of_memory_is_one_sentence(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr(ByteStream, "read", full)
+
+    with pytest.raises(ModelError, match=r"ran out of GPU memory.*--weights.*2 GiB$"):
+        load(tiny_folder)
+
+
+def test_a_sum_that_differs_is_said(copied_folder: Path) -> None:
+    weights = copied_folder / "model.safetensors"
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    sums = copied_folder / "SHA256SUMS"
+    sums.write_text(f"{digest}  model.safetensors\n{'0' * 64}  other.bin\n")
+    load(copied_folder)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+
+    with pytest.raises(ModelError, match=r"model\.safetensors is not the file.*download it again"):
+        load(copied_folder)
 
 
 def test_a_gpu_that_torch_cannot_use(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     with pytest.raises(ModelError, match=r"cannot use it.*install\.sh.*--device cpu"):
-        _load(tiny_folder, device=planned_card(2**34))
-
-
-def test_the_4_bit_rung_of_a_plain_checkpoint_is_nf4(
-    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    settings = Settings(model=str(tiny_folder), weights="int4")
-    source = resolve_model(settings, has_gpu=True)
-    plan = make_plan(source.shape, planned_card(2**34), settings)
-    events: list[Event] = []
-
-    options = loader._weight_options(source, plan, events.append)
-
-    assert options["quantization_config"].bnb_4bit_quant_type == "nf4"
-    assert "vision_tower" in options["quantization_config"].llm_int8_skip_modules
-    assert options["device_map"] == {"": "cuda:0"}
-    assert [type(event) for event in events] == [Notice]
+        load(tiny_folder, device=planned_card(2**34))

@@ -1,0 +1,81 @@
+"""Linear layers that bitsandbytes quantizes and multiplies: 8 bits per row, and NF4.
+
+It is imported when a layer is made: it takes a second, and two rungs alone need it.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from rqchat.errors import ModelError
+
+__all__ = ["bitsandbytes_linear", "stored_tensors"]
+
+_OUTLIER_THRESHOLD = 6.0  # activations beyond it are multiplied in 16 bits (LLM.int8, 2022)
+
+
+def bitsandbytes_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights: str) -> nn.Module:
+    """A layer over `weight` [rows, columns], quantized on its device.
+
+    Args:
+        weight: in the dtype that products shall have.
+        bias: [rows], or None.
+        weights: `int8` or `nf4`.
+
+    Raises:
+        ModelError: bitsandbytes is not installed.
+    """
+    # It says at every product that 16-bit activations become float16
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    try:
+        bnb: Any = import_module("bitsandbytes")
+    except ImportError:
+        raise ModelError(
+            f"{weights} weights need the package bitsandbytes: pip install bitsandbytes; without"
+            " it take --weights int4 or bf16"
+        ) from None
+    rows, columns = weight.shape
+    if weights == "int8":
+        return _int8(bnb, weight, bias, rows, columns)
+    layer: nn.Module = bnb.nn.Linear4bit(
+        columns, rows, bias=False, compute_dtype=weight.dtype, quant_type="nf4", device="meta"
+    )
+    parameter = bnb.nn.Params4bit(
+        weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
+    )
+    layer.weight = parameter.to(weight.device)
+    layer.bias = None if bias is None else nn.Parameter(bias, False)
+    return layer
+
+
+def _int8(
+    bnb: Any, weight: torch.Tensor, bias: torch.Tensor | None, rows: int, columns: int
+) -> nn.Module:
+    layer: nn.Module = bnb.nn.Linear8bitLt(
+        columns,
+        rows,
+        bias=False,
+        has_fp16_weights=False,
+        threshold=_OUTLIER_THRESHOLD,
+        device="meta",
+    )
+    codes, scale, _ = bnb.functional.int8_vectorwise_quant(weight.half())
+    layer.weight = bnb.nn.Int8Params(
+        codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scale
+    )
+    layer.bias = None if bias is None else nn.Parameter(bias, False)
+    return layer
+
+
+def stored_tensors(layer: nn.Module) -> list[torch.Tensor]:
+    """What the layer keeps of the weight: codes and statistics, without the shared code tables."""
+    weight: Any = layer.weight
+    if hasattr(weight, "SCB"):
+        return [weight.data, weight.SCB]
+    state = weight.quant_state
+    return [weight.data, state.absmax, state.offset, state.state2.absmax]

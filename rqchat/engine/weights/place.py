@@ -1,0 +1,204 @@
+"""Puts a checkpoint into a model, tensor by tensor, within the bytes that were planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rqchat.engine.weights.fit import fit
+from rqchat.engine.weights.formats import DTYPES, linear_bytes, make_linear
+from rqchat.engine.weights.grid import INT8_ROWS, Packed
+from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
+from rqchat.engine.weights.source import WeightSource
+from rqchat.engine.weights.stream import ByteStream
+from rqchat.errors import ModelError
+
+__all__ = ["Recipe", "place_weights"]
+
+_HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What becomes of the weights.
+
+    Attributes:
+        name: what errors call the model.
+        weights: the rung: `fp32`, `bf16`, `int8`, `int4`, `nf4` or `int2`.
+        head_bits: 16, or 8 for an embedding and head of 8 bits.
+        limit_bytes: what all weights together may take.
+    """
+
+    name: str
+    weights: str
+    head_bits: int
+    limit_bytes: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is not quantized, and of activations."""
+        return DTYPES.get(self.weights, torch.bfloat16)
+
+
+class _Placing:
+    """One load: the model, where weights come from, and what was placed so far."""
+
+    def __init__(
+        self, model: Any, source: WeightSource, recipe: Recipe, stream: ByteStream
+    ) -> None:
+        self.model, self.source, self.recipe, self.stream = model, source, recipe, stream
+        self.embedding: str = model._tied_weights_keys[_HEAD]
+        self.tied = bool(model.config.tie_word_embeddings)
+        self.wanted = dict(model.state_dict(keep_vars=True))
+        self.biases = {name for name in self.wanted if name.endswith(".bias")}
+        self.linears = {name for name in self.wanted if self._is_quantized(name)}
+        self.tables = {name for name in self.wanted if self._is_packed_table(name)}
+        self.placed_bytes = 0
+        if self.tied:
+            del self.wanted[_HEAD]
+
+    def _is_quantized(self, name: str) -> bool:
+        """A linear layer of the decoder, but no router: it picks experts by small differences."""
+        if self.recipe.weights in DTYPES or ".language_model." not in name or ".router." in name:
+            return False
+        module, leaf = self._owner(name)
+        return leaf == "weight" and isinstance(module, nn.Linear)
+
+    def _is_packed_table(self, name: str) -> bool:
+        """The head, or a table of embeddings, where they shall have 8 bits."""
+        is_table = name == _HEAD or isinstance(self._owner(name)[0], nn.Embedding)
+        in_text = name == _HEAD or ".language_model." in name
+        return self.recipe.head_bits == 8 and is_table and in_text
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        path, _, leaf = name.rpartition(".")
+        return self.model.get_submodule(path), leaf
+
+    def names(self) -> list[str]:
+        """What to read, in the source's order, biases before the layers that take them.
+
+        Raises:
+            ModelError: the checkpoint lacks a tensor, or one has another shape.
+        """
+        there = [name for name in self.source.names() if name in self.wanted]
+        missing = sorted(self.wanted.keys() - set(there))
+        if missing:
+            raise ModelError(
+                f"{self.recipe.name} is not whole: {len(missing)} tensors are missing, such as"
+                f" {missing[0]}; download it again"
+            )
+        for name in there:
+            found, shape = self.source.shape(name), tuple(self.wanted[name].shape)
+            if found != shape:
+                raise ModelError(
+                    f"{self.recipe.name} does not fit its config.json: {name} is {found}, not"
+                    f" {shape}; download it again"
+                )
+        return sorted(there, key=lambda name: name not in self.biases)
+
+    def bytes_of(self, name: str) -> int:
+        """Bytes that it will take on the device."""
+        shape = tuple(self.wanted[name].shape)
+        if name in self.linears:
+            return linear_bytes(self.recipe.weights, shape[0], shape[1])
+        if name in self.tables:
+            return INT8_ROWS.nbytes(shape[0], shape[1])
+        return self.wanted[name].numel() * self.recipe.dtype.itemsize
+
+    def place(self, name: str) -> None:
+        """Reads one tensor and gives it to its module."""
+        module, leaf = self._owner(name)
+        if name in self.linears:
+            self._replace(name, self._linear(name, module))
+        elif name in self.tables:
+            self._pack_table(name, module)
+        else:
+            tensor = self.source.dense(name, self.stream).to(self.recipe.dtype)
+            if leaf in module._parameters:
+                setattr(module, leaf, nn.Parameter(tensor, False))
+            else:
+                setattr(module, leaf, tensor)
+        self.placed_bytes += self.bytes_of(name)
+
+    def _linear(self, name: str, module: Any) -> nn.Module:
+        weight: torch.Tensor | Packed
+        if self.recipe.weights == "int4" and self.source.is_packed(name):
+            weight = self.source.packed(name, self.stream)
+        else:
+            weight = self.source.dense(name, self.stream)
+        return make_linear(self.recipe.weights, weight, module.bias, self.recipe.dtype)
+
+    def _pack_table(self, name: str, module: Any) -> None:
+        packed = fit(self.source.dense(name, self.stream), INT8_ROWS)
+        if name == _HEAD:
+            self._replace(name, PackedLinear(packed))
+        else:
+            self._replace(name, PackedEmbedding(packed, module.embed_scale, self.recipe.dtype))
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        path, _, _ = name.rpartition(".")
+        self.model.set_submodule(path, module.eval().requires_grad_(False))
+
+    def tie(self) -> None:
+        """Gives the head the embedding's weights."""
+        embedding, _ = self._owner(self.embedding)
+        if isinstance(embedding, PackedEmbedding):
+            self._replace(_HEAD, PackedLinear(embedding.packed))
+        else:
+            self.model.lm_head.weight = embedding.weight
+
+
+def place_weights(
+    model: Any,
+    source: WeightSource,
+    recipe: Recipe,
+    stream: ByteStream,
+    on_progress: Callable[[int, int], None],
+    free_bytes: Callable[[], int | None],
+) -> int:
+    """Fills `model`, whose parameters are on the meta device; returns the bytes placed.
+
+    Args:
+        model: from `build_skeleton`.
+        source: where tensors come from.
+        recipe: what becomes of them.
+        stream: reads bytes onto the device.
+        on_progress: called with bytes read and bytes to read.
+        free_bytes: what the device has left, or None where nobody knows.
+
+    Raises:
+        ModelError: the checkpoint is not whole, or needs more than planned or than is left.
+    """
+    placing = _Placing(model, source, recipe, stream)
+    names = placing.names()
+    need = sum(placing.bytes_of(name) for name in names)
+    if need > recipe.limit_bytes:
+        raise ModelError(
+            f"{recipe.name} needs {_gb(need)} for its weights, {_gb(need - recipe.limit_bytes)}"
+            " more than was planned; the files are not those of its config.json: download them"
+            " again, or take fewer bits with --weights"
+        )
+    done, total = 0, sum(source.nbytes(name) for name in names)
+    on_progress(0, total)
+    for name in names:
+        left = free_bytes()
+        if left is not None and placing.bytes_of(name) > left:
+            raise ModelError(
+                f"loading {recipe.name} stopped: {_gb(need - placing.placed_bytes)} of weights are"
+                f" still to come and the device has {_gb(left)} left, less than when it was"
+                " planned; close other programs that use it, or take fewer bits with --weights"
+            )
+        placing.place(name)
+        done += source.nbytes(name)
+        on_progress(done, total)
+    if placing.tied:
+        placing.tie()
+    return placing.placed_bytes
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"

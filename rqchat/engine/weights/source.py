@@ -1,0 +1,154 @@
+"""Where weights come from: a checkpoint of safetensors files, dense or packed as `w4a16-ct`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from rqchat.engine.weights.grid import INT4, Packed
+from rqchat.engine.weights.safetensors_files import StoredTensor, check_sums, read_headers
+from rqchat.engine.weights.stream import ByteStream
+from rqchat.errors import ModelError
+
+__all__ = ["SafetensorsSource", "WeightSource"]
+
+# Published 12B checkpoints carry older names (transformers 5.23: conversion_mapping.py)
+_RENAMED = {
+    "gemma4_unified": (
+        (
+            "embed_vision.embedding_projection",
+            "embed_vision.multimodal_embedder.embedding_projection",
+        ),
+        ("vision_embedder.", "embed_vision."),
+    )
+}
+_SUFFIXES = ("_packed", "_scale", "_shape")
+
+
+class WeightSource(Protocol):
+    """Tensors by the names that the model's modules give them."""
+
+    def names(self) -> list[str]:
+        """All of them, in the order in which they are best read."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape that the module has, also of a packed weight."""
+
+    def nbytes(self, name: str) -> int:
+        """Bytes in the files."""
+
+    def is_packed(self, name: str) -> bool:
+        """Whether `packed` gives it as it is stored."""
+
+    def dense(self, name: str, stream: ByteStream) -> torch.Tensor:
+        """It on the stream's device, in a floating type."""
+
+    def packed(self, name: str, stream: ByteStream) -> Packed:
+        """It on the grid `INT4`."""
+
+
+class SafetensorsSource:
+    """The safetensors files of a folder."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], name: str) -> None:
+        """Reads the headers.
+
+        Args:
+            folder: holds the files.
+            config: the model's config.json.
+            name: what errors call the model.
+
+        Raises:
+            ModelError: files are missing or damaged, or quantized in an unknown format.
+        """
+        _check_quantization(config.get("quantization_config"), name)
+        check_sums(folder, name)
+        renamed = _RENAMED.get(str(config.get("model_type")), ())
+        self._stored = {
+            _rename(key, renamed): tensor for key, tensor in read_headers(folder, name).items()
+        }
+        packed = [key for key in self._stored if key.endswith(".weight_packed")]
+        self._packed = {key.removesuffix("_packed") for key in packed}
+        for weight in self._packed:
+            _check_packed(self._stored, weight, name)
+
+    def names(self) -> list[str]:
+        """See `WeightSource`."""
+        plain = dict.fromkeys(key.removesuffix("_packed") for key in self._stored)
+        parts = {weight + suffix for weight in self._packed for suffix in _SUFFIXES}
+        return [key for key in plain if key not in parts]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """See `WeightSource`."""
+        if not self.is_packed(name):
+            return self._stored[name].shape
+        rows, words = self._stored[name + "_packed"].shape
+        return rows, words * INT4.fields
+
+    def nbytes(self, name: str) -> int:
+        """See `WeightSource`."""
+        if not self.is_packed(name):
+            return self._stored[name].nbytes
+        return self._stored[name + "_packed"].nbytes + self._stored[name + "_scale"].nbytes
+
+    def is_packed(self, name: str) -> bool:
+        """See `WeightSource`."""
+        return name in self._packed
+
+    def dense(self, name: str, stream: ByteStream) -> torch.Tensor:
+        """See `WeightSource`."""
+        if self.is_packed(name):
+            return self.packed(name, stream).dequantize()
+        return self._stored[name].read(stream)
+
+    def packed(self, name: str, stream: ByteStream) -> Packed:
+        """See `WeightSource`."""
+        words = self._stored[name + "_packed"].read(stream)
+        return Packed(INT4, words, self._stored[name + "_scale"].read(stream))
+
+
+def _rename(key: str, pairs: tuple[tuple[str, str], ...]) -> str:
+    for old, new in pairs:
+        key = key.replace(old, new)
+    return key
+
+
+def _check_packed(stored: Mapping[str, StoredTensor], weight: str, name: str) -> None:
+    words, scale = stored[weight + "_packed"], stored.get(weight + "_scale")
+    shape = (words.shape[0], words.shape[-1] * INT4.fields // INT4.group)
+    if words.dtype != torch.int32 or scale is None or scale.shape != shape:
+        raise ModelError(
+            f"{name} is damaged: {weight} has no words of 4-bit codes with a scale per"
+            f" {INT4.group}; download it again"
+        )
+    if scale.dtype not in (torch.float16, torch.bfloat16):
+        raise ModelError(f"{name} keeps the scales of {weight} in {scale.dtype}, not in 16 bits")
+
+
+def _check_quantization(quantization: Mapping[str, Any] | None, name: str) -> None:
+    """Only what can be kept as it is shipped: symmetric 4-bit groups of 32, packed."""
+    if not quantization:
+        return
+    method = f"{quantization.get('quant_method')} {quantization.get('format', '')}".strip()
+    groups = quantization.get("config_groups") or {}
+    weights = [(group or {}).get("weights") or {} for group in groups.values()]
+    wanted = {"num_bits": 4, "type": "int", "symmetric": True, "group_size": INT4.group}
+    if method == "compressed-tensors pack-quantized" and weights:
+        odd = [
+            f"{key} {one.get(key)!r}"
+            for one in weights
+            for key, value in wanted.items()
+            if one.get(key) != value
+        ]
+        odd += [f"actorder {one['actorder']!r}" for one in weights if one.get("actorder")]
+        if not odd:
+            return
+        method += f" with {odd[0]}"
+    raise ModelError(
+        f"{name} is quantized as {method}, which rqchat cannot read; take its bf16 original, which"
+        " rqchat quantizes itself while loading, or Google's 4-bit QAT files, such as"
+        " --model google/gemma-4-31B-it --weights int4"
+    )

@@ -1,0 +1,82 @@
+"""Small checkpoints in every format, each made by the format's own library."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.helpers import TINY_CONFIG
+
+__all__ = ["EVEN_CONFIG", "is_decoder_linear", "tensors_of", "write_shards", "write_w4a16"]
+
+EVEN_CONFIG: dict[str, Any] = copy.deepcopy(TINY_CONFIG)
+"""The tiny model with sizes that groups of 64 divide, as in every published one."""
+EVEN_CONFIG["text_config"] |= {"hidden_size": 128, "intermediate_size": 192}
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder's safetensors files."""
+    found: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        found |= load_file(path)
+    return found
+
+
+def is_decoder_linear(name: str, tensor: torch.Tensor) -> bool:
+    """What Google's 4-bit checkpoints pack, by name and shape."""
+    in_text = ".language_model." in name and "embed_tokens" not in name and ".router." not in name
+    return in_text and tensor.ndim == 2
+
+
+def write_shards(folder: Path, tensors: dict[str, torch.Tensor], shards: int) -> None:
+    """Replaces the weights of `folder` by `tensors` in that many files with an index."""
+    for path in folder.glob("model*.safetensors*"):
+        path.unlink()
+    names = sorted(tensors)
+    weight_map = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        part = names[shard::shards]  # parts of a packed weight come to lie in different files
+        save_file({name: tensors[name].contiguous() for name in part}, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def write_w4a16(source: Path, folder: Path) -> dict[str, torch.Tensor]:
+    """`source` as compressed-tensors packs it, in three shards; returns what it stands for."""
+    from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
+    from compressed_tensors.quantization import (
+        QuantizationArgs,
+        QuantizationConfig,
+        QuantizationScheme,
+    )
+
+    shutil.copytree(source, folder)
+    weights = QuantizationArgs(num_bits=4, symmetric=True, strategy="group", group_size=32)
+    scheme = QuantizationScheme(targets=["Linear"], weights=weights, format="pack-quantized")
+    stored, stands_for = {}, {}
+    for name, tensor in tensors_of(source).items():
+        dense = tensor.to(torch.bfloat16)
+        if not is_decoder_linear(name, tensor):
+            stored[name] = stands_for[name] = dense
+            continue
+        groups = dense.unflatten(-1, (-1, 32))
+        scale = (groups.float().abs().amax(-1) / 7.5).to(torch.bfloat16)
+        state = {"weight": dense, "weight_scale": scale}
+        packed = PackedQuantizationCompressor.compress(dict(state), scheme)
+        stored |= {name.removesuffix("weight") + key: part for key, part in packed.items()}
+        stands_for[name] = PackedQuantizationCompressor.decompress(dict(packed), scheme)["weight"]
+    write_shards(folder, stored, 3)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = QuantizationConfig(
+        config_groups={"group_0": scheme}, format="pack-quantized", ignore=["lm_head"]
+    ).model_dump(mode="json", exclude_none=True)
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return stands_for

@@ -1,0 +1,186 @@
+"""Every rung through the real loader: logits against the dense weights, bytes against the plan."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.weights.formats import module_bytes
+from rqchat.engine.weights.modules import PackedLinear
+from tests.engine.weights.checkpoints import EVEN_CONFIG, tensors_of, write_shards, write_w4a16
+from tests.engine.weights.loading import load, logits_of, plan_for, reference_model
+from tests.helpers import build_tiny_model
+
+BITSANDBYTES = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def even_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("even"), config=EVEN_CONFIG)
+
+
+@pytest.fixture(scope="module")
+def w4a16(
+    even_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, torch.Tensor]]:
+    pytest.importorskip("compressed_tensors")
+    folder = tmp_path_factory.mktemp("packed") / "w4a16"
+    return folder, write_w4a16(even_folder, folder)
+
+
+def divergence(reference: torch.Tensor, found: torch.Tensor) -> float:
+    """Mean Kullback-Leibler divergence of the next token."""
+    wanted, got = reference.log_softmax(-1), found.log_softmax(-1)
+    return float((wanted.exp() * (wanted - got)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("weights", ["fp32", "bf16"])
+def test_dense_weights_are_those_of_transformers(even_folder: Path, weights: str) -> None:
+    dtype = torch.float32 if weights == "fp32" else torch.bfloat16
+    dense = {name: tensor.to(dtype) for name, tensor in tensors_of(even_folder).items()}
+
+    model = load(even_folder, None if weights == "fp32" else weights).model
+    reference = reference_model(EVEN_CONFIG, dense)
+
+    assert torch.equal(logits_of(model), logits_of(reference))
+    buffers = dict(reference.named_buffers())
+    assert {name: (b.dtype, b.device) for name, b in model.named_buffers()} == {
+        name: (b.dtype, b.device) for name, b in buffers.items()
+    }
+    assert all(torch.equal(found, buffers[name]) for name, found in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("weights", "most"),
+    # Measured on this model: 0.0003, 0.007, 0.09, 0.09 and 1.3
+    [
+        ("bf16", 0.003),
+        pytest.param("int8", 0.03, marks=BITSANDBYTES),
+        ("int4", 0.3),
+        pytest.param("nf4", 0.3, marks=BITSANDBYTES),
+        ("int2", 4.0),
+    ],
+)
+def test_rungs_from_16_bits(even_folder: Path, weights: str, most: float) -> None:
+    loaded, events = load(even_folder, weights), []
+    load(even_folder, weights, on_event=events.append)
+
+    planned = plan_for(even_folder, weights).chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+    exact = logits_of(load(even_folder).model)
+    assert 0 < divergence(exact, logits_of(loaded.model)) < most
+    _check_progress(events, even_folder)
+
+
+def _check_progress(events: list[Event], folder: Path) -> None:
+    progress = [event for event in events if isinstance(event, LoadProgress)]
+    assert {event.total_bytes for event in progress} == {
+        sum(tensor.nbytes for tensor in tensors_of(folder).values())
+    }
+    done = [event.done_bytes for event in progress]
+    assert done[0] == 0 and done[-1] == progress[-1].total_bytes and done == sorted(done)
+
+
+def test_google_s_4_bit_files_stay_packed(w4a16: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    folder, stands_for = w4a16
+
+    loaded = load(folder, "int4")
+
+    # compressed-tensors rounds the products to bfloat16, as a layer does before it multiplies
+    reference = reference_model(EVEN_CONFIG, stands_for)
+    assert torch.equal(logits_of(loaded.model), logits_of(reference))
+    layers = [m for m in loaded.model.modules() if isinstance(m, PackedLinear)]
+    assert len(layers) == 5 * 7 + 6  # five sliding layers, a global one without v_proj
+    stored = tensors_of(folder)
+    name = "model.language_model.layers.0.mlp.down_proj"
+    layer = loaded.model.get_submodule(name)
+    assert torch.equal(layer.words, stored[f"{name}.weight_packed"])
+    assert torch.equal(layer.scale, stored[f"{name}.weight_scale"])
+    planned = plan_for(folder, "int4").chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+
+
+def test_google_s_4_bit_files_can_be_unpacked(w4a16: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    folder, stands_for = w4a16
+
+    model = load(folder, "bf16").model
+
+    for name, tensor in stands_for.items():
+        assert torch.equal(model.state_dict()[name], tensor)
+
+
+def test_2_bits_are_fitted_to_google_s_4_bits(w4a16: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    folder, stands_for = w4a16
+
+    loaded = load(folder, "int2")
+
+    planned = plan_for(folder, "int2").chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+    reference = logits_of(reference_model(EVEN_CONFIG, stands_for))
+    assert 0 < divergence(reference, logits_of(loaded.model)) < 4.0  # as from 16 bits
+
+
+def test_a_checkpoint_in_shards(even_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for path in even_folder.glob("*.json"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    write_shards(folder, tensors_of(even_folder), 4)
+
+    assert torch.equal(logits_of(load(folder).model), logits_of(load(even_folder).model))
+
+
+def _e_model() -> dict[str, Any]:
+    """E2B and E4B in small: per-layer embeddings, borrowed KV, wide MLPs, clipped towers, audio."""
+    config = copy.deepcopy(EVEN_CONFIG)
+    config["text_config"] |= {
+        "attention_k_eq_v": False,
+        "num_hidden_layers": 12,
+        "hidden_size_per_layer_input": 64,
+        "num_kv_shared_layers": 6,
+        "use_double_wide_mlp": True,
+    }
+    config["vision_config"] |= {"use_clipped_linears": True, "standardize": False}
+    config["audio_config"] = {
+        "model_type": "gemma4_audio",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "subsampling_conv_channels": [16, 8],
+        "output_proj_dims": 96,
+    }
+    return config
+
+
+def _mixture() -> dict[str, Any]:
+    """26B-A4B in small."""
+    config = copy.deepcopy(EVEN_CONFIG)
+    config["text_config"] |= {
+        "enable_moe_block": True,
+        "num_experts": 4,
+        "top_k_experts": 2,
+        "moe_intermediate_size": 64,
+    }
+    return config
+
+
+@pytest.mark.parametrize("config", [_e_model(), _mixture()], ids=["E", "mixture"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int4", "int2"])
+def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path, config=config)
+    exact = logits_of(reference_model(config, tensors_of(folder)))
+
+    loaded = load(folder, None if weights == "fp32" else weights)
+
+    planned = plan_for(folder, None if weights == "fp32" else weights).chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+    found = divergence(exact, logits_of(loaded.model))
+    assert found == 0 if weights == "fp32" else 0 < found < {"bf16": 0.03}.get(weights, 4.0)
