@@ -91,10 +91,11 @@ class Packed:
         cls, grid: Grid, codes: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None
     ) -> Packed:
         """From codes [rows, columns], integers in [0, 2**bits)."""
-        shifts = torch.arange(0, 32, grid.bits, dtype=torch.int64, device=codes.device)
-        wide = codes.to(torch.int64).unflatten(-1, (-1, grid.fields)) << shifts
-        words = wide.sum(-1)
-        return cls(grid, (words - ((words >> 31) << 32)).to(torch.int32), scale, offset)
+        fields = codes.unflatten(-1, (-1, grid.fields))
+        words = fields[..., 0].to(torch.int32)
+        for field in range(1, grid.fields):
+            words |= fields[..., field].to(torch.int32) << (grid.bits * field)
+        return cls(grid, words, scale, offset)
 
     @property
     def columns(self) -> int:
