@@ -1,4 +1,4 @@
-"""Loads what the plan chose: safetensors only, never code from a checkpoint."""
+"""Loads what the plan chose: safetensors or GGUF, never code from a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from rqchat.engine.fetch import fetch_model
 from rqchat.engine.models import ModelSource, read_config
 from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.revision import model_revision
+from rqchat.engine.weights.open import open_source
 from rqchat.engine.weights.place import Recipe, place_weights
 from rqchat.engine.weights.skeleton import build_skeleton
-from rqchat.engine.weights.source import SafetensorsSource
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
 
@@ -109,7 +109,7 @@ def load_model(
 
 
 def _check_device(plan: MemoryPlan) -> None:
-    if plan.device.is_gpu and not torch.cuda.is_available():
+    if plan.device.torch_name.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(
             f"{plan.device.name} is there, but this torch ({torch.__version__}) cannot use it; run"
             " ./install.sh again for a build with GPU support, or take --device cpu"
@@ -120,10 +120,13 @@ def _fill(
     source: ModelSource, folder: Path, plan: MemoryPlan, on_event: Callable[[Event], None]
 ) -> tuple[Any, int]:
     """The model with its weights, and the bytes that they take."""
-    device = torch.device(plan.device.torch_name)
-    recipe = Recipe(source.name, plan.chosen.weights, 16, plan.chosen.bytes.weights)
-    weights = SafetensorsSource(folder, read_config(folder, source.name), source.name)
-    model = build_skeleton(source.config, recipe.dtype, device)
+    device, chosen = torch.device(plan.device.torch_name), plan.chosen
+    recipe = Recipe(source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights)
+    # A packed checkpoint has a config.json of its own; what ties the head is the planned model's
+    config = read_config(folder, source.name)
+    config["tie_word_embeddings"] = source.shape.head == 0
+    weights = open_source(folder, config, source.name)
+    model = build_skeleton(config, recipe.dtype, device)
     with ByteStream(device) as stream:
         placed_bytes = place_weights(
             model,

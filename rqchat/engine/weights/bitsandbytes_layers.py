@@ -42,21 +42,20 @@ def bitsandbytes_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights
     rows, columns = weight.shape
     if weights == "int8":
         return _int8(bnb, weight, bias, rows, columns)
-    layer: nn.Module = bnb.nn.Linear4bit(
+    layer: Any = bnb.nn.Linear4bit(
         columns, rows, bias=False, compute_dtype=weight.dtype, quant_type="nf4", device="meta"
     )
     parameter = bnb.nn.Params4bit(
         weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
     )
     layer.weight = parameter.to(weight.device)
-    layer.bias = None if bias is None else nn.Parameter(bias, False)
-    return layer
+    return _with_bias(layer, bias)
 
 
 def _int8(
     bnb: Any, weight: torch.Tensor, bias: torch.Tensor | None, rows: int, columns: int
 ) -> nn.Module:
-    layer: nn.Module = bnb.nn.Linear8bitLt(
+    layer: Any = bnb.nn.Linear8bitLt(
         columns,
         rows,
         bias=False,
@@ -68,8 +67,13 @@ def _int8(
     layer.weight = bnb.nn.Int8Params(
         codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=scale
     )
+    return _with_bias(layer, bias)
+
+
+def _with_bias(layer: Any, bias: torch.Tensor | None) -> nn.Module:
     layer.bias = None if bias is None else nn.Parameter(bias, False)
-    return layer
+    module: nn.Module = layer
+    return module
 
 
 def stored_tensors(layer: nn.Module) -> list[torch.Tensor]:

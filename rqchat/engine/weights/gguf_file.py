@@ -79,7 +79,7 @@ class _Header:
             self._field()
         entries = [self._entry() for _ in range(count)]
         base = -(-self.place // self.alignment) * self.alignment
-        return {key: self._tensor(key, base + at, *rest) for key, at, *rest in entries}
+        return {key: self._tensor(key, base + at, kind, shape) for key, at, kind, shape in entries}
 
     def _number(self, kind: str) -> int:
         (found,) = struct.unpack_from("<" + kind, self.data, self.place)

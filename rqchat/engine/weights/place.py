@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from rqchat.engine.formats import weights_of
 from rqchat.engine.weights.fit import fit
-from rqchat.engine.weights.formats import DTYPES, linear_bytes, make_linear
 from rqchat.engine.weights.grid import INT8_ROWS, Packed
+from rqchat.engine.weights.layers import DTYPES, make_linear
 from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
 from rqchat.engine.weights.source import WeightSource
 from rqchat.engine.weights.stream import ByteStream
@@ -104,10 +105,10 @@ class _Placing:
         """Bytes that it will take on the device."""
         shape = tuple(self.wanted[name].shape)
         if name in self.linears:
-            return linear_bytes(self.recipe.weights, shape[0], shape[1])
+            return weights_of(self.recipe.weights).matrix_bytes(shape[0], shape[1])
         if name in self.tables:
             return INT8_ROWS.nbytes(shape[0], shape[1])
-        return self.wanted[name].numel() * self.recipe.dtype.itemsize
+        return int(self.wanted[name].numel()) * self.recipe.dtype.itemsize
 
     def place(self, name: str) -> None:
         """Reads one tensor and gives it to its module."""

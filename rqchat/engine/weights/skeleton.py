@@ -64,8 +64,8 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 def _parameters_on_meta() -> Iterator[None]:
     """Each parameter moves to the meta device as a module takes it, before it is initialized."""
 
-    def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        return None if parameter is None else nn.Parameter(parameter.to("meta"), False)
+    def move(module: nn.Module, name: str, parameter: nn.Parameter) -> Any:
+        return nn.Parameter(parameter.to("meta"), False)
 
     hook = register_module_parameter_registration_hook(move)
     try:

@@ -15,9 +15,10 @@ _STAGE_BYTES = 2**26
 
 
 class ByteStream:
-    """Reads ranges of files. On a GPU two pinned buffers alternate: one is filled while the other
+    """Reads ranges of files.
 
-    is on its way. On a CPU the file is read into the tensor itself.
+    On a GPU two pinned buffers alternate: one is filled while the other is on its way. On a CPU
+    the file is read into the tensor itself.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -48,12 +49,14 @@ class ByteStream:
             OSError: they are not there or cannot be read.
         """
         file = self._open(path)
-        target = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
         if self.device.type == "cuda":
+            target = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
             self._read_staged(file, begin, target)
-        elif nbytes:
+            return target
+        target = torch.empty(nbytes, dtype=torch.uint8)
+        if nbytes:
             _fill(file, target, begin)
-        return target
+        return target.to(self.device)
 
     def _open(self, path: Path) -> int:
         if path not in self._files:
@@ -81,7 +84,7 @@ class ByteStream:
 
 def _fill(file: int, target: torch.Tensor, begin: int) -> None:
     """Reads as many bytes as `target`, contiguous in main memory, has."""
-    view = memoryview(target.numpy())
+    view = memoryview(target.numpy())  # type: ignore[arg-type]
     done = 0
     while done < len(view):
         count = os.preadv(file, [view[done:]], begin + done)

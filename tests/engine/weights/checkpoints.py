@@ -39,7 +39,7 @@ def write_shards(folder: Path, tensors: dict[str, torch.Tensor], shards: int) ->
     for path in folder.glob("model*.safetensors*"):
         path.unlink()
     names = sorted(tensors)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
         part = names[shard::shards]  # parts of a packed weight come to lie in different files
@@ -61,7 +61,8 @@ def write_w4a16(source: Path, folder: Path) -> dict[str, torch.Tensor]:
     shutil.copytree(source, folder)
     weights = QuantizationArgs(num_bits=4, symmetric=True, strategy="group", group_size=32)
     scheme = QuantizationScheme(targets=["Linear"], weights=weights, format="pack-quantized")
-    stored, stands_for = {}, {}
+    stored: dict[str, torch.Tensor] = {}
+    stands_for: dict[str, torch.Tensor] = {}
     for name, tensor in tensors_of(source).items():
         dense = tensor.to(torch.bfloat16)
         if not is_decoder_linear(name, tensor):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rqchat.engine.events import Event, LoadProgress
-from rqchat.engine.weights.formats import module_bytes
+from rqchat.engine.weights.layers import module_bytes
 from rqchat.engine.weights.modules import PackedLinear
 from tests.engine.weights.checkpoints import EVEN_CONFIG, tensors_of, write_shards, write_w4a16
 from tests.engine.weights.loading import load, logits_of, plan_for, reference_model
@@ -70,8 +70,8 @@ def test_dense_weights_are_those_of_transformers(even_folder: Path, weights: str
     ],
 )
 def test_rungs_from_16_bits(even_folder: Path, weights: str, most: float) -> None:
-    loaded, events = load(even_folder, weights), []
-    load(even_folder, weights, on_event=events.append)
+    events: list[Event] = []
+    loaded = load(even_folder, weights, on_event=events.append)
 
     planned = plan_for(even_folder, weights).chosen.bytes.weights
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned

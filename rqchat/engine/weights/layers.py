@@ -1,0 +1,54 @@
+"""How each rung of the ladder keeps a linear layer, and what a model keeps in all."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear, stored_tensors
+from rqchat.engine.weights.fit import fit
+from rqchat.engine.weights.grid import INT2, INT4, Grid, Packed
+from rqchat.engine.weights.modules import PackedLinear
+
+__all__ = ["DTYPES", "make_linear", "module_bytes"]
+
+_GRIDS: dict[str, Grid] = {"int4": INT4, "int2": INT2}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Rungs without codes."""
+
+
+def make_linear(
+    weights: str, weight: torch.Tensor | Packed, bias: torch.Tensor | None, dtype: torch.dtype
+) -> nn.Module:
+    """A quantized layer on the device of `weight`, which is packed only where `weights` is int4.
+
+    Raises:
+        ModelError: the groups do not divide its columns, or bitsandbytes is missing.
+    """
+    if isinstance(weight, Packed):
+        return PackedLinear(weight, bias)
+    if weights in _GRIDS:
+        return PackedLinear(fit(weight, _GRIDS[weights]), bias)
+    return bitsandbytes_linear(weight.to(dtype), bias, weights)
+
+
+def module_bytes(model: nn.Module) -> int:
+    """Bytes of everything a model keeps, shared storage once.
+
+    Computed buffers and bitsandbytes' shared code tables are left out.
+    """
+    seen: dict[int, int] = {}
+    for module in model.modules():
+        for tensor in _tensors_of(module):
+            seen[tensor.data_ptr()] = tensor.nbytes
+    return sum(seen.values())
+
+
+def _tensors_of(module: nn.Module) -> list[torch.Tensor]:
+    weight = getattr(module, "weight", None)
+    if hasattr(weight, "SCB") or hasattr(weight, "quant_state"):
+        bias = [] if module.bias is None else [module.bias]
+        return stored_tensors(module) + [tensor for tensor in bias if torch.is_tensor(tensor)]
+    computed = module._non_persistent_buffers_set
+    buffers = [b for name, b in module.named_buffers(recurse=False) if name not in computed]
+    return [*module.parameters(recurse=False), *buffers]

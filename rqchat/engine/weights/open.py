@@ -1,0 +1,28 @@
+"""The weights of a folder, whichever files it holds them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rqchat.engine.weights.gguf_source import GgufSource
+from rqchat.engine.weights.source import SafetensorsSource, WeightSource
+
+__all__ = ["open_source"]
+
+
+def open_source(folder: Path, config: Mapping[str, Any], name: str) -> WeightSource:
+    """Safetensors where there are any, else GGUF.
+
+    Args:
+        folder: holds the files.
+        config: the model's config.json.
+        name: what errors call the model.
+
+    Raises:
+        ModelError: files are missing, damaged, or in a format that cannot be read.
+    """
+    if any(folder.glob("*.safetensors*")) or not any(folder.glob("*.gguf")):
+        return SafetensorsSource(folder, config, name)
+    return GgufSource(folder, name, needs_tower=bool(config.get("vision_config")))
