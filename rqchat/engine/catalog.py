@@ -12,9 +12,12 @@ from typing import Any
 
 from rqchat.engine.shape import GEMMA4_31B_CONFIG
 
-__all__ = ["KNOWN_MODELS", "KnownModel", "checkpoint_of", "known_model"]
+__all__ = ["GGUF_METHOD", "KNOWN_MODELS", "KnownModel", "checkpoint_of", "gguf_base", "known_model"]
 
 _QAT = "-qat-w4a16-ct"
+_QAT_GGUF = "-qat-q4_0-gguf"
+GGUF_METHOD = "gguf"
+"""What stands for GGUF files in a `quantization_config`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ def checkpoint_of(name: str, weights: str) -> str:
     """
     known = known_model(name)
     return name + _QAT if known and known.has_qat and weights in ("int4", "int2") else name
+
+
+def gguf_base(name: str) -> str | None:
+    """The hub id with the tokenizer and configuration of Google's GGUF files called `name`.
+
+    None where `name` is no such id.
+    """
+    base = name.removesuffix(_QAT_GGUF)
+    return base if base != name and known_model(base) else None
 
 
 def known_model(name: str) -> KnownModel | None:

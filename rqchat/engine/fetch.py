@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rqchat.engine.catalog import checkpoint_of
+from rqchat.engine.catalog import checkpoint_of, gguf_base
 from rqchat.engine.events import Event, Notice
 from rqchat.engine.models import POCKET, SMALL_FILES, ModelSource, check_weights
 from rqchat.engine.pull import Pulled, local_folder, pull
 from rqchat.errors import ModelError
 
-__all__ = ["fetch_model", "pull_model"]
+__all__ = ["fetch_model", "fetch_small_files", "pull_model"]
+
+_TOKENIZER = "tokenizer.json"
 
 
 def _ignore(event: Event) -> None:
@@ -53,6 +55,32 @@ def fetch_model(
     return pull_model(source, weights=weights, on_event=on_event).folder
 
 
+def fetch_small_files(
+    source: ModelSource,
+    folder: Path,
+    *,
+    offline: bool,
+    on_event: Callable[[Event], None] = _ignore,
+) -> Path:
+    """Where tokenizer and configuration lie: `folder`, or the repository beside GGUF files.
+
+    Raises:
+        ModelError: they are not to be had.
+    """
+    base = gguf_base(source.name)
+    if base is None or (folder / _TOKENIZER).is_file():
+        return folder
+    local = local_folder(base)
+    if local is not None and (local / _TOKENIZER).is_file():
+        return local
+    if offline:
+        raise ModelError(
+            f"{source.name} takes its tokenizer from {base}, which is not on this machine; leave"
+            " out --offline once"
+        )
+    return pull(base, SMALL_FILES, on_event).folder
+
+
 def pull_model(
     source: ModelSource,
     *,
@@ -68,7 +96,8 @@ def pull_model(
         ModelError: see `pull`; or the hub's files are no whole model.
     """
     repository = checkpoint_of(source.name, weights or "")
-    patterns = SMALL_FILES if small else (*SMALL_FILES, "*.safetensors")
+    weight_files = "*.gguf" if gguf_base(source.name) else "*.safetensors"
+    patterns = SMALL_FILES if small else (*SMALL_FILES, weight_files)
     pulled = pull(repository, patterns, on_event)
     if not small:
         check_weights(pulled.folder, repository)

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from rqchat.engine.events import Event, LoadProgress
-from rqchat.engine.fetch import fetch_model
+from rqchat.engine.fetch import fetch_model, fetch_small_files
 from rqchat.engine.models import ModelSource, read_config
 from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.revision import model_revision
@@ -26,6 +26,7 @@ from rqchat.errors import ModelError
 __all__ = ["CALIBRATION_FILE", "LoadedModel", "load_model"]
 
 CALIBRATION_FILE = "calibration.safetensors"
+_REPORT_S = 0.1
 # Below this, handing a layer's work to a second thread costs more than it saves, and far more
 # where other programs keep the cores busy (measured: 2 instead of 131 tokens/s)
 _ONE_THREAD_PARAMETERS = 50_000_000
@@ -83,17 +84,18 @@ def load_model(
     if not plan.device.is_gpu and source.shape.parameters < _ONE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
     folder = fetch_model(source, offline=offline, weights=plan.chosen.weights, on_event=on_event)
+    small = fetch_small_files(source, folder, offline=offline, on_event=on_event)
     with _model_errors(source.name):
-        model, weight_bytes = _fill(source, folder, plan, on_event)
-        if (folder / "generation_config.json").is_file():
+        model, weight_bytes = _fill(source, folder, small, plan, on_event)
+        if (small / "generation_config.json").is_file():
             model.generation_config = transformers.GenerationConfig.from_pretrained(
-                folder, local_files_only=True
+                small, local_files_only=True
             )
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            small, local_files_only=True, trust_remote_code=False
         )
         image_processor = transformers.Gemma4ImageProcessorPil.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            small, local_files_only=True, trust_remote_code=False
         )
     return LoadedModel(
         model=model,
@@ -117,13 +119,17 @@ def _check_device(plan: MemoryPlan) -> None:
 
 
 def _fill(
-    source: ModelSource, folder: Path, plan: MemoryPlan, on_event: Callable[[Event], None]
+    source: ModelSource,
+    folder: Path,
+    small: Path,
+    plan: MemoryPlan,
+    on_event: Callable[[Event], None],
 ) -> tuple[Any, int]:
-    """The model with its weights, and the bytes that they take."""
+    """The model with the weights in `folder`, configured by `small`, and the bytes they take."""
     device, chosen = torch.device(plan.device.torch_name), plan.chosen
     recipe = Recipe(source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights)
     # A packed checkpoint has a config.json of its own; what ties the head is the planned model's
-    config = read_config(folder, source.name)
+    config = read_config(small, source.name)
     config["tie_word_embeddings"] = source.shape.head == 0
     weights = open_source(folder, config, source.name)
     model = build_skeleton(config, recipe.dtype, device)
@@ -133,10 +139,27 @@ def _fill(
             weights,
             recipe,
             stream,
-            lambda done, total: on_event(LoadProgress("loading weights", done, total)),
+            _reporter(on_event),
             lambda: _free_bytes(device),
         )
     return model, placed_bytes
+
+
+def _reporter(on_event: Callable[[Event], None]) -> Callable[[int, int], None]:
+    """Turns bytes read into events: the first, the last, and one every tenth of a second."""
+    begun_s = time.perf_counter()
+    told_s = 0.0
+
+    def tell(done_bytes: int, total_bytes: int) -> None:
+        nonlocal told_s
+        now_s = time.perf_counter()
+        if 0 < done_bytes < total_bytes and now_s - told_s < _REPORT_S:
+            return
+        told_s = now_s
+        rate = done_bytes / max(now_s - begun_s, 1e-9)
+        on_event(LoadProgress("loading weights", done_bytes, total_bytes, rate))
+
+    return tell
 
 
 def _free_bytes(device: torch.device) -> int | None:

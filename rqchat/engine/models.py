@@ -11,7 +11,7 @@ from typing import Any
 # The package resolves its names lazily: pocket and folders never pay for its HTTP client
 import huggingface_hub as hub
 
-from rqchat.engine.catalog import checkpoint_of, known_model
+from rqchat.engine.catalog import GGUF_METHOD, checkpoint_of, gguf_base, known_model
 from rqchat.engine.formats import weights_of
 from rqchat.engine.memory import Budget
 from rqchat.engine.settings import Settings
@@ -24,6 +24,7 @@ __all__ = [
     "SMALL_FILES",
     "ModelSource",
     "check_weights",
+    "holds_gguf",
     "read_config",
     "resolve_model",
 ]
@@ -32,6 +33,7 @@ POCKET = "pocket"
 DEFAULT_GPU_MODEL = "google/gemma-4-31B-it"
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 _PACKED_FORMATS = ("int4", "int2")
+_Q6_K_BYTES = 210 / 256  # of a value
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
@@ -66,12 +68,15 @@ class ModelSource:
     def formats(self) -> tuple[str, ...] | None:
         """The weights that it can be loaded as; None where all can be made from it."""
         packed = self.config.get("quantization_config") or {}
-        return _PACKED_FORMATS if packed.get("quant_method") == "compressed-tensors" else None
+        is_packed = packed.get("quant_method") in ("compressed-tensors", GGUF_METHOD)
+        in_gguf = self.folder is not None and holds_gguf(self.folder)
+        return _PACKED_FORMATS if is_packed or in_gguf else None
 
     def download_bytes(self, weights: str) -> int:
         """What those weights are made from, as the hub has it; 0 for a folder on this machine.
 
-        Google's packed checkpoints store the output head a second time, in 16 bits.
+        Google's packed checkpoints store the output head a second time, in 16 bits; the GGUF files
+        have the embedding in Q6_K.
         """
         if self.folder is not None:
             return 0
@@ -79,6 +84,8 @@ class ModelSource:
         if self.formats is None and checkpoint_of(self.name, weights) == self.name:
             return 2 * shape.parameters
         packed = Budget(shape, 0, True, 0, 0).weight_bytes(weights_of("int4"), 16)
+        if gguf_base(self.name):
+            return packed - int((2 - _Q6_K_BYTES) * shape.embedding)
         return packed + 2 * shape.vocabulary * shape.hidden
 
 
@@ -125,13 +132,17 @@ def _from_folder(folder: Path, name: str) -> ModelSource:
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{name} is no model: a model folder holds config.json, tokenizer.json and"
-            " .safetensors files"
+            " .safetensors or .gguf files"
         )
     return ModelSource(name, read_config(folder, name), folder)
 
 
 def _from_hub(name: str, offline: bool) -> ModelSource:
-    known = known_model(name)
+    base = gguf_base(name)
+    known = known_model(base or name)
+    if known and base:
+        packed = {"quantization_config": {"quant_method": GGUF_METHOD}}
+        return ModelSource(name, {**known.config, **packed}, None)
     if known:
         return ModelSource(name, dict(known.config), None)
     try:
@@ -170,7 +181,7 @@ def _download_config(name: str, offline: bool) -> Path:
 
 
 def check_weights(folder: Path, name: str) -> None:
-    """Every safetensors file that the model names is there and not empty.
+    """Every safetensors file that the model names is there and not empty, or a GGUF file is.
 
     Raises:
         ModelError: it is not, or the weights are pickled.
@@ -182,7 +193,7 @@ def check_weights(folder: Path, name: str) -> None:
     else:
         wanted = [_WEIGHTS]
     missing = [shard for shard in wanted if not _has_bytes(folder / shard)]
-    if not missing:
+    if not missing or (not index.is_file() and holds_gguf(folder)):
         return
     if (folder / "pytorch_model.bin").exists():
         raise ModelError(
@@ -193,6 +204,11 @@ def check_weights(folder: Path, name: str) -> None:
         f"{name} is not whole: {len(missing)} of {len(wanted)} weight files are missing or empty,"
         f" such as {missing[0]}; download it again"
     )
+
+
+def holds_gguf(folder: Path) -> bool:
+    """Whether the weights in `folder` are GGUF files."""
+    return not (folder / _WEIGHTS).exists() and any(folder.glob("*.gguf"))
 
 
 def _has_bytes(path: Path) -> bool:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rqchat.engine import loader
-from rqchat.engine.events import Event
+from rqchat.engine.events import Event, LoadProgress
 from rqchat.engine.hardware import planned_card
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
@@ -173,7 +173,8 @@ def test_a_device_that_fills_up_meanwhile_stops_theload(
     with pytest.raises(ModelError, match=r"stopped.*still to come.*other programs"):
         load(tiny_folder, on_event=events.append)
 
-    assert len(events) == 1 + 20
+    assert isinstance(events[0], LoadProgress)
+    assert all(e.done_bytes < e.total_bytes for e in events if isinstance(e, LoadProgress))
 
 
 def test_running_out_of_memory_is_one_sentence(

@@ -101,7 +101,8 @@ class _Header:
 
     def _skip(self, kind: int) -> None:
         if kind == _STRING:
-            self.place += self._number("Q")
+            length = self._number("Q")
+            self.place += length
         elif kind == _ARRAY:
             inner, count = self._number("I"), self._number("Q")
             if inner in _SIZES:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from rqchat.engine.weights.grid import Grid, Packed
 from rqchat.engine.weights.multiply import multiply
 
-__all__ = ["PackedEmbedding", "PackedLinear"]
+__all__ = ["PackedEmbedding", "PackedLinear", "UnscaledRows"]
 
 
 class _PackedModule(nn.Module):
@@ -60,11 +62,9 @@ class PackedEmbedding(_PackedModule):
     """Gemma's scaled embedding over a packed table [vocabulary, hidden].
 
     Attributes:
-        weight: an empty tensor of the dtype of what comes out, which transformers asks for.
         embed_scale: the factor of what comes out.
     """
 
-    weight: torch.Tensor
     embed_scale: torch.Tensor
 
     def __init__(self, packed: Packed, embed_scale: torch.Tensor, dtype: torch.dtype) -> None:
@@ -73,7 +73,25 @@ class PackedEmbedding(_PackedModule):
         self.register_buffer("embed_scale", embed_scale, persistent=False)
         self._dtype = dtype
 
+    @property
+    def weight(self) -> UnscaledRows:
+        """The table, as far as transformers reads it by itself: the padding token's row."""
+        return UnscaledRows(self.packed, self._dtype)
+
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Rows [..., hidden] of the table for token ids [...]."""
         rows = self.packed.rows(token_ids.flatten()).dequantize(self._dtype)
         return rows.view(*token_ids.shape, -1) * self.embed_scale.to(self._dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class UnscaledRows:
+    """A packed table that is unpacked row by row, as it is indexed; `dtype` is what comes out."""
+
+    packed: Packed
+    dtype: torch.dtype
+
+    def __getitem__(self, index: tuple[int, slice]) -> torch.Tensor:
+        """Some columns of one row."""
+        row, columns = index
+        return self.packed.rows(slice(row, row + 1)).dequantize(self.dtype)[0, columns]

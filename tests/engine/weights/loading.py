@@ -23,9 +23,11 @@ CPU = DeviceInfo("CPU", 2**34, 2**34, "main memory", "cpu")
 _IDS = torch.arange(20, 60).reshape(2, 20)
 
 
-def plan_for(folder: Path, weights: str | None, device: DeviceInfo = CPU) -> MemoryPlan:
+def plan_for(
+    folder: Path, weights: str | None, device: DeviceInfo = CPU, head_bits: int | None = None
+) -> MemoryPlan:
     """The plan that `load` obeys."""
-    settings = Settings(model=str(folder), weights=weights, offline=True)
+    settings = Settings(model=str(folder), weights=weights, head_bits=head_bits, offline=True)
     return make_plan(resolve_model(settings, device.is_gpu).shape, device, settings)
 
 
@@ -35,10 +37,11 @@ def load(
     *,
     device: DeviceInfo = CPU,
     on_event: Callable[[Event], None] = lambda event: None,
+    head_bits: int | None = None,
     weight_bytes: int | None = None,
 ) -> LoadedModel:
     """Loads `folder` by its plan, or by one that allows the weights fewer bytes."""
-    plan = plan_for(folder, weights, device)
+    plan = plan_for(folder, weights, device, head_bits)
     if weight_bytes is not None:
         fewer = dataclasses.replace(plan.chosen.bytes, weights=weight_bytes)
         plan = dataclasses.replace(plan, chosen=dataclasses.replace(plan.chosen, bytes=fewer))

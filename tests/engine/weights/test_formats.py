@@ -172,6 +172,31 @@ def _mixture() -> dict[str, Any]:
     return config
 
 
+@pytest.mark.parametrize("config", [EVEN_CONFIG, _e_model()], ids=["tied", "E"])
+@pytest.mark.parametrize("weights", ["bf16", "int4"])
+def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path, config=config)
+    exact = load(folder, weights).model
+
+    loaded = load(folder, weights, head_bits=8)
+
+    planned = plan_for(folder, weights, head_bits=8).chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+    saved = plan_for(folder, weights).chosen.bytes.weights - planned
+    assert saved == sum(
+        tensor.numel() - 2 * tensor.shape[0]  # one byte a value, and a scale a row
+        for name, tensor in tensors_of(folder).items()
+        if "embed_tokens" in name
+    )
+    head, embedding = loaded.model.lm_head, loaded.model.get_input_embeddings()
+    assert head.words.data_ptr() == embedding.words.data_ptr()
+    table = tensors_of(folder)["model.language_model.embed_tokens.weight"]
+    # Half of a row's 127th step, and bfloat16's 2**-9
+    most = table.abs().amax(-1, keepdim=True) * (0.5 / 127 + 2**-8)
+    assert ((embedding.weight[3, :] - table[3]).abs() <= most[3]).all()
+    assert 0 < divergence(logits_of(exact), logits_of(loaded.model)) < 0.02  # measured 0.003
+
+
 @pytest.mark.parametrize("config", [_e_model(), _mixture()], ids=["E", "mixture"])
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int4", "int2"])
 def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> None:

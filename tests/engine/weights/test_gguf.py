@@ -1,0 +1,207 @@
+"""GGUF files made by the `gguf` package, through the real loader."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rqchat.engine import fetch
+from rqchat.engine.loader import load_model
+from rqchat.engine.models import ModelSource, resolve_model
+from rqchat.engine.plan import make_plan
+from rqchat.engine.settings import Settings
+from rqchat.engine.weights.gguf_blocks import pack_q4_0, unpack
+from rqchat.engine.weights.gguf_file import BLOCKS, read_gguf
+from rqchat.engine.weights.layers import module_bytes
+from rqchat.engine.weights.modules import PackedLinear
+from rqchat.errors import ModelError
+from tests.engine.weights.checkpoints import EVEN_CONFIG, is_decoder_linear, tensors_of
+from tests.engine.weights.loading import CPU, load, logits_of, plan_for, reference_model
+from tests.helpers import build_tiny_model
+
+gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+
+
+def _gguf_name(name: str) -> str:
+    """By gguf's own tables, after the renaming that llama.cpp's converter does."""
+    text = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA4, 12)
+    tower = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, 12)
+    plain = name.replace("model.vision_tower.encoder.", "vision_model.model.")
+    plain = plain.replace(".linear.weight", ".weight")
+    if name.endswith(("layer_scalar", "position_embedding_table")):
+        plain += ".weight"
+    table = tower if "vision" in name else text
+    found = table.get_name(plain.replace("language_model.", ""), (".weight", ".bias"))
+    assert found, name
+    return str(found)
+
+
+def _stored(name: str, tensor: torch.Tensor) -> tuple[Any, Any, torch.Tensor]:
+    """numpy data, block type, and what they stand for."""
+    kinds = gguf.GGMLQuantizationType
+    if is_decoder_linear(name, tensor):
+        blocks = gguf.quants.quantize(tensor.float().numpy(), kinds.Q4_0)
+        stands_for = torch.from_numpy(gguf.quants.dequantize(blocks, kinds.Q4_0))
+        return blocks, kinds.Q4_0, stands_for
+    if name.endswith("embed_tokens.weight"):
+        blocks = gguf.quants.quantize(tensor.float().numpy(), kinds.Q8_0)
+        return blocks, kinds.Q8_0, torch.from_numpy(gguf.quants.dequantize(blocks, kinds.Q8_0))
+    if name.endswith("patch_embedder.input_proj.weight"):
+        side = int((tensor.shape[1] // 3) ** 0.5)
+        image = tensor.half().view(-1, side, side, 3).permute(0, 3, 1, 2).contiguous()
+        return image.numpy(), kinds.F16, tensor.half()
+    if "vision_tower.encoder" in name and tensor.ndim == 2:
+        return tensor.half().numpy(), kinds.F16, tensor.half()
+    return tensor.float().numpy(), kinds.F32, tensor
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns what the file stands for."""
+    writer = gguf.GGUFWriter(path, "gemma4")
+    writer.add_block_count(6)
+    writer.add_token_list([f"token {index}" for index in range(50)])
+    writer.add_token_scores([0.5] * 50)
+    writer.add_sliding_window_pattern([True, False])
+    writer.add_custom_alignment(64)
+    stands_for = {}
+    for name, tensor in tensors.items():
+        data, kind, stands_for[name] = _stored(name, tensor)
+        writer.add_tensor(_gguf_name(name), data, raw_dtype=kind)
+    writer.add_tensor("rope_freqs.weight", torch.ones(16).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return stands_for
+
+
+@pytest.fixture(scope="module")
+def q4_0(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A folder with a text model, an image tower and the small files, and what they stand for."""
+    folder = build_tiny_model(tmp_path_factory.mktemp("gguf"), config=EVEN_CONFIG)
+    tensors = tensors_of(folder)
+    (folder / "model.safetensors").unlink()
+    text = {name: tensor for name, tensor in tensors.items() if "vision" not in name}
+    tower = {name: tensor for name, tensor in tensors.items() if "vision" in name}
+    stands_for = _write(folder / "tiny_q4_0.gguf", text)
+    return folder, stands_for | _write(folder / "mmproj-tiny.gguf", tower)
+
+
+def test_google_s_gguf_repository_is_the_31b_in_4_bits(
+    q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "google/gemma-4-31B-it-qat-q4_0-gguf"
+    source = resolve_model(Settings(model=name, offline=True), has_gpu=True)
+    assert source.formats == ("int4", "int2")
+    # The file's size as catalogues quote it, with 1.1 GB for the image tower
+    assert source.download_bytes("int4") == pytest.approx(17.7e9 + 1.1e9, rel=0.01)
+    weights, small = tmp_path / "weights", tmp_path / "small"
+    weights.mkdir()
+    small.mkdir()
+    for path in q4_0[0].iterdir():
+        shutil.copy(path, weights if path.suffix == ".gguf" else small)
+    here = {name: weights, "google/gemma-4-31B-it": small}
+    monkeypatch.setattr(fetch, "local_folder", here.get)
+
+    config = json.loads((small / "config.json").read_text())
+    tiny = ModelSource(name, config, None)
+    settings = Settings(model=name, weights="int4", offline=True)
+    loaded = load_model(
+        tiny, make_plan(tiny.shape, CPU, settings), lambda event: None, offline=True
+    )
+
+    assert torch.equal(logits_of(loaded.model), logits_of(load(q4_0[0], "int4").model))
+    here.pop("google/gemma-4-31B-it")
+    with pytest.raises(ModelError, match=r"tokenizer from google/gemma-4-31B-it.*--offline"):
+        load_model(tiny, make_plan(tiny.shape, CPU, settings), lambda event: None, offline=True)
+
+
+def test_q4_0_stays_packed(q4_0: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    folder, stands_for = q4_0
+
+    loaded = load(folder, "int4")
+
+    dense = {name: tensor.to(torch.bfloat16) for name, tensor in stands_for.items()}
+    reference = reference_model(EVEN_CONFIG, dense)
+    assert torch.equal(logits_of(loaded.model), logits_of(reference))
+    layers = [m for m in loaded.model.modules() if isinstance(m, PackedLinear)]
+    assert len(layers) == 5 * 7 + 6
+    planned = plan_for(folder, "int4").chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+
+
+def test_the_image_tower_comes_from_the_mmproj_file(
+    q4_0: tuple[Path, dict[str, torch.Tensor]],
+) -> None:
+    folder, stands_for = q4_0
+
+    found = load(folder, "bf16").model.state_dict()
+
+    for name in (name for name in stands_for if "vision" in name):
+        assert torch.equal(found[name], stands_for[name].to(torch.bfloat16)), name
+
+
+def test_a_missing_image_tower_is_said(
+    q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(q4_0[0], tmp_path / "model"))
+    (folder / "mmproj-tiny.gguf").unlink()
+
+    with pytest.raises(ModelError, match=r"no image tower.*mmproj.*tiny_q4_0\.gguf"):
+        load(folder, "int4")
+
+
+def test_two_text_models_are_said(
+    q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(q4_0[0], tmp_path / "model"))
+    shutil.copy(folder / "tiny_q4_0.gguf", folder / "other.gguf")
+
+    with pytest.raises(ModelError, match=r"one GGUF file.*other\.gguf, tiny_q4_0\.gguf"):
+        load(folder, "int4")
+
+
+@pytest.mark.parametrize("kept", [3, 300, -5])
+def test_a_cut_file_is_said(
+    q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, kept: int
+) -> None:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes((q4_0[0] / "tiny_q4_0.gguf").read_bytes()[:kept])
+
+    with pytest.raises(ModelError, match=r"tiny\.gguf.*download it again"):
+        read_gguf(path, "it")
+
+
+def test_blocks_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "odd.gguf", "gemma4")
+    kind = gguf.GGMLQuantizationType.Q5_1
+    blocks = gguf.quants.quantize(torch.randn(2, 32).numpy(), kind)
+    writer.add_tensor("blk.0.attn_q.weight", blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    with pytest.raises(ModelError, match=r"attn_q.*type 7.*reads.*Q4_0.*q4_0 files"):
+        read_gguf(tmp_path / "odd.gguf", "it")
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q8_0", "Q6_K"])
+def test_blocks_are_unpacked_as_gguf_unpacks_them(kind: str) -> None:
+    values, size = BLOCKS[kind]
+    raw = torch.randint(256, (6, size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    at = 208 if kind == "Q6_K" else 0
+    raw[:, at : at + 2] = torch.rand(6, 1).half().view(torch.uint8)
+    expected = gguf.quants.dequantize(raw.numpy(), gguf.GGMLQuantizationType[kind])
+
+    found = unpack(raw.flatten(), kind, (2, 3 * values))
+
+    assert torch.equal(found, torch.from_numpy(expected).view(2, -1).bfloat16())
+    if kind == "Q4_0":
+        packed = pack_q4_0(raw.flatten(), (2, 3 * values))
+        assert torch.equal(packed.dequantize(), torch.from_numpy(expected).view(2, -1))
