@@ -193,7 +193,7 @@ def check_weights(folder: Path, name: str) -> None:
     else:
         wanted = [_WEIGHTS]
     missing = [shard for shard in wanted if not _has_bytes(folder / shard)]
-    if not missing or (not index.is_file() and holds_gguf(folder)):
+    if not missing or holds_gguf(folder):
         return
     if (folder / "pytorch_model.bin").exists():
         raise ModelError(
@@ -208,7 +208,8 @@ def check_weights(folder: Path, name: str) -> None:
 
 def holds_gguf(folder: Path) -> bool:
     """Whether the weights in `folder` are GGUF files."""
-    return not (folder / _WEIGHTS).exists() and any(folder.glob("*.gguf"))
+    safetensors = any((folder / file).exists() for file in (_WEIGHTS, _INDEX))
+    return not safetensors and any(folder.glob("*.gguf"))
 
 
 def _has_bytes(path: Path) -> bool:

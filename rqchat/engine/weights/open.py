@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rqchat.engine.models import holds_gguf
 from rqchat.engine.weights.gguf_source import GgufSource
 from rqchat.engine.weights.source import SafetensorsSource, WeightSource
 
@@ -13,7 +14,7 @@ __all__ = ["open_source"]
 
 
 def open_source(folder: Path, config: Mapping[str, Any], name: str) -> WeightSource:
-    """Safetensors where there are any, else GGUF.
+    """GGUF files where there is no model.safetensors, else that or its shards.
 
     Args:
         folder: holds the files.
@@ -23,6 +24,6 @@ def open_source(folder: Path, config: Mapping[str, Any], name: str) -> WeightSou
     Raises:
         ModelError: files are missing, damaged, or in a format that cannot be read.
     """
-    if any(folder.glob("*.safetensors*")) or not any(folder.glob("*.gguf")):
-        return SafetensorsSource(folder, config, name)
-    return GgufSource(folder, name, needs_tower=bool(config.get("vision_config")))
+    if holds_gguf(folder):
+        return GgufSource(folder, name, needs_tower=bool(config.get("vision_config")))
+    return SafetensorsSource(folder, config, name)
