@@ -112,10 +112,8 @@ def _answer(
     report: Report,
 ) -> Done:
     done: Done | None = None
-    with _ways_out(turn):
-        events = recorder.record(session, turn, sampling, schema=schema)
-    with opening.interruptible(session):
-        for event in events:
+    with _ways_out(turn), opening.interruptible(session):
+        for event in recorder.record(session, turn, sampling, schema=schema):
             report.show(event)
             if isinstance(event, Done):
                 done = event
