@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Protocol
 
 from rqchat.engine.conversation import Message, UserTurn
-from rqchat.engine.events import Done, Event, TextDelta, ThoughtDelta
+from rqchat.engine.events import Event
 from rqchat.engine.settings import SamplingSettings
 from rqchat.engine.store.database import Database
+from rqchat.engine.store.growth import Growth
 from rqchat.engine.store.receipt import Answering, Receipt
-from rqchat.engine.store.records import Origin, TurnState
+from rqchat.engine.store.records import Origin
 from rqchat.engine.store.rows import Kept, SessionRows
 from rqchat.engine.store.saved import SavedConversation
 from rqchat.errors import StoreError
 
 __all__ = ["RecordedSession", "Recorder"]
-
-_GROWTH_S = 0.5
-_GROWTH_SHARE = 0.05  # of the time at most goes into writing an answer that still grows
 
 
 class RecordedSession(Answering, Protocol):
@@ -60,6 +58,8 @@ class Recorder:
         self._database: Database | None = None
         self._kept: list[Kept] = []
         self._rows = SessionRows(origin)
+        self._past: list[Kept] = []  # turns that were taken back, and may come again
+        self._left: list[tuple[list[Kept], SessionRows]] = []  # conversations likewise
 
     @property
     def session_id(self) -> str | None:
@@ -90,7 +90,7 @@ class Recorder:
         first = next(events)  # comes before the model starts
         self._align(session, kept.turn)
         self._begin(kept)
-        growth, before = _Growth(kept.receipt.begun), len(session.messages)
+        growth, before = Growth(kept.receipt.begun), len(session.messages)
         try:
             for event in chain((first,), events):
                 if growth.add(event):
@@ -116,18 +116,19 @@ class Recorder:
 
     def adopt(self, saved: SavedConversation) -> None:
         """Goes on with a saved session."""
-        self._kept = [kept for _, kept in saved.turns]
-        self._rows = SessionRows(self._origin, saved.record.id, saved.turns)
+        rows = SessionRows(self._origin, saved.record.id, saved.turns)
+        self._leave([kept for _, kept in saved.turns], rows)
 
     def fork(self) -> str | None:
         """Goes on in a copy; its id, or None where nothing could be saved."""
-        self._rows = SessionRows(self._origin, forked_from=self.session_id)
+        rows = SessionRows(self._origin, forked_from=self.session_id)
+        self._leave(list(self._kept), rows)
         self._flush()
         return self.session_id
 
     def forget(self) -> None:
         """Begins another conversation; the one so far stays as it is saved."""
-        self._kept, self._rows = [], SessionRows(self._origin)
+        self._leave([], SessionRows(self._origin))
 
     def keep_in(self, path: Path) -> str | None:
         """Records in `path` from now on, what was said so far included; the session's id."""
@@ -145,30 +146,53 @@ class Recorder:
     def _align(self, session: RecordedSession, turn: UserTurn | None = None) -> None:
         """Brings what is kept here after the conversation, to which `turn` is about to be added."""
         pairs = list(zip(session.messages[::2], session.messages[1::2], strict=True))
-        answered = [index for index, kept in enumerate(self._kept) if kept.is_answered]
-        same = 0
-        for index, pair in zip(answered, pairs, strict=False):
-            if not self._kept[index].is_pair(*pair):
-                break
-            same += 1
+        if _is_another(self._kept, pairs):
+            self._return_to(pairs)
+        answered, same = _common(self._kept, pairs)
         if same == len(pairs) == len(answered):
             return
         if not pairs:
             self._align_to_none(len(answered), turn)
             return
-        cut = answered[same] if same < len(answered) else len(self._kept)
+        cut = answered[same] if same < len(answered) else _without_ghost(self._kept, pairs[same:])
         gone, come = self._kept[cut:], pairs[same:]
-        self._kept = self._kept[:cut]
-        if gone and come and not _is_continued(gone, come):
-            self._rows = SessionRows(self._origin, forked_from=self.session_id)
+        if [kept for kept in gone if kept.is_answered] and come and not _is_continued(gone, come):
+            rows = SessionRows(self._origin, forked_from=self.session_id)
+            self._leave(self._kept[:cut], rows)
+        self._past += gone
+        self._kept = self._kept[:cut] + [self._known(pair, session, gone) for pair in come]
+
+    def _known(
+        self, pair: tuple[Message, Message], session: RecordedSession, gone: Sequence[Kept]
+    ) -> Kept:
+        """A turn that came back or was put there, with the receipt that is known of it."""
+        for kept in reversed(self._past):
+            if kept.is_pair(*pair):
+                return kept
         receipt = gone[0].receipt if gone else Receipt.begin(session, SamplingSettings())
-        self._kept += [Kept.of(asked, answer, receipt) for asked, answer in come]
+        return Kept.of(*pair, receipt)
+
+    def _leave(self, kept: list[Kept], rows: SessionRows) -> None:
+        """Goes on with other rows; a conversation that comes back finds its own again."""
+        if self._rows.session_id is not None:
+            self._left.append((self._kept, self._rows))
+        self._kept, self._rows = kept, rows
+
+    def _return_to(self, pairs: Sequence[tuple[Message, Message]]) -> None:
+        """Takes up the conversation that was left and is back, if there is one."""
+        for position, (kept, rows) in enumerate(self._left):
+            answered, same = _common(kept, pairs)
+            if same == len(answered) == len(pairs):
+                del self._left[position]
+                self._leave(kept, rows)
+                return
 
     def _align_to_none(self, answered: int, turn: UserTurn | None) -> None:
         """The conversation is empty: cleared, or about to get its only answer anew."""
         if answered > 1 or (turn is not None and self._kept[-1].turn != turn):
             self.forget()
         elif turn is not None:
+            self._past += self._kept
             self._kept = []
 
     def _begin(self, kept: Kept) -> None:
@@ -202,43 +226,27 @@ class Recorder:
             self._warned = True
 
 
-class _Growth:
-    """One answer while it comes, after what it `begun` with."""
+def _common(
+    kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]
+) -> tuple[list[int], int]:
+    """Indices of the turns with an answer, and how many of them `pairs` begin with."""
+    answered = [index for index, each in enumerate(kept) if each.is_answered]
+    for same, (index, pair) in enumerate(zip(answered, pairs, strict=False)):
+        if not kept[index].is_pair(*pair):
+            return answered, same
+    return answered, min(len(answered), len(pairs))
 
-    def __init__(self, begun: str) -> None:
-        self._answer = [begun]
-        self._thought: list[str] = []
-        self._done: Done | None = None
-        self._next_s = time.monotonic() + _GROWTH_S
 
-    def add(self, event: Event) -> bool:
-        """Takes an event; whether it is time to write."""
-        match event:
-            case TextDelta(text):
-                self._answer.append(text)
-            case ThoughtDelta(text):
-                self._thought.append(text)
-            case Done():
-                self._done = event
-            case _:
-                return False
-        return self._done is None and time.monotonic() >= self._next_s
+def _is_another(kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]) -> bool:
+    """Whether `pairs` are neither what is kept, nor its beginning, nor more than it."""
+    answered, same = _common(kept, pairs)
+    return same < len(pairs) and (same < len(answered) or not answered)
 
-    def written(self, cost_s: float) -> None:
-        """Writing took `cost_s`; the next time is due when that is a small share of the time."""
-        self._next_s = time.monotonic() + max(_GROWTH_S, cost_s / _GROWTH_SHARE)
 
-    def onto(self, kept: Kept) -> Kept:
-        """`kept` with what came so far, as the session itself keeps it."""
-        answer, thought = "".join(self._answer).rstrip(), "".join(self._thought).strip()
-        return replace(kept, answer=answer, thought=thought)
-
-    def end(self, kept: Kept) -> Kept:
-        """`kept` with the answer at its end, whole or interrupted."""
-        stopped = self._done is None or self._done.stop_reason == "interrupted"
-        state: TurnState = "interrupted" if stopped else "complete"
-        receipt = kept.receipt.end(self._done) if self._done else kept.receipt
-        return replace(self.onto(kept), state=state, receipt=receipt)
+def _without_ghost(kept: Sequence[Kept], come: Sequence[tuple[Message, Message]]) -> int:
+    """How many of `kept` stay where the last one has no answer, and its question comes with one."""
+    is_ghost = bool(kept) and not kept[-1].is_answered and kept[-1].is_question(come[0][0])
+    return len(kept) - is_ghost
 
 
 def _is_continued(kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]) -> bool:

@@ -18,7 +18,7 @@ from rqchat.engine.documents import Document
 from rqchat.engine.events import Event
 from rqchat.engine.images import Picture, read_picture
 from rqchat.engine.settings import SamplingSettings
-from rqchat.engine.store import recorder as recorder_module
+from rqchat.engine.store import growth
 from rqchat.engine.store.catalog import find_session, list_sessions, read_turns, remove_sessions
 from rqchat.engine.store.database import Database
 from rqchat.engine.store.receipt import Receipt
@@ -90,8 +90,8 @@ def test_the_answer_is_there_while_it_grows(
     session: FakeSession,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorder_module, "_GROWTH_S", 0.0)
-    monkeypatch.setattr(recorder_module, "_GROWTH_SHARE", float("inf"))
+    monkeypatch.setattr(growth, "_GROWTH_S", 0.0)
+    monkeypatch.setattr(growth, "_GROWTH_SHARE", float("inf"))
     session.script = ["It ", "is ", "a cat."]
     seen = []
     for _ in recorder.record(session, UserTurn("Hello"), SAMPLING):
@@ -345,7 +345,61 @@ def test_a_cleared_conversation_stays_saved(
     assert [turn.question for turn in turns(database, recorder.session_id)] == ["Two"]
 
 
-def test_a_fork_leaves_the_original(database: Database, recorder: Recorder, say: Say) -> None:
+def test_what_was_taken_back_comes_again_with_its_receipt(
+    database: Database, recorder: Recorder, session: FakeSession, say: Say
+) -> None:
+    for question in ("One", "Two", "Three"):
+        say(question)
+    before, whole = turns(database, recorder.session_id), session.messages
+    for messages in (whole[:2], whole, (), whole):
+        session.restore(messages)
+        recorder.follow(session)
+    after = turns(database, recorder.session_id)
+    assert [turn.receipt for turn in after] == [turn.receipt for turn in before]
+    assert len(list_sessions(database)) == 1
+    assert load(database, recorder.session_id).messages == whole
+
+
+def test_a_retry_that_brings_nothing_leaves_the_answer_there_was(
+    database: Database, recorder: Recorder, session: FakeSession, say: Say
+) -> None:
+    say("One")
+    say("Two")
+    before, whole = turns(database, recorder.session_id), session.messages
+    session.restore(whole[:2])
+    session.script = [signal.SIGUSR1, "never"]
+    previous = signal.signal(signal.SIGUSR1, lambda *_: session.interrupt())
+    list(recorder.record(session, UserTurn("Two"), SAMPLING))
+    signal.signal(signal.SIGUSR1, previous)
+    session.restore(whole)
+    recorder.follow(session)
+    after = turns(database, recorder.session_id)
+    assert [(turn.answer, turn.state, turn.receipt) for turn in after] == [
+        (turn.answer, turn.state, turn.receipt) for turn in before
+    ]
+
+
+def test_conversations_that_are_left_and_taken_up_again_keep_their_sessions(
+    database: Database, recorder: Recorder, session: FakeSession, say: Say
+) -> None:
+    say("One")
+    first, there = str(recorder.session_id), session.messages
+    recorder.forget()
+    session.clear()
+    say("Two")
+    second, here = str(recorder.session_id), session.messages
+    for messages, expected in ((there, first), (here, second), (there, first)):
+        session.restore(messages)
+        recorder.follow(session)
+        assert recorder.session_id == expected
+    say("Three")
+    assert [turn.question for turn in turns(database, first)] == ["One", "Three"]
+    assert len(list_sessions(database)) == 2
+
+
+def test_a_fork_leaves_the_original(
+    database: Database, recorder: Recorder, session: FakeSession, say: Say
+) -> None:
     say("One")
     before = recorder.session_id
     after = recorder.fork()
@@ -353,6 +407,9 @@ def test_a_fork_leaves_the_original(database: Database, recorder: Recorder, say:
     assert [turn.question for turn in turns(database, before)] == ["One"]
     assert [turn.question for turn in turns(database, after)] == ["One", "Two"]
     assert find_session(database, str(after)).forked_from == before
+    session.restore(session.messages[:2])
+    recorder.follow(session)
+    assert recorder.session_id == after
 
 
 def test_without_a_path_nothing_is_written_until_one_is_given(
