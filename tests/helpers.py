@@ -14,7 +14,11 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import Gemma4Config, Gemma4ForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import (
+    Gemma4ForConditionalGeneration,
+    Gemma4UnifiedForConditionalGeneration,
+    PreTrainedTokenizerFast,
+)
 
 __all__ = [
     "SPECIAL_TOKENS",
@@ -110,15 +114,17 @@ def build_tiny_model(
 ) -> Path:
     """Writes a random Gemma 4 of 0.3 M parameters with k_eq_v and an image tower into `folder`."""
     torch.manual_seed(seed)
-    model = Gemma4ForConditionalGeneration(Gemma4Config(**copy.deepcopy(config)))
+    unified = config["model_type"] == "gemma4_unified"
+    kind = Gemma4UnifiedForConditionalGeneration if unified else Gemma4ForConditionalGeneration
+    model = kind(kind.config_class(**copy.deepcopy(config)))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1:  # far from zero, so that a wrong mask or position shows
                 weight.normal_(0.0, 1.2 / weight.shape[-1] ** 0.5)
             elif name.endswith("q_norm.weight"):
                 weight.fill_(weight.numel() ** -0.5)
-        tower = model.model.vision_tower
-        if tower.config.standardize:
+        tower = getattr(model.model, "vision_tower", None)
+        if tower is not None and tower.config.standardize:
             tower.std_bias.zero_()
             tower.std_scale.fill_(1.0)
     model.generation_config.eos_token_id = TINY_CONFIG["text_config"]["eos_token_id"]

@@ -12,8 +12,11 @@ from typing import Any
 import torch
 import transformers
 
-from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.events import Event, LoadProgress, Notice
+from rqchat.engine.catalog import checkpoint_of
 from rqchat.engine.fetch import fetch_model, fetch_small_files
+from rqchat.engine.formats import weights_of
+from rqchat.engine.merged_patches import MergedPatches
 from rqchat.engine.models import ModelSource, read_config
 from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.revision import model_revision
@@ -39,7 +42,7 @@ class LoadedModel:
     Attributes:
         model: transformers' Gemma 4 on its device, in eval mode.
         tokenizer: its fast tokenizer, with the chat template.
-        image_processor: pillow's variant; needs no torchvision.
+        image_processor: on pillow; needs no torchvision.
         stop_ids: tokens that end an answer.
         temperature: the one its generation_config.json asks for; 0 where that asks for greedy.
         weight_bytes: what the weights occupy on the device.
@@ -57,6 +60,16 @@ class LoadedModel:
     load_s: float
     revision: str = ""
     folder: Path | None = None
+
+    @property
+    def side_patches(self) -> int:
+        """Patches of 16 pixels on a side of a picture that the model knows; 0 if it sees none."""
+        vision = self.model.config.vision_config
+        if vision is None:
+            return 0
+        if hasattr(vision, "mm_posemb_size"):
+            return int(vision.mm_posemb_size * vision.pooling_kernel_size)
+        return int(vision.position_embedding_size)
 
     @property
     def calibration(self) -> Path | None:
@@ -84,6 +97,7 @@ def load_model(
     if not plan.device.is_gpu and source.shape.parameters < _ONE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
     folder = fetch_model(source, offline=offline, weights=plan.chosen.weights, on_event=on_event)
+    _say_what_it_costs(source, plan, on_event)
     small = fetch_small_files(source, folder, offline=offline, on_event=on_event)
     with _model_errors(source.name):
         model, weight_bytes = _fill(source, folder, small, plan, on_event)
@@ -94,9 +108,11 @@ def load_model(
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             small, local_files_only=True, trust_remote_code=False
         )
-        image_processor = transformers.Gemma4ImageProcessorPil.from_pretrained(
+        image_processor: Any = transformers.Gemma4ImageProcessorPil.from_pretrained(
             small, local_files_only=True, trust_remote_code=False
         )
+    if model.config.model_type == "gemma4_unified":
+        image_processor = MergedPatches(image_processor, image_processor.pooling_kernel_size)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -116,6 +132,27 @@ def _check_device(plan: MemoryPlan) -> None:
             f"{plan.device.name} is there, but this torch ({torch.__version__}) cannot use it; run"
             " ./install.sh again for a build with GPU support, or take --device cpu"
         )
+
+
+def _say_what_it_costs(
+    source: ModelSource, plan: MemoryPlan, on_event: Callable[[Event], None]
+) -> None:
+    """A word before a load that takes longer, and costs quality."""
+    weights = plan.chosen.weights
+    if weights == "int2":
+        lost, with_4_bits = weights_of("int2").error, weights_of("int4").error
+        on_event(
+            Notice(
+                f"2-bit weights are off by {lost:.0%} of each matrix's power (4 bits by"
+                f" {with_4_bits:.1%}): expect plain mistakes; 'rqchat plan' names smaller models"
+            )
+        )
+    elif (
+        weights == "int4"
+        and not source.formats
+        and checkpoint_of(source.name, "int4") == (source.name)
+    ):
+        on_event(Notice("4-bit weights are fitted to the checkpoint's while loading"))
 
 
 def _fill(

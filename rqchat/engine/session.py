@@ -69,12 +69,11 @@ class ChatSession:
         self.system: str | None = None
         self.thinking = False
         self._loaded, self._plan, self._model_name = loaded, plan, model_name
-        vision = loaded.model.config.vision_config
         self._writer = PromptWriter(
             loaded.tokenizer,
             loaded.image_processor,
             plan.image_tokens,
-            side_patches=vision.position_embedding_size if vision else 0,
+            side_patches=loaded.side_patches,
         )
         self._keeper = None
         if store is not None:

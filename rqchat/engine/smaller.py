@@ -10,7 +10,6 @@ from rqchat.engine.shape import ModelShape
 
 __all__ = ["smaller_models"]
 
-_LOADABLE = "gemma4"  # the 12B is of another class, which cannot be loaded yet
 _MODELS_NAMED = 2
 
 
@@ -25,7 +24,7 @@ def smaller_models(
     said = []
     for model in KNOWN_MODELS:
         shape = ModelShape.from_config(model.config)
-        if shape.parameters >= parameters or model.config["model_type"] != _LOADABLE:
+        if shape.parameters >= parameters:
             continue
         taken = fit(shape)
         if taken is not None and taken.weight_bits > above_bits:

@@ -159,7 +159,7 @@ def test_the_reason_is_three_lines_at_most() -> None:
 
 
 def test_two_bits_name_what_would_be_better() -> None:
-    assert "--model google/gemma-4-E4B-it fits with bf16 weights" in _plan(16).reason
+    assert "--model google/gemma-4-12B-it fits with int8 weights" in _plan(16).reason
     assert "--prefer quality takes int4 weights" in _plan(20.5).reason
     assert _plan(20.5, prefer="quality").chosen.weights == "int4"
 

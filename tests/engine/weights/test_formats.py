@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.weights.layers import module_bytes
 from rqchat.engine.weights.modules import PackedLinear
 from tests.engine.weights.checkpoints import EVEN_CONFIG, tensors_of, write_shards, write_w4a16
@@ -78,6 +78,9 @@ def test_rungs_from_16_bits(even_folder: Path, weights: str, most: float) -> Non
     exact = logits_of(load(even_folder).model)
     assert 0 < divergence(exact, logits_of(loaded.model)) < most
     _check_progress(events, even_folder)
+    said = [event.text for event in events if isinstance(event, Notice)]
+    assert len(said) == (weights in ("int4", "int2"))
+    assert all("plain mistakes" in text for text in said if weights == "int2")
 
 
 def _check_progress(events: list[Event], folder: Path) -> None:
