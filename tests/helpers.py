@@ -115,7 +115,7 @@ def build_tiny_model(
     """Writes a random Gemma 4 of 0.3 M parameters with k_eq_v and an image tower into `folder`."""
     torch.manual_seed(seed)
     unified = config["model_type"] == "gemma4_unified"
-    kind = Gemma4UnifiedForConditionalGeneration if unified else Gemma4ForConditionalGeneration
+    kind: Any = Gemma4UnifiedForConditionalGeneration if unified else Gemma4ForConditionalGeneration
     model = kind(kind.config_class(**copy.deepcopy(config)))
     with torch.no_grad():
         for name, weight in model.named_parameters():

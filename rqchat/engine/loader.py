@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import transformers
 
-from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.catalog import checkpoint_of
+from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.fetch import fetch_model, fetch_small_files
 from rqchat.engine.formats import weights_of
 from rqchat.engine.merged_patches import MergedPatches

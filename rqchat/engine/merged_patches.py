@@ -40,8 +40,8 @@ class MergedPatches:
         ]
         pixels, places = zip(*merged, strict=True)
         return {
-            "pixel_values": pad_sequence(pixels, batch_first=True),
-            "image_position_ids": pad_sequence(places, batch_first=True, padding_value=-1),
+            "pixel_values": pad_sequence(list(pixels), batch_first=True),
+            "image_position_ids": pad_sequence(list(places), batch_first=True, padding_value=-1),
         }
 
     def _merge(
