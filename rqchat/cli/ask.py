@@ -171,6 +171,7 @@ def ask(
             session.restore(saved.messages)
             recorder.adopt(saved)
         _show_chips(screen, turns[0], session.plan.image_tokens)
+        screen.status("counting tokens")
         turns, dropped_tokens = fit_turns(session, turns, place, sampling.max_tokens, screen)
         answer_all(session, recorder, turns, sampling, shape, report, dropped_tokens)
     except RqchatError as error:

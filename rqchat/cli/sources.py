@@ -99,7 +99,9 @@ def document_from_bytes(
     if data[:_HEADER_BYTES].lstrip().startswith(b"%PDF-"):
         from rqchat.engine.pdf import pdf_document
 
+        screen.status(f"reading {name}")
         document = pdf_document(data, name)
+        screen.clear_status()
         if document.note:
             screen.note(document.note, style="warning")
         return document

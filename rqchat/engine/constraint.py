@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 from torch import Tensor
 
@@ -14,46 +14,60 @@ from rqchat.engine.schema import schema_grammar
 from rqchat.engine.thoughts import CHANNEL_END, CHANNEL_START
 from rqchat.errors import RqchatError
 
-__all__ = ["Constraint"]
+__all__ = ["Constraint", "Constraints"]
+
+
+class Constraints:
+    """Makes constraints for one model; its vocabulary is laid out once, for the first of them."""
+
+    def __init__(self, tokenizer: Any, stop_ids: Collection[int], vocabulary_size: int) -> None:
+        """For a fast tokenizer, the tokens that end an answer, and the number of logits."""
+        self._tokenizer, self._vocabulary_size = tokenizer, vocabulary_size
+        self._stop_ids = sorted(stop_ids)
+        self._words: LLTokenizer | None = None
+
+    def hold_to(self, schema: str, *, thinking: bool) -> Constraint:
+        """A constraint for one answer.
+
+        Args:
+            schema: a JSON schema that `read_schema` has let through.
+            thinking: whether a thought may come first.
+
+        Raises:
+            RqchatError: the schema or the tokenizer cannot be used.
+        """
+        if self._words is None:
+            self._words = from_tokenizer(
+                self._tokenizer, n_vocab=self._vocabulary_size, eos_token=self._stop_ids
+            )
+        start, end = (
+            self._tokenizer.convert_tokens_to_ids(t) for t in (CHANNEL_START, CHANNEL_END)
+        )
+        matcher = LLMatcher(self._words, schema_grammar(schema), log_level=0)
+        return Constraint(matcher, self._stop_ids, start if thinking else None, end)
 
 
 class Constraint:
     """What may come next in one answer.
 
     A thought may stand before the answer where the model was asked to think; it is free, but the
-    answer cannot end in it. A stop
-    token may come when the JSON is whole, and nothing else may when it cannot go on.
+    answer cannot end in it. A stop token may come when the JSON is whole, and nothing else may when
+    it cannot go on.
     """
 
     def __init__(
         self,
-        schema: str,
-        tokenizer: Any,
-        stop_ids: Collection[int],
-        vocabulary_size: int,
-        *,
-        thinking: bool,
+        matcher: LLMatcher,
+        stop_ids: list[int],
+        thought_start: int | None,
+        thought_end: int,
     ) -> None:
-        """The beginning of an answer.
-
-        Args:
-            schema: a JSON schema that `read_schema` has let through.
-            tokenizer: transformers' fast tokenizer.
-            stop_ids: tokens that end an answer.
-            vocabulary_size: number of logits.
-            thinking: whether a thought may come first.
-
-        Raises:
-            RqchatError: the schema or the tokenizer cannot be used.
-        """
-        words = from_tokenizer(tokenizer, n_vocab=vocabulary_size, eos_token=sorted(stop_ids))
-        self._matcher = LLMatcher(words, schema_grammar(schema), log_level=0)
+        """`Constraints.hold_to` makes them; no `thought_start` allows no thought."""
+        self._matcher = matcher
         self._check()
-        start, end = (tokenizer.convert_tokens_to_ids(t) for t in (CHANNEL_START, CHANNEL_END))
-        self._thought_start: int | None = start if thinking else None
-        self._thought_end: int = end
+        self._stops = torch.tensor(stop_ids)
+        self._thought_start, self._thought_end = thought_start, thought_end
         self._in_thought = False
-        self._stops = torch.tensor(sorted(stop_ids))
 
     def mask(self, logits: Tensor) -> Tensor:
         """`logits` [vocabulary] with minus infinity where a token would break the schema."""

@@ -12,7 +12,7 @@ import torch
 from rotorquant import RotorQuantCache, RotorQuantError
 from rqchat.engine.breakdown import context_parts
 from rqchat.engine.claim import claim_device
-from rqchat.engine.constraint import Constraint
+from rqchat.engine.constraint import Constraints
 from rqchat.engine.continuation import continued
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import (
@@ -81,6 +81,9 @@ class ChatSession:
             self._keeper = Keeper(store, loaded.model, model_name, revision, plan.chosen)
         self._prefix = CachedPrefix(_make_cache(loaded, plan, model_name), _MARKS, self._keeper)
         self._messages: tuple[Message, ...] = ()
+        self._constraints = Constraints(
+            loaded.tokenizer, loaded.stop_ids, loaded.model.config.get_text_config().vocab_size
+        )
         self._stop = threading.Event()
 
     @classmethod
@@ -278,11 +281,7 @@ class ChatSession:
             sampling = dataclasses.replace(sampling, temperature=loaded.temperature)
         if schema is None:
             return Sampler(sampling)
-        vocabulary_size = loaded.model.config.get_text_config().vocab_size
-        constraint = Constraint(
-            schema, loaded.tokenizer, loaded.stop_ids, vocabulary_size, thinking=self.thinking
-        )
-        return Sampler(sampling, constraint)
+        return Sampler(sampling, self._constraints.hold_to(schema, thinking=self.thinking))
 
     def _keep(self, turn: UserTurn, generation: Generation) -> None:
         """Adds question and answer to the conversation; an interruption without text adds none."""

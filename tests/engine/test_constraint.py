@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rqchat.engine.constraint import Constraint
+from rqchat.engine.constraint import Constraints
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.schema import read_schema
 from rqchat.engine.settings import SamplingSettings
@@ -22,6 +22,7 @@ from tests.helpers import byte_tokenizer
 TOKENIZER: Any = byte_tokenizer()
 VOCABULARY = len(TOKENIZER)
 STOPS = (1, 4)  # <eos> and <turn|>
+CONSTRAINTS = Constraints(TOKENIZER, STOPS, VOCABULARY)
 THOUGHT_START, THOUGHT_END = (
     TOKENIZER.convert_tokens_to_ids(token) for token in (CHANNEL_START, CHANNEL_END)
 )
@@ -106,9 +107,7 @@ def _write(
     schema: dict[str, Any], seed: int, temperature: float, *, thinking: bool = False
 ) -> tuple[list[int], str]:
     """All tokens that a model of noise draws, and the text of those that are no thought."""
-    constraint = Constraint(
-        read_schema(json.dumps(schema)), TOKENIZER, STOPS, VOCABULARY, thinking=thinking
-    )
+    constraint = CONSTRAINTS.hold_to(read_schema(json.dumps(schema)), thinking=thinking)
     sampler = Sampler(SamplingSettings(temperature=temperature, seed=seed), constraint)
     noise = torch.Generator().manual_seed(seed)
     tokens: list[int] = []
@@ -141,7 +140,8 @@ def test_a_thought_comes_first_and_is_free_but_no_end() -> None:
 
 
 def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
-    constraint = Constraint('{"enum": [true]}', TOKENIZER, STOPS, VOCABULARY + 5, thinking=False)
+    more = Constraints(TOKENIZER, STOPS, VOCABULARY + 5)
+    constraint = more.hold_to('{"enum": [true]}', thinking=False)
     logits = torch.arange(VOCABULARY + 5.0)
     masked = constraint.mask(logits)
     allowed = masked.isfinite().nonzero().flatten().tolist()

@@ -114,10 +114,11 @@ def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     [
         (b"", "empty"),
         (b"this is text, not a picture", "no picture"),
+        (_bytes(Image.new("RGB", (4, 4)), "EPS"), "no picture"),  # a program for Ghostscript
         (_bytes(Image.effect_noise((64, 64), 90), "JPEG")[:900], "damaged or cut short"),
         (_bytes(Image.effect_noise((64, 64), 90))[:2000], "damaged or cut short"),
     ],
-    ids=["0 bytes", "text", "half a JPEG", "half a PNG"],
+    ids=["0 bytes", "text", "PostScript", "half a JPEG", "half a PNG"],
 )
 def test_what_is_no_whole_picture_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=f"cat.png is {reason}"):
