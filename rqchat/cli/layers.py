@@ -129,9 +129,9 @@ def read_file(path: Path | None) -> SettingsFile:
     Raises:
         UsageError: it is not TOML, has an unknown key, or a value that makes no sense.
     """
-    if path is None or not path.is_file():
-        return SettingsFile(path, {}, {})
     try:
+        if path is None or not path.is_file():
+            return SettingsFile(path, {}, {})
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,108 @@
+"""Saving as processes see it: two at once, a full disk, a home that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import contextlib, os, sys
+from tests.cli.conftest import FakeSession
+from rqchat.cli import app, opening
+fake = FakeSession([f"word{number} " for number in range(200)])
+opening.open_session = lambda *given: fake
+if sys.argv[1] == "as-nobody":
+    with contextlib.suppress(SystemExit):
+        app.main(["ask", "--no-log", "--max-tokens", "1", "All is imported now"])
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    del sys.argv[1]
+app.main(sys.argv[1:])
+"""
+
+
+def start(
+    *words: str,
+    data: Path,
+    program: tuple[str, ...] = ("-c", PROGRAM),
+    before: Callable[[], None] | None = None,
+) -> subprocess.Popen[str]:
+    """`rqchat WORDS`, over a session without a model unless `program` says otherwise."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "XDG_DATA_HOME": str(data),
+        "XDG_CONFIG_HOME": "/nonexistent",
+    }
+    return subprocess.Popen(
+        [sys.executable, *program, *words],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=before,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_two_of_the_real_program_at_once(tmp_path: Path) -> None:
+    real = ("-m", "rqchat")
+    both = [
+        start("ask", "--quiet", question, data=tmp_path, program=real)
+        for question in ("Who are you?", "What can you do?")
+    ]
+    answers = [finish(process) for process in both]
+    assert [(code, err) for code, _, err in answers] == [(0, ""), (0, "")]
+    code, out, _ = finish(start("sessions", "list", data=tmp_path))
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert {row[4] for row in rows} == {"Who are you?", "What can you do?"}
+    _, out, _ = finish(start("sessions", "show", rows[0][0], data=tmp_path))
+    assert any(answer.strip() in out for _, answer, _ in answers)
+
+
+def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
+    running = [start("ask", f"Question {number}", data=tmp_path) for number in range(4)]
+    assert [finish(process)[0] for process in running] == [0] * 4
+    _, out, _ = finish(start("sessions", "list", data=tmp_path))
+    assert sorted(line.split("\t")[4] for line in out.splitlines()) == [
+        f"Question {number}" for number in range(4)
+    ]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 100_000])
+def test_a_full_disk_costs_no_answer(tmp_path: Path, limit_bytes: int) -> None:
+    """No file may grow beyond the limit: not at all, or not by the document."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+    (tmp_path / "book.txt").write_text(os.urandom(400).hex() * 400)
+    book = ("-f", str(tmp_path / "book.txt"))
+    code, out, err = finish(start("ask", "--quiet", *book, "One", data=tmp_path, before=limit))
+    assert (code, len(out.split())) == (0, 200)
+    assert err.count("\n") == 1 and err.startswith("this conversation is not being saved: ")
+    # With room again all is well
+    assert finish(start("ask", "--quiet", "Two", data=tmp_path))[0::2] == (0, "")
+    assert "Two" in finish(start("sessions", "list", data=tmp_path))[1]
+
+
+def test_a_home_that_cannot_be_written_costs_no_answer(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o555)
+    code, out, err = finish(start("as-nobody", "ask", "--quiet", "One", data=data))
+    assert (code, len(out.split())) == (0, 400), err
+    assert err.count("\n") == 1 and "cannot be used: Permission denied" in err
