@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rotorquant.calibration import Calibration, calibrate
     from rotorquant.config import Bits, RotorQuantConfig
     from rotorquant.errors import RotorQuantError
+    from rotorquant.fused import fuse_layers
     from rotorquant.names import IsoQuantCache, PlanarQuantCache
     from rotorquant.snapshot import Source
     from rotorquant.turboquant import TurboQuantCache
@@ -33,6 +34,7 @@ __all__ = [
     "Source",
     "TurboQuantCache",
     "calibrate",
+    "fuse_layers",
 ]
 
 _HOMES = {
@@ -47,6 +49,7 @@ _HOMES = {
     "Source": "rotorquant.snapshot",
     "TurboQuantCache": "rotorquant.turboquant",
     "calibrate": "rotorquant.calibration",
+    "fuse_layers": "rotorquant.fused",
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 
+from rotorquant import fuse_layers
 from rqchat.engine.catalog import checkpoint_of
 from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.fetch import fetch_model, fetch_small_files
@@ -113,6 +114,8 @@ def load_model(
         )
     if model.config.model_type == "gemma4_unified":
         image_processor = MergedPatches(image_processor, image_processor.pooling_kernel_size)
+    if plan.device.is_gpu:
+        fuse_layers(model)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,

@@ -33,7 +33,7 @@ from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.dequantize import kernel as dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.quantize import kernel as quantize
-from tests.ops import compiling_chunk
+from tests.ops import compiling_chunk, compiling_small
 from tests.ops.limits import faults, loop_spills, table
 
 CARDS = (80, 86, 89, 90, 100, 120)
@@ -45,6 +45,7 @@ KERNELS = (
     (decode, "decode_kernel"),
     (decode, "merge_kernel"),
     *compiling_chunk.KERNELS,
+    *compiling_small.KERNELS,
 )
 TOKENS = 256
 
@@ -200,8 +201,8 @@ def compile_cases(few: bool) -> Iterator[Result]:
     for module, name in KERNELS:
         setattr(module, name, Compiler(getattr(module, name), compiled))
     setattr(dispatch, "processors_of", lambda tensor: 100)  # noqa: B010
-    both = (cases, launch), (compiling_chunk.cases, compiling_chunk.launch)
-    every = ((start, *case) for listed, start in both for case in listed(few))
+    parts = ((part.cases, part.launch) for part in (compiling_chunk, compiling_small))
+    every = ((start, *case) for listed, start in ((cases, launch), *parts) for case in listed(few))
     for start, what, head_dim, bits, card in every:
         driver.set_active(Absent(card))
         setattr(dispatch, "capability_of", lambda tensor, card=card: divmod(card, 10))  # noqa: B010

@@ -43,6 +43,9 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "merge_kernel",
         "chunk_kernel",
         "rebuild_kernel",
+        "norm_kernel",
+        "gate_kernel",
+        "heads_kernel",
     }
     assert {one["card"] for one in results} == set(SHARED_BYTES)
     assert faults(results) == []

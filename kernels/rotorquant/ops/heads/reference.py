@@ -1,0 +1,40 @@
+"""Specification of the heads op: RMS norm of a head, then rotary embedding of pairs (i, i + D/2),
+
+n = x / sqrt(mean(x^2) + eps) * w        (c1 n1 - s1 n2, c2 n2 + s2 n1)
+
+with n, both products and their sum each rounded to the dtype, as the model rounds them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from rotorquant.ops.norm import reference
+from rotorquant.ops.norm.reference import Norm
+
+__all__ = ["Stream", "norm_heads"]
+
+
+class Stream(NamedTuple):
+    """Queries, keys or values of a layer.
+
+    rows: [B, T, heads, D] as the projection leaves them.
+    weight: [D] of the norm, or None for ones.
+    turned: whether they get a rotary embedding.
+    """
+
+    rows: torch.Tensor
+    weight: torch.Tensor | None
+    turned: bool
+
+
+def norm_heads(stream: Stream, cos: torch.Tensor, sin: torch.Tensor, eps: float) -> torch.Tensor:
+    """See `rotorquant.ops.heads.norm_heads`."""
+    normed = reference.norm(stream.rows, Norm(stream.weight, eps))
+    if not stream.turned:
+        return normed
+    one, two = normed.chunk(2, dim=-1)
+    crossed = torch.cat((-two, one), dim=-1)
+    return normed * cos.unsqueeze(2) + crossed * sin.unsqueeze(2)

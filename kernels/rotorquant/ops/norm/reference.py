@@ -1,0 +1,40 @@
+"""Specification of the norm ops: x / sqrt(mean(x^2) + eps) * w in float32, then rounded.
+
+As Gemma 4 has it (`models/gemma4/modeling_gemma4.py` of transformers): w as it is, not 1 + w.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+__all__ = ["Norm", "norm", "norm_add"]
+
+
+class Norm(NamedTuple):
+    """weight: [D] of any dtype, or None for ones. eps: added to the mean square."""
+
+    weight: torch.Tensor | None
+    eps: float
+
+
+def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:
+    """See `rotorquant.ops.norm.norm`."""
+    wide = rows.float()
+    normed = wide * (wide.square().mean(-1, keepdim=True) + by.eps).rsqrt()
+    return (normed if by.weight is None else normed * by.weight.float()).to(rows.dtype)
+
+
+def norm_add(
+    rows: torch.Tensor,
+    by: Norm,
+    residual: torch.Tensor,
+    factor: torch.Tensor | None,
+    then: Norm | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """See `rotorquant.ops.norm.norm_add`."""
+    total = residual + norm(rows, by)
+    if factor is not None:
+        total *= factor
+    return total, None if then is None else norm(total, then)
