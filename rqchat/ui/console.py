@@ -8,20 +8,35 @@ through `Screen.note` and its like. Each stream is asked on its own whether it i
 from __future__ import annotations
 
 import os
+import re
 import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Literal, Protocol, TextIO
 
+from rich.cells import set_cell_size
 from rich.console import Console, RenderableType
+from rich.text import Text
 from rich.theme import Theme
 
 from rqchat.ui.text import safe_line, safe_text
 
-__all__ = ["ReaderGoneError", "Renderable", "Screen", "is_terminal", "keys_kept"]
+__all__ = [
+    "Live",
+    "ReaderGoneError",
+    "Renderable",
+    "Screen",
+    "Stream",
+    "is_terminal",
+    "keys_kept",
+    "write_text",
+]
 
+Stream = Literal["out", "err"]
 Renderable = RenderableType  # for those who may not know rich
 
+_PADDING = re.compile(r"(?: |\x1b\[[\d;]*m *\x1b\[0m)+$")
 _STYLES = {
     "note": "dim",
     "warning": "yellow",
@@ -38,24 +53,44 @@ class ReaderGoneError(Exception):
     """Whoever read standard output has closed it, as `| head` does; there is nobody to tell."""
 
 
+class Live(Protocol):
+    """A prompt that stays below everything that is written while the user may type in it."""
+
+    def put(self, stream: Stream, text: str) -> None:
+        """Write whole lines above it, for good. From any thread."""
+
+    def draw(self, text: str, style: str) -> None:
+        """Show `text`, which may still change, right above it; the text before it is gone."""
+
+
 class Screen:
     """Standard output for the answer, standard error for the rest.
 
     Args:
         quiet: drop notes and progress; warnings and errors stay.
         width: columns of both consoles; None asks the terminal.
+
+    Attributes:
+        live: the prompt to write above, where there is one.
     """
 
     def __init__(self, *, quiet: bool = False, width: int | None = None) -> None:
         self.quiet = quiet
+        self.live: Live | None = None
         self.out = _console(stderr=False, width=width)
         self.err = _console(stderr=True, width=width)
         self._status_shown = False
+        self._held = ""  # of a line that has not ended, above a prompt
 
     @property
     def can_rewrite(self) -> bool:
         """Whether standard error is a terminal whose last line can be drawn again."""
         return self.err.is_terminal and not self.err.is_dumb_terminal and not self.quiet
+
+    @property
+    def can_style(self) -> bool:
+        """Whether standard output is a terminal that shows bold and colours."""
+        return self.out.is_terminal and not self.out.is_dumb_terminal
 
     def answer(self, text: str) -> None:
         """Write a piece of the answer to standard output at once, control characters removed.
@@ -63,8 +98,16 @@ class Screen:
         Raises:
             ReaderGoneError: standard output has been closed.
         """
-        self.clear_status()
-        _write_out(safe_text(text))
+        self._flow("out", safe_text(text), "")
+
+    def block(self, renderable: RenderableType) -> None:
+        """Write whole lines of the answer to standard output, without blanks around them.
+
+        Raises:
+            ReaderGoneError: standard output has been closed.
+        """
+        lines = [_PADDING.sub("", line) for line in _rendered(self.out, renderable).splitlines()]
+        self._write("out", "\n".join(lines).strip("\n") + "\n")
 
     def answer_raw(self, text: str) -> None:
         """Write a piece of the answer as it is; a terminal still gets no control characters.
@@ -81,10 +124,7 @@ class Screen:
         Raises:
             ReaderGoneError: standard output has been closed.
         """
-        self.clear_status()
-        with self.out.capture() as capture:
-            self.out.print(renderable)
-        _write_out(capture.get())
+        self._write("out", _rendered(self.out, renderable))
 
     def note(self, text: str, style: str = "note") -> None:
         """One line on standard error, unless quiet."""
@@ -101,31 +141,59 @@ class Screen:
 
     def aside(self, renderable: RenderableType) -> None:
         """A table on standard error."""
-        self.clear_status()
-        self.err.print(renderable)
+        self._write("err", _rendered(self.err, renderable))
 
     def thought(self, text: str) -> None:
         """A piece of a thought on standard error, dimmed."""
-        self.clear_status()
-        self.err.print(safe_text(text), style="thought", end="", soft_wrap=True)
+        self._flow("err", safe_text(text), "thought")
 
-    def status(self, text: str) -> None:
-        """Show `text` as the last line of standard error in place of the previous status."""
-        if self.can_rewrite:
-            self.err.file.write(f"\r\x1b[2m{text[: self.err.width - 1]}\x1b[0m\x1b[K")
+    def status(self, text: str, style: str = "note") -> None:
+        """Show what may still change in place of what was shown before it.
+
+        Above a prompt all of `text`; else its first line in place of standard error's last line.
+        """
+        if self.live is not None:
+            self.live.draw(safe_text(text), style)
+        elif self.can_rewrite:
+            line = set_cell_size(safe_line(text), self.err.width - 1).rstrip()
+            self.err.file.write(f"\r\x1b[2m{line}\x1b[0m\x1b[K")
             self.err.file.flush()
             self._status_shown = True
 
     def clear_status(self) -> None:
         """Remove the status line, so that something lasting can be written."""
-        if self._status_shown:
+        if self.live is not None:
+            self.live.draw("", "")
+        elif self._status_shown:
             self.err.file.write("\r\x1b[K")
             self.err.file.flush()
             self._status_shown = False
 
+    def _flow(self, stream: Stream, text: str, style: str) -> None:
+        """A piece of a text that comes little by little; above a prompt by whole lines."""
+        if self.live is None:
+            self._write(stream, self._styled(text, style))
+            return
+        lines, newline, self._held = (self._held + text).rpartition("\n")
+        if newline:
+            self.live.put(stream, self._styled(lines + newline, style))
+        self.live.draw(self._held, style)
+
     def _line(self, text: str, style: str) -> None:
+        rendered = _rendered(self.err, Text(safe_line(text), style=style), soft_wrap=True)
+        self._write("err", rendered)
+
+    def _styled(self, text: str, style: str) -> str:
+        if not style:
+            return text
+        return _rendered(self.err, Text(text, style=style), end="", soft_wrap=True)
+
+    def _write(self, stream: Stream, text: str) -> None:
+        if self.live is not None:
+            self.live.put(stream, text)
+            return
         self.clear_status()
-        self.err.print(safe_line(text), style=style, soft_wrap=True)
+        write_text(sys.stdout if stream == "out" else sys.stderr, text)
 
 
 def is_terminal(name: str) -> bool:
@@ -163,15 +231,25 @@ def _console(*, stderr: bool, width: int | None) -> Console:
     )
 
 
-def _write_out(text: str) -> None:
+def _rendered(console: Console, renderable: RenderableType, **options: Any) -> str:
+    with console.capture() as capture:
+        console.print(renderable, **options)
+    return capture.get()
+
+
+def write_text(stream: TextIO, text: str) -> None:
+    """Write at once; what the stream's encoding lacks becomes `?`.
+
+    Raises:
+        ReaderGoneError: the stream has been closed.
+    """
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        stream.write(text)
+        stream.flush()
     except UnicodeEncodeError:
-        encoding = sys.stdout.encoding
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-        sys.stdout.flush()
+        stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
+        stream.flush()
     except BrokenPipeError:
-        # The interpreter flushes standard output once more when it ends; let that succeed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The interpreter flushes the stream once more when it ends; let that succeed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         raise ReaderGoneError from None

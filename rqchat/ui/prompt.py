@@ -1,93 +1,101 @@
-"""The line editor of the chat: history, completion, multi-line input, the status line.
+"""The line editor of the chat: it can be typed in while the model loads and while it answers.
 
-Enter sends, Alt-Enter and Ctrl-J start a new line, Ctrl-R searches the history, Tab completes
-commands and paths. Ctrl-C clears what is typed (Up brings it back); at an empty prompt it hints,
-and twice within `LEAVE_WITHIN_S` it leaves. Ctrl-D at an empty prompt leaves.
+Enter sends; what is sent while something is at work waits until that is done. Alt-Enter and Ctrl-J
+start a new line, as Enter does after an open triple quote. Ctrl-R searches the history, Tab
+completes commands and what they take, Ctrl-X Ctrl-E opens the line in $VISUAL or $EDITOR. Ctrl-C
+stops the answer, gives back what waits, or clears what is typed (Up brings it back); at an empty
+prompt it hints, and twice within `LEAVE_WITHIN_S` it leaves. Ctrl-D at an empty prompt leaves.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.application.current import get_app_session
 from prompt_toolkit.document import Document
-from prompt_toolkit.enums import DEFAULT_BUFFER
-from prompt_toolkit.filters import Condition, has_focus
+from prompt_toolkit.enums import EditingMode
+from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.input import Input, create_input
-from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.key_binding import KeyPressEvent
+from prompt_toolkit.key_binding.vi_state import InputMode
+from prompt_toolkit.layout import (
+    ConditionalContainer,
+    FormattedTextControl,
+    HSplit,
+    Window,
+)
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from rqchat.errors import InputError
+from rqchat.ui.completion import Completable, SlashCompleter
+from rqchat.ui.history import open_history
+from rqchat.ui.keys import make_bindings
+from rqchat.ui.live import LiveArea
+from rqchat.ui.pastes import Pastes
 from rqchat.ui.text import safe_line
 
-__all__ = ["LEAVE_WITHIN_S", "Completable", "LineEditor", "SlashCompleter"]
+__all__ = ["LEAVE_WITHIN_S", "LineEditor", "Work"]
 
 LEAVE_WITHIN_S = 2.0
 _LEAVE_HINT = "Ctrl-C once more leaves, as do Ctrl-D and /exit"
-_REDRAW_S = 0.2
-_STYLE = Style.from_dict({"bottom-toolbar": "noreverse", "prompt": "bold", "continuation": "dim"})
+_QUOTES = '"""'
+_STYLE = Style.from_dict(
+    {
+        "status": "noreverse",
+        "prompt": "bold",
+        "continuation": "dim",
+        "note": "dim",
+        "waiting": "dim",
+        "thought": "dim italic",
+    }
+)
 
 
-class Completable(Protocol):
-    """What Tab has to know of a slash command."""
+class Work(Protocol):
+    """What goes on behind the prompt."""
 
-    @property
-    def summary(self) -> str:
-        """What it does."""
+    def status(self) -> str:
+        """The status line, asked for at every redraw."""
 
-    @property
-    def suggest(self) -> Callable[[str], Iterable[tuple[str, str]]] | None:
-        """From what is typed after it to texts and their meanings; None offers files."""
+    def must_wait(self, line: str) -> bool:
+        """Whether `line` cannot be taken before what goes on now is done."""
 
+    def is_answering(self) -> bool:
+        """Whether there is an answer that can be stopped."""
 
-class SlashCompleter(Completer):
-    """Completes `/comm`, and after a command whatever that command takes.
+    def stop(self) -> None:
+        """Stop the answer."""
 
-    Args:
-        commands: the commands by name, with slash.
-    """
-
-    def __init__(self, commands: Mapping[str, Completable]) -> None:
-        self._commands = commands
-        self._paths = PathCompleter(expanduser=True)
-
-    def get_completions(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> Iterable[Completion]:
-        """The completions at the cursor; none outside a slash command."""
-        text = document.text_before_cursor
-        if not text.startswith("/") or "\n" in text:
-            return
-        name, blank, typed = text.partition(" ")
-        command = self._commands.get(name)
-        if not blank:
-            yield from _matching(((n, c.summary) for n, c in self._commands.items()), name)
-        elif command is not None and command.suggest is None:
-            path = Document(typed, len(typed))
-            yield from self._paths.get_completions(path, complete_event)
-        elif command is not None and command.suggest is not None:
-            yield from _matching(command.suggest(typed), typed)
+    def failure(self) -> BaseException | None:
+        """What ends the reading."""
 
 
 class LineEditor:
     """Reads what the user types, line by line.
 
     Args:
+        work: what goes on meanwhile.
         history_path: where typed lines are kept across runs; None, or a place that cannot be
             written, keeps them for this run only.
         commands: the slash commands by name.
-        status: the text of the status line, asked for at every redraw.
+        vi: vi's keys in place of Emacs's.
         from_terminal: read keys from the terminal although standard input is something else.
         clock: seconds, for the time between two Ctrl-C.
+
+    Attributes:
+        live: where others write while the prompt is shown.
 
     Raises:
         InputError: `from_terminal` where there is no terminal.
@@ -95,100 +103,191 @@ class LineEditor:
 
     def __init__(
         self,
+        work: Work,
         *,
         history_path: Path | None,
         commands: Mapping[str, Completable],
-        status: Callable[[], str],
+        vi: bool = False,
         from_terminal: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._status = status
+        self._work = work
         self._clock = clock
         self._ctrl_c_at_s = float("-inf")
+        self._draft = ""
+        self._waiting: deque[str] = deque()
+        self._pastes = Pastes()
+        self.live = LiveArea(lambda: [safe_line(line) for line in self._waiting])
+        output = get_app_session().output
+        if isinstance(output, Vt100_Output):
+            output.enable_cpr = False  # its answer would be one more thing to wait for
         self._session: PromptSession[str] = PromptSession(
-            history=_open_history(history_path),
+            history=open_history(history_path, self._pastes.unfold),
             completer=SlashCompleter(commands),
-            complete_while_typing=Condition(self._typing_command),
-            key_bindings=self._bindings(),
-            bottom_toolbar=self._toolbar,
+            complete_while_typing=Condition(self._is_typing_command),
+            key_bindings=make_bindings(self),
             multiline=True,
             prompt_continuation=[("class:continuation", "  ")],
             style=_STYLE,
+            vi_mode=vi,
             input=_terminal_keys() if from_terminal else None,
+            enable_suspend=True,
+            tempfile_suffix=".md",
             reserve_space_for_menu=4,
         )
+        status = Window(FormattedTextControl(self._status), height=1, style="class:status")
+        layout = self._session.layout
+        layout.container = HSplit(
+            [
+                ConditionalContainer(self.live.window, ~is_done),
+                layout.container,
+                ConditionalContainer(status, ~is_done),
+            ]
+        )
 
-    def read(
-        self, *, draft: str = "", give_up: Callable[[], BaseException | None] | None = None
-    ) -> str:
-        """What the user typed and sent, without blanks around it.
+    @property
+    def is_live(self) -> bool:
+        """Whether others can write while the prompt is shown; a dumb terminal cannot."""
+        return not is_dumb_terminal()
 
-        Args:
-            draft: text that stands in the line already.
-            give_up: asked at every redraw; an exception that it returns ends the reading.
+    @property
+    def vi(self) -> bool:
+        """Whether the keys are vi's; settable."""
+        return self._session.editing_mode == EditingMode.VI
+
+    @vi.setter
+    def vi(self, on: bool) -> None:
+        self._session.editing_mode = EditingMode.VI if on else EditingMode.EMACS
+
+    def read(self) -> str:
+        """What the user typed and sent, pastes unfolded, without blanks around it.
 
         Raises:
             EOFError: the user wants to leave.
+            BaseException: what `Work.failure` returned.
         """
+        draft, self._draft = self._draft, ""
+        with self.live.below(self._app), patch_stdout(raw=True):
+            text = self._session.prompt(
+                [("class:prompt", "> ")], default=draft, pre_run=self._begin
+            )
+        text = self._pastes.unfold(text).strip()
+        if text.startswith(_QUOTES):
+            text = text.removeprefix(_QUOTES).removesuffix(_QUOTES).strip()
+        return text
 
-        def look(app: Application[str]) -> None:
-            error = give_up() if give_up and app.future and not app.future.done() else None
-            if error is not None:
-                app.exit(exception=error)
+    def wake(self) -> None:
+        """What goes on behind the prompt has changed. From any thread."""
+        self._in_loop(self._look)
 
-        app = self._session.app
-        if give_up:
-            app.after_render += look
-        try:
-            with patch_stdout(raw=True):
-                text = self._session.prompt(
-                    [("class:prompt", "> ")],
-                    default=draft,
-                    refresh_interval=_REDRAW_S if give_up else 0,
-                )
-        finally:
-            if give_up:
-                app.after_render -= look
-        return text.strip()
+    def give_back(self, text: str) -> None:
+        """Put `text` in front of what is typed. From any thread."""
+        if self._app.loop is None:
+            self._draft = _joined(text, self._draft)
+        else:
+            self._in_loop(lambda: self._retype(_joined(text, self._session.default_buffer.text)))
 
-    def _typing_command(self) -> bool:
-        text = self._session.default_buffer.text
-        return text.startswith("/") and " " not in text and "\n" not in text
-
-    def _toolbar(self) -> StyleAndTextTuples:
-        is_hinting = self._clock() - self._ctrl_c_at_s <= LEAVE_WITHIN_S
-        text = _LEAVE_HINT if is_hinting else self._status()
-        return [("class:bottom-toolbar", safe_line(text))]
-
-    def _bindings(self) -> KeyBindings:
-        bindings = KeyBindings()
-        editing = has_focus(DEFAULT_BUFFER)
-
-        @bindings.add("enter", filter=editing)
-        def _send(event: KeyPressEvent) -> None:
-            event.current_buffer.validate_and_handle()
-
-        @bindings.add("escape", "enter", filter=editing)
-        @bindings.add("c-j", filter=editing)
-        def _new_line(event: KeyPressEvent) -> None:
-            event.current_buffer.insert_text("\n")
-
-        @bindings.add("c-c", filter=editing)
-        def _interrupt(event: KeyPressEvent) -> None:
-            self._on_ctrl_c(event)
-
-        return bindings
-
-    def _on_ctrl_c(self, event: KeyPressEvent) -> None:
+    def send(self, event: KeyPressEvent) -> None:
+        """Hand over what is typed; an open triple quote takes a new line instead."""
         buffer = event.current_buffer
-        if buffer.text:
+        text = buffer.text.strip()
+        if text.startswith(_QUOTES) and text.count(_QUOTES) % 2:
+            buffer.insert_text("\n")
+        elif not self._work.must_wait(text):
+            buffer.validate_and_handle()
+        elif text:
+            self._waiting.append(buffer.text)
             buffer.append_to_history()
             buffer.reset()
-            return
-        now_s = self._clock()
-        if now_s - self._ctrl_c_at_s <= LEAVE_WITHIN_S:
+
+    def interrupt(self, event: KeyPressEvent) -> None:
+        """Stop, give back, clear or leave, whichever comes first."""
+        buffer, now_s = event.current_buffer, self._clock()
+        is_second = now_s - self._ctrl_c_at_s <= LEAVE_WITHIN_S
+        if self._waiting and not self._work.is_answering():
+            self._retype(_joined("\n".join(self._waiting), buffer.text))
+            self._waiting.clear()
+        elif buffer.text and not self._work.is_answering():
+            buffer.append_to_history()
+            buffer.reset()
+        elif is_second:
             event.app.exit(exception=EOFError())
-        self._ctrl_c_at_s = now_s
+        else:
+            self._ctrl_c_at_s = now_s
+            self._work.stop()
+
+    def cancel(self, event: KeyPressEvent) -> None:
+        """Stop the answer."""
+        self._work.stop()
+
+    def is_working(self) -> bool:
+        """Whether there is an answer to stop."""
+        return self._work.is_answering()
+
+    def paste(self, event: KeyPressEvent) -> None:
+        """Insert what the terminal pasted; a big one as its chip."""
+        text = event.data.replace("\r\n", "\n").replace("\r", "\n")
+        event.current_buffer.insert_text(self._pastes.fold(text))
+
+    def rub_out(self, event: KeyPressEvent) -> None:
+        """Delete the character before the cursor, or all of a chip."""
+        buffer = event.current_buffer
+        chip = self._pastes.chip_before(buffer.document.text_before_cursor)
+        buffer.delete_before_cursor(max(chip, event.arg))
+
+    def edit(self, event: KeyPressEvent) -> None:
+        """Open what is typed, pastes unfolded, in the user's editor."""
+        buffer = event.current_buffer
+        self._retype(self._pastes.unfold(buffer.text))
+        self.live.hold(True)
+        task = buffer.open_in_editor()
+        task.add_done_callback(lambda done: self.live.hold(False))
+
+    @property
+    def _app(self) -> Application[str]:
+        return self._session.app
+
+    def _begin(self) -> None:
+        asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        """Ends the reading where it has to end; runs in the prompt's own thread."""
+        app = self._app
+        if app.future is None or app.future.done():
+            return
+        error = self._work.failure()
+        if error is not None:
+            app.exit(exception=error)
+        elif self._waiting and not self._work.must_wait(self._waiting[0].strip()):
+            self._draft = self._session.default_buffer.text
+            self._retype(self._waiting.popleft())
+            app.exit(result=self._session.default_buffer.text)
+        else:
+            app.invalidate()
+
+    def _in_loop(self, action: Callable[[], None]) -> None:
+        loop = self._app.loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(action)
+
+    def _retype(self, text: str) -> None:
+        self._session.default_buffer.document = Document(text)
+
+    def _is_typing_command(self) -> bool:
+        text = self._session.default_buffer.text
+        return text.startswith("/") and "\n" not in text
+
+    def _status(self) -> StyleAndTextTuples:
+        is_hinting = self._clock() - self._ctrl_c_at_s <= LEAVE_WITHIN_S
+        text = _LEAVE_HINT if is_hinting else self._work.status()
+        if self.vi:
+            normal = self._app.vi_state.input_mode == InputMode.NAVIGATION
+            text = f"{'NORMAL' if normal else 'INSERT'} | {text}"
+        return [("class:status", safe_line(text))]
+
+
+def _joined(first: str, second: str) -> str:
+    return f"{first}\n{second}" if first and second else first + second
 
 
 def _terminal_keys() -> Input:
@@ -201,32 +300,3 @@ def _terminal_keys() -> Input:
         return create_input(os.fdopen(os.open("/dev/tty", os.O_RDONLY)))
     except OSError:
         raise InputError("there is no terminal to type in; use rqchat ask instead") from None
-
-
-def _matching(choices: Iterable[tuple[str, str]], typed: str) -> Iterable[Completion]:
-    for text, meaning in choices:
-        if text.startswith(typed):
-            yield Completion(text, -len(typed), display_meta=safe_line(meaning))
-
-
-def _open_history(path: Path | None) -> History:
-    """The history file, readable by its owner alone; in memory where that cannot be had."""
-    if path is None:
-        return InMemoryHistory()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.read_bytes()
-    except OSError:
-        return InMemoryHistory()
-    return _KeptHistory(str(path))
-
-
-class _KeptHistory(FileHistory):
-    """A history file whose disk may fill up while we run: the line is kept in memory then."""
-
-    def store_string(self, string: str) -> None:
-        try:
-            super().store_string(string)
-        except OSError:
-            return

@@ -1,0 +1,103 @@
+"""Markdown cut into blocks while it streams: what is finished can be drawn once and for all.
+
+A block ends at a blank line, at a heading's end, before the next item of a list or the next fence.
+Within a code fence every line is finished at its end. (CommonMark 0.31, sections 4 and 5.)
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Block", "BlockSplitter"]
+
+_FENCE = re.compile(r"^(?P<indent>\s*)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
+_HEADING = re.compile(r"^ {0,3}#{1,6}(\s|$)")
+_ITEM = re.compile(r"^ {0,1}([-*+]|\d{1,9}[.)])\s")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A finished piece.
+
+    Attributes:
+        kind: `text` is Markdown, `code` one line of code, `blank` a gap.
+        text: its source without the last line break.
+        language: what a code's fence names.
+        first: whether a code line opens its fence's contents.
+    """
+
+    kind: Literal["text", "code", "blank"]
+    text: str = ""
+    language: str = ""
+    first: bool = False
+
+
+class BlockSplitter:
+    """Takes pieces of any size and gives finished blocks.
+
+    Attributes:
+        source: what has come of the block that is open.
+    """
+
+    def __init__(self) -> None:
+        self.source = ""
+        self._line = ""
+        self._fence: re.Match[str] | None = None
+        self._is_first_code = False
+
+    @property
+    def open(self) -> str:
+        """All that has come and is in no block yet."""
+        return self.source + self._line
+
+    @property
+    def in_code(self) -> bool:
+        """Whether a code fence is open."""
+        return self._fence is not None
+
+    def feed(self, text: str) -> list[Block]:
+        """The blocks that `text` finishes."""
+        *lines, last = text.split("\n")
+        blocks: list[Block] = []
+        for line in lines:
+            whole, self._line = self._line + line, ""
+            blocks += self._take(whole)
+        self._line += last
+        return blocks
+
+    def close(self) -> list[Block]:
+        """The blocks that are left when no more text comes."""
+        line, self._line = self._line, ""
+        blocks = self._take(line) if line else []
+        self._fence = None
+        return blocks + self._finish()
+
+    def _take(self, line: str) -> list[Block]:
+        if self._fence is not None:
+            return self._take_code(line)
+        opening = _FENCE.match(line)
+        if opening:
+            self._fence, self._is_first_code = opening, True
+            return self._finish()
+        if not line.strip():
+            return [*self._finish(), Block("blank")]
+        blocks = self._finish() if _HEADING.match(line) or _ITEM.match(line) else []
+        self.source += line + "\n"
+        return [*blocks, *self._finish()] if _HEADING.match(line) else blocks
+
+    def _take_code(self, line: str) -> list[Block]:
+        assert self._fence is not None
+        fence, bare = self._fence["fence"], line.strip()
+        if len(bare) >= len(fence) and set(bare) == {fence[0]}:
+            self._fence = None
+            return [Block("blank")]
+        indent = min(len(self._fence["indent"]), len(line) - len(line.lstrip()))
+        language = (self._fence["info"].split() or [""])[0].strip("{}.")
+        first, self._is_first_code = self._is_first_code, False
+        return [Block("code", line[indent:], language, first)]
+
+    def _finish(self) -> list[Block]:
+        source, self.source = self.source.rstrip("\n"), ""
+        return [Block("text", source)] if source else []

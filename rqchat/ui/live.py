@@ -1,0 +1,151 @@
+"""What stands above the prompt: lines written for good, and the part that may still change."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from prompt_toolkit.application import Application
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.layout import Dimension, FormattedTextControl, Window
+from prompt_toolkit.utils import get_cwidth
+
+from rqchat.ui.console import Stream, write_text
+
+__all__ = ["LiveArea", "tail"]
+
+_ROWS_BELOW = 6  # for what is typed, the completion menu and the status line
+
+
+class LiveArea:
+    """Takes text from any thread and shows it above the prompt, in the prompt's own thread.
+
+    While no prompt is shown, lines are written at once.
+
+    Args:
+        waiting: lines that are shown below the part that may change.
+    """
+
+    def __init__(self, waiting: Callable[[], list[str]]) -> None:
+        self._waiting = waiting
+        self._lock = threading.RLock()
+        self._app: Application[str] | None = None
+        self._streams: dict[Stream, TextIO] = {"out": sys.stdout, "err": sys.stderr}
+        self._lines: list[tuple[Stream, str]] = []
+        self._text = self._style = ""
+        self._error: Exception | None = None
+        self._scheduled = self._held = False
+        self.window = Window(
+            FormattedTextControl(self._fragments),
+            height=lambda: Dimension(max=self._size()[1]),
+            dont_extend_height=True,
+            wrap_lines=True,
+        )
+
+    def put(self, stream: Stream, text: str) -> None:
+        """Write whole lines above the prompt, for good.
+
+        Raises:
+            ReaderGoneError: standard output had been closed at an earlier line.
+        """
+        with self._lock:
+            if self._error is not None:
+                raise self._error
+            self._lines.append((stream, text))
+            self._schedule()
+
+    def draw(self, text: str, style: str) -> None:
+        """Show `text` in place of what was shown before it; an empty one shows nothing."""
+        with self._lock:
+            if (text, style) != (self._text, self._style):
+                self._text, self._style = text, style
+                self._schedule()
+
+    def refresh(self) -> None:
+        """Something else on the screen has changed."""
+        with self._lock:
+            self._schedule()
+
+    @contextmanager
+    def below(self, app: Application[str]) -> Iterator[None]:
+        """Within, `app` shows the prompt; to be entered before anything replaces the streams."""
+        with self._lock:
+            self._app = app
+            self._streams = {"out": sys.stdout, "err": sys.stderr}
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._app, self._scheduled = None, False
+                self._write()
+
+    def hold(self, held: bool) -> None:
+        """While held, another program has the terminal, and nothing is shown."""
+        self._held = held
+        self.refresh()
+
+    def _schedule(self) -> None:
+        """Ask the prompt's thread to show what has come; without a prompt write it here."""
+        loop = self._app.loop if self._app is not None else None
+        if loop is None:
+            self._write()
+        elif not self._scheduled:
+            self._scheduled = True
+            loop.call_soon_threadsafe(self._show)
+
+    def _show(self) -> None:
+        with self._lock:
+            self._scheduled = False
+            app = self._app
+            if app is None or not app.is_running or self._held:
+                return
+            if self._lines:
+                app.renderer.erase()
+                self._write()
+            app.invalidate()
+
+    def _write(self) -> None:
+        lines, self._lines = self._lines, []
+        try:
+            for stream, text in lines:
+                write_text(self._streams[stream], text)
+        except Exception as error:  # told to whoever writes next; the prompt has no use for it
+            self._error = error
+
+    def _size(self) -> tuple[int, int]:
+        """Columns, and rows for the part that may change."""
+        if self._app is None:
+            return 80, 1
+        size = self._app.output.get_size()
+        return max(size.columns, 1), max(size.rows - _ROWS_BELOW, 1)
+
+    def _fragments(self) -> StyleAndTextTuples:
+        style = f"class:{self._style}" if self._style else ""
+        columns, rows = self._size()
+        waiting = [("class:waiting", f"waiting: {line}\n") for line in self._waiting()]
+        shown = tail(self._text.rstrip("\n"), columns, max(rows - len(waiting), 1))
+        parts: StyleAndTextTuples = [(style, shown)] if shown else []
+        if shown and waiting:
+            parts.append(("", "\n"))
+        parts += waiting
+        if waiting:
+            parts[-1] = (waiting[-1][0], waiting[-1][1].rstrip("\n"))
+        return parts
+
+
+def tail(text: str, columns: int, rows: int) -> str:
+    """The end of `text` that fits into `rows` rows of `columns` cells, with its rows broken."""
+    broken: list[str] = []
+    for line in text[-columns * rows :].split("\n"):
+        start = cells = 0
+        for end, character in enumerate(line):
+            width = get_cwidth(character)
+            if cells + width > columns:
+                broken.append(line[start:end])
+                start, cells = end, 0
+            cells += width
+        broken.append(line[start:])
+    return "\n".join(broken[-rows:])

@@ -1,0 +1,128 @@
+"""Markdown drawn while it streams.
+
+A finished block is drawn once; of the block that is open only its source is shown, in a place that
+is drawn over, and at most `REDRAWS_PER_S` times a second. Code has colours but neither frame nor
+indentation, so that it can be copied.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from markdown_it import MarkdownIt
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.markdown import Heading, Markdown, MarkdownElement
+from rich.syntax import Syntax
+from rich.text import Text
+
+from rqchat.ui.blocks import Block, BlockSplitter
+from rqchat.ui.console import Screen
+from rqchat.ui.text import safe_text
+
+__all__ = ["REDRAWS_PER_S", "MarkdownAnswer", "render_block"]
+
+REDRAWS_PER_S = 10
+_CODE_THEME = "ansi_dark"  # the terminal's own 16 colours, without a background
+_CODE_CHARACTERS = 4_000  # of the code before a line that tell its colours, such as an open string
+
+
+class MarkdownAnswer:
+    """One answer on a screen.
+
+    Args:
+        screen: where to draw; its standard output is a terminal.
+        clock: seconds, for the time between two redraws.
+    """
+
+    def __init__(self, screen: Screen, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._screen = screen
+        self._clock = clock
+        self._splitter = BlockSplitter()
+        self._code: list[str] = []
+        self._gap = True
+        self._drawn_at_s = float("-inf")
+
+    def feed(self, text: str) -> None:
+        """The answer goes on with `text`.
+
+        Raises:
+            ReaderGoneError: standard output has been closed.
+        """
+        blocks = self._splitter.feed(safe_text(text))
+        for block in blocks:
+            self._draw(block)
+        now_s = self._clock()
+        if blocks or now_s - self._drawn_at_s >= 1 / REDRAWS_PER_S:
+            self._drawn_at_s = now_s
+            self._screen.status(self._splitter.open, "")
+
+    def close(self) -> None:
+        """The answer is at its end.
+
+        Raises:
+            ReaderGoneError: standard output has been closed.
+        """
+        for block in self._splitter.close():
+            self._draw(block)
+        self._screen.clear_status()
+
+    def _draw(self, block: Block) -> None:
+        if block.kind == "blank":
+            if not self._gap:
+                self._screen.block(Text())
+            self._gap = True
+            return
+        self._gap = False
+        if block.kind == "text":
+            self._screen.block(render_block(block.text))
+            return
+        if block.first:
+            self._code.clear()
+        self._code.append(block.text)
+        self._screen.block(self._code_line(block.language))
+
+    def _code_line(self, language: str) -> Text:
+        """The last line of the code, coloured by what stands before it."""
+        while len(self._code) > 1 and sum(map(len, self._code)) > _CODE_CHARACTERS:
+            del self._code[0]
+        if not language:
+            return Text(self._code[-1])
+        syntax = Syntax("", language, theme=_CODE_THEME)
+        coloured = syntax.highlight("\n".join(self._code))
+        coloured.rstrip()
+        lines = coloured.split("\n", allow_blank=True)
+        line = lines[len(self._code) - 1] if len(lines) >= len(self._code) else Text()
+        return line if line.plain == self._code[-1].rstrip() else Text(self._code[-1])
+
+
+def render_block(source: str) -> Markdown:
+    """What rich draws of one block; nothing of `source` is left out but the marks of Markdown."""
+    return _Block(source)
+
+
+class _Heading(Heading):
+    """Bold, at the left, whatever its level."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.text
+
+
+class _Block(Markdown):
+    """Line breaks stay line breaks, tags stay text, and addresses are shown."""
+
+    elements: ClassVar[dict[str, type[MarkdownElement]]] = {
+        **Markdown.elements,
+        "heading_open": _Heading,
+    }
+
+    def __init__(self, source: str) -> None:
+        super().__init__("", code_theme=_CODE_THEME, hyperlinks=False)
+        self.markup = source
+        parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
+        self.parsed = parser.disable("code").parse(source)
+        for token in self.parsed:
+            for child in token.children or ():
+                if child.type == "softbreak":
+                    child.type = "hardbreak"
