@@ -50,7 +50,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.cli": (
         *("rqchat.cli", "rqchat.ui", "rqchat.engine", "rqchat.errors", "typer", "platformdirs"),
     ),
-    "rqchat.ui": ("rqchat.ui", *TORCH_FREE_ENGINE, "rqchat.errors", "rich", "prompt_toolkit"),
+    "rqchat.ui": (
+        "rqchat.ui",
+        *TORCH_FREE_ENGINE,
+        "rqchat.errors",
+        "rich",
+        "markdown_it",
+        "prompt_toolkit",
+    ),
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
         *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "llguidance", "pynvml"),

@@ -57,6 +57,11 @@ class Attachments:
         """`text` with all that is attached, which stays attached."""
         return UserTurn(text, tuple(self._pictures), tuple(self._documents))
 
+    def put_back(self, turn: UserTurn) -> None:
+        """Attach what came with `turn` and nothing else."""
+        self._pictures = list(turn.pictures)
+        self._documents = list(turn.documents)
+
     def clear(self) -> None:
         """Detach everything."""
         self._pictures.clear()

@@ -1,37 +1,41 @@
 """`rqchat` without a command: the chat.
 
-Typing starts at once while the model loads behind the prompt. An error never ends the chat and
-never loses what was typed or attached; only a model that cannot be loaded does.
+Typing starts at once while the model loads behind the prompt, and goes on while it answers. An
+error never ends the chat and never loses what was typed or attached; only a model that cannot be
+loaded does.
 """
 
 from __future__ import annotations
 
-import mimetypes
-import sys
 import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rqchat import __version__
 from rqchat.cli import opening, places
 from rqchat.cli.attached import Attachments
 from rqchat.cli.inputs import read_stdin
-from rqchat.cli.opening import BackgroundOpening, Session, interruptible
-from rqchat.cli.paths import split_paths
-from rqchat.cli.slash import table
+from rqchat.cli.opening import BackgroundOpening, Session
+from rqchat.cli.slash import attaching, table
 from rqchat.cli.sources import document_from_bytes, load_documents, load_picture
+from rqchat.cli.talk import Step, Talk
+from rqchat.engine.conversation import Message
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, LoadProgress, Notice
 from rqchat.engine.images import Picture
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import RqchatError, UsageError
-from rqchat.ui.console import Renderable, Screen, is_terminal, keys_kept
+from rqchat.ui.console import ReaderGoneError, Renderable, Screen, is_terminal, keys_kept
 from rqchat.ui.stream import AnswerView, load_status
 from rqchat.ui.tables import chat_status
 
 if TYPE_CHECKING:
     from rqchat.ui.prompt import LineEditor
 
-__all__ = ["Chat", "run_chat"]
+__all__ = ["Carried", "Chat", "run_chat"]
+
+_LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
 
 
 def run_chat(settings: Settings, system: str | None, sampling: SamplingSettings) -> None:
@@ -62,37 +66,51 @@ def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
     from rqchat.ui.prompt import LineEditor
 
     return LineEditor(
+        chat,
         history_path=places.history_file(),
         commands=chat.commands,
-        status=chat.status,
         from_terminal=from_terminal,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What goes from one model to the next, and how the first one was picked."""
+
+    messages: tuple[Message, ...]
+    system: str | None
+    thinking: bool
+    settings: Settings
 
 
 class Chat:
     """One conversation at the prompt, and what is attached to the next message.
 
     Attributes:
+        settings: how the model was picked.
         sampling: how the next answer is drawn.
+        fold_thoughts: whether thoughts are shown in one line.
         attached: what goes along with the next message.
         commands: the slash commands by name.
+        talk: the turns.
         last: how the last answer ended.
+        editor: the line editor, once it is there.
     """
 
     def __init__(self, screen: Screen, settings: Settings, system: str | None) -> None:
+        self.settings = settings
         self.sampling = SamplingSettings()
-        self._screen = screen
+        self.fold_thoughts = True
         self.attached = Attachments()
         self.commands = table.all_commands()
-        self._draft = ""
+        self.talk = Talk(self)
         self.last: Done | None = None
+        self.editor: LineEditor | None = None
+        self._screen = screen
         self._loading = "loading"
         self._waiting = False
         self._system = system
-        self._offline = settings.offline
-        self._opening = BackgroundOpening(
-            lambda: opening.open_session(settings, system, self._on_load)
-        )
+        self._opening = self._open(settings)
 
     def run(self, editor: LineEditor) -> None:
         """Read and answer until the user leaves.
@@ -100,57 +118,31 @@ class Chat:
         Raises:
             RqchatError: the model cannot be opened.
         """
-        while True:
-            loading = self._opening.session is None
-            try:
-                draft, self._draft = self._draft, ""
-                line = editor.read(draft=draft, give_up=self._opening_error if loading else None)
-                self._obey(line)
-            except EOFError:
-                return
-            except KeyboardInterrupt:
-                self.say("stopped")
+        self.editor = editor
+        self._screen.live = editor.live if editor.is_live else None
+        try:
+            while self._turn(editor):
+                pass
+        finally:
+            self.stop()
+            self.talk.wait(_LEAVE_S)
+            self._screen.live = None
 
     def close(self) -> None:
         """Keep what was read, for the next time."""
         if self._opening.session is not None:
             self._opening.session.close()
 
-    def _obey(self, line: str) -> None:
-        try:
-            if table.is_command(line):
-                table.run_command(self, line)
-            elif line and not self._attach_dropped(line):
-                self._send(line)
-        except EOFError:
-            raise
-        except Exception as error:
-            if error is self._opening.error:
-                raise
-            self._screen.error(str(error))
-            if not isinstance(error, RqchatError):
-                traceback.print_exc(file=sys.stderr)
-                self._screen.error("this is a bug in rqchat; the chat goes on")
+    def events(self, session: Session, step: Step) -> Iterator[Event]:
+        """The answer to a step, as it comes."""
+        return session.ask(step.turn, step.sampling, begun=step.begun)
 
-    def _send(self, text: str) -> None:
-        """Ask; where the session did not take the turn, text and attachments come back."""
-        self._draft = text
-        session = self.session()
-        before = len(session.messages)
-        view = AnswerView(self._screen)
-        turn = self.attached.turn(text)
-        try:
-            with interruptible(session):
-                for event in session.ask(turn, self.sampling):
-                    view.show(event)
-                    if isinstance(event, Done):
-                        self.last = event
-        finally:
-            view.close()
-            if len(session.messages) > before:
-                self._draft = ""
-                self.attached.clear()
-        self.say("")
+    def changed(self, session: Session) -> None:
+        """The conversation has grown, or was taken back or rewritten."""
+
+    def new_view(self, begun: str = "") -> AnswerView:
+        """A place on the screen for the next answer."""
+        return AnswerView(self._screen, fold=self.fold_thoughts, begun=begun)
 
     def attach(self, item: Picture | Document) -> None:
         """Attach to the next message; answers `[Image 1: 640x480, 264 tokens]` or its like.
@@ -166,7 +158,7 @@ class Chat:
         Raises:
             RqchatError: it cannot be had or used.
         """
-        self.attach(load_picture(reference, self._screen, offline=self._offline))
+        self.attach(load_picture(reference, self._screen, offline=self.settings.offline))
 
     def attach_documents(self, reference: str) -> None:
         """Attach what a path, a folder, a pattern or a URL names.
@@ -174,18 +166,11 @@ class Chat:
         Raises:
             RqchatError: it cannot be had or used.
         """
-        documents = load_documents(reference, self._screen, offline=self._offline)
+        documents = load_documents(reference, self._screen, offline=self.settings.offline)
         if len(documents) == 1:
             self.attach(documents[0])
         else:
             self.say(self.attached.add_folder(reference, documents, self.session()))
-
-    def clear(self) -> None:
-        """Forget the conversation and what is attached."""
-        self.session().clear()
-        self.attached.clear()
-        self.last = None
-        self.say("cleared; the next message starts anew")
 
     @property
     def system(self) -> str | None:
@@ -197,20 +182,77 @@ class Chat:
         """A table that is no answer."""
         self._screen.aside(renderable)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, style: str = "note") -> None:
         """One line that is no answer."""
-        self._screen.note(text)
+        self._screen.note(text, style)
+
+    def type(self, text: str) -> None:
+        """Put `text` in front of what is typed."""
+        if self.editor is not None:
+            self.editor.give_back(text)
+
+    def report(self, error: Exception) -> None:
+        """Say what went wrong; the chat goes on."""
+        if isinstance(error, ReaderGoneError):
+            return
+        self._screen.error(str(error))
+        if not isinstance(error, RqchatError):
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                self._screen.error(line)
+            self._screen.error("this is a bug in rqchat; the chat goes on")
+
+    def switch(self, settings: Settings) -> None:
+        """Load another model behind the prompt and go on with it; the conversation stays.
+
+        Where it cannot be opened, the former one is opened again.
+
+        Raises:
+            RqchatError: the present model cannot be opened.
+        """
+        session = self.session()
+        carried = Carried(session.messages, session.system, session.thinking, self.settings)
+        session.close()
+        del session
+        self._opening.drop()
+        self._loading = "loading"
+        self.settings = settings
+        self._opening = self._open(settings, carried)
 
     def status(self) -> str:
         """The status line."""
         session = self._opening.session
         if session is None:
             return self._loading
-        rate = self.last.timing.decode_tokens_per_s if self.last else None
-        chosen = session.plan.chosen
+        rate = self.last.timing.decode_tokens_per_s if self.last else 0.0
+        if self.talk.is_busy and self.talk.view is not None:
+            rate = self.talk.view.deltas_per_s
         return chat_status(
-            session.model_name, chosen, session.used_tokens, session.context_tokens, rate
+            session.model_name, session.plan, session.used_tokens, session.used_bytes, rate
         )
+
+    def must_wait(self, line: str) -> bool:
+        """Whether `line` cannot be taken before the model is there and has answered."""
+        is_at_work = self.talk.is_busy or self._opening.is_pending
+        return is_at_work and not table.runs_at_once(line)
+
+    def is_answering(self) -> bool:
+        """Whether there is an answer that can be stopped."""
+        return self.talk.is_busy
+
+    def stop(self) -> None:
+        """Stop the answer."""
+        session = self._opening.session
+        if session is not None and self.talk.is_busy:
+            session.interrupt()
+
+    def failure(self) -> BaseException | None:
+        """What ends the chat: the model cannot be opened."""
+        return self._opening.error
+
+    def wake(self) -> None:
+        """Tell the line editor that something has changed."""
+        if self.editor is not None:
+            self.editor.wake()
 
     def session(self) -> Session:
         """The session, waited for while the model loads.
@@ -224,11 +266,66 @@ class Chat:
         try:
             return self._opening.wait()
         finally:
-            self._waiting = False
-            self._screen.clear_status()
+            if self._waiting:
+                self._waiting = False
+                self._screen.clear_status()
 
-    def _opening_error(self) -> BaseException | None:
-        return self._opening.error
+    def _turn(self, editor: LineEditor) -> bool:
+        """Read a line and do what it says; whether the chat goes on."""
+        try:
+            self._obey(editor.read())
+            while self.talk.is_busy and not editor.is_live:
+                self.talk.wait(0.1)  # without a timeout Ctrl-C would not be heard everywhere
+        except EOFError:
+            return False
+        except KeyboardInterrupt:
+            if not self.talk.is_busy:
+                self.say("stopped")
+            self.stop()
+            self.talk.wait(_LEAVE_S)
+            return not editor.interrupted()
+        return True
+
+    def _obey(self, line: str) -> None:
+        try:
+            if table.is_command(line):
+                table.run_command(self, line)
+            elif line and not attaching.attach_dropped(self, line):
+                self._send(line)
+        except EOFError:
+            raise
+        except Exception as error:
+            if error is self._opening.error:
+                raise
+            self.report(error)
+
+    def _send(self, text: str) -> None:
+        """Ask; where the session does not take the turn, text and attachments come back."""
+        step = Step(
+            "the last turn",
+            self.attached.turn(text),
+            self.sampling,
+            on_kept=self.attached.clear,
+            on_lost=lambda: self.type(text),
+        )
+        self.talk.start(step)
+
+    def _open(self, settings: Settings, carried: Carried | None = None) -> BackgroundOpening:
+        def open_it() -> Session:
+            if carried is None:
+                return opening.open_session(settings, self._system, self._on_load)
+            try:
+                session = opening.open_session(settings, carried.system, self._on_load)
+            except RqchatError as error:
+                self.report(error)
+                self.say("going back to the model before", "warning")
+                self.settings = carried.settings
+                session = opening.open_session(carried.settings, carried.system, self._on_load)
+            session.restore(carried.messages)
+            session.thinking = carried.thinking
+            return session
+
+        return BackgroundOpening(open_it, self.wake)
 
     def _on_load(self, event: Event) -> None:
         match event:
@@ -238,19 +335,4 @@ class Chat:
                 self._loading = load_status(event)
                 if self._waiting:
                     self._screen.status(self._loading)
-
-    def _attach_dropped(self, line: str) -> bool:
-        """Attach a line that is nothing but existing files, as terminals paste dropped ones."""
-        if not line.startswith(("/", "~", "'", '"', "file://")) or "\n" in line:
-            return False
-        try:
-            paths = split_paths(line)
-        except UsageError:
-            return False
-        if not all(path.is_file() for path in paths):
-            return False
-        for path in paths:
-            kind = mimetypes.guess_type(path.name)[0] or ""
-            is_picture = kind.startswith("image/")
-            (self.attach_picture if is_picture else self.attach_documents)(str(path))
-        return True
+                self.wake()

@@ -17,7 +17,7 @@ from rqchat.engine.events import Event, ModelFacts
 from rqchat.engine.settings import SamplingSettings, Settings
 
 if TYPE_CHECKING:
-    from rqchat.engine.conversation import Message, UserTurn
+    from rqchat.engine.conversation import ContextPart, Message, UserTurn
     from rqchat.engine.plan import MemoryPlan
 
 __all__ = ["BackgroundOpening", "Session", "interruptible", "open_in_foreground", "open_session"]
@@ -40,6 +40,9 @@ class Session(Protocol):
     @property
     def facts(self) -> ModelFacts: ...
     def count_tokens(self, turn: UserTurn) -> int: ...
+    @property
+    def used_bytes(self) -> int: ...
+    def context_parts(self) -> tuple[ContextPart, ...]: ...
     def ask(
         self,
         turn: UserTurn,
@@ -81,17 +84,23 @@ class BackgroundOpening:
     The thread is a daemon: leaving before the model is there does not wait for it.
     """
 
-    def __init__(self, opener: Callable[[], Session]) -> None:
-        self._opener = opener
+    def __init__(self, opener: Callable[[], Session], on_end: Callable[[], None]) -> None:
+        """`on_end` is called in the thread when the session is there or cannot be had."""
+        self._opener, self._on_end = opener, on_end
         self._session: Session | None = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._open, name="rqchat-opening", daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
+        threading.Thread(target=self._open, name="rqchat-opening", daemon=True).start()
 
     @property
     def session(self) -> Session | None:
         """The session once it is there."""
         return self._session
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is neither a session nor an error yet."""
+        return self._session is None and self._error is None
 
     @property
     def error(self) -> BaseException | None:
@@ -104,19 +113,26 @@ class BackgroundOpening:
         Raises:
             RqchatError: opening failed; whatever else it raised is passed on too.
         """
-        # A join without timeout cannot be interrupted by Ctrl-C on every platform.
-        while self._thread.is_alive():
-            self._thread.join(0.1)
+        # Without a timeout Ctrl-C would not be heard on every platform; and a join that is
+        # interrupted takes the thread for dead.
+        while not self._ended.wait(0.1):
+            pass
         if self._error is not None:
             raise self._error
         assert self._session is not None
         return self._session
+
+    def drop(self) -> None:
+        """Let go of the session, so that its memory is free for another."""
+        self._session = None
 
     def _open(self) -> None:
         try:
             self._session = self._opener()
         except BaseException as error:
             self._error = error
+        self._ended.set()
+        self._on_end()
 
 
 def open_in_foreground(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -11,7 +12,7 @@ import torch
 
 from rqchat.engine.hardware import DeviceInfo
 
-__all__ = ["peak_bytes", "used_bytes"]
+__all__ = ["peak_bytes", "release_unused", "used_bytes"]
 
 _STATM = Path("/proc/self/statm")  # Linux; second number: resident pages (proc(5))
 
@@ -32,3 +33,10 @@ def used_bytes(device: DeviceInfo) -> int:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
         return peak_bytes(device)
+
+
+def release_unused() -> None:
+    """Gives memory of a model that nobody uses any more back to the device."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

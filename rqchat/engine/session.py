@@ -31,7 +31,7 @@ from rqchat.engine.kvstore import KvStore
 from rqchat.engine.loader import LoadedModel, load_model
 from rqchat.engine.memory import RECENT_TOKENS, SINK_TOKENS
 from rqchat.engine.models import POCKET, resolve_model
-from rqchat.engine.occupancy import peak_bytes, used_bytes
+from rqchat.engine.occupancy import peak_bytes, release_unused, used_bytes
 from rqchat.engine.plan import MemoryPlan, make_plan
 from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.prompt import Prompt, PromptWriter
@@ -102,6 +102,7 @@ class ChatSession:
         Raises:
             RqchatError: no such model or device, or it does not fit.
         """
+        release_unused()
         device = _device(settings)
         source = resolve_model(settings, device.is_gpu)
         if settings.model == "auto" and source.name == POCKET:

@@ -58,5 +58,3 @@ def _matching(choices: Iterable[tuple[str, str]], typed: str) -> Iterable[Comple
     for text, meaning in choices:
         if text.startswith(typed):
             yield Completion(text, -len(typed), display_meta=safe_line(meaning))
-
-

@@ -20,7 +20,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from rich.theme import Theme
 
-from rqchat.ui.text import safe_line, safe_text
+from rqchat.ui.text import safe_line, safe_text, tail
 
 __all__ = [
     "Live",
@@ -147,18 +147,19 @@ class Screen:
         """A piece of a thought on standard error, dimmed."""
         self._flow("err", safe_text(text), "thought")
 
-    def status(self, text: str, style: str = "note") -> None:
-        """Show what may still change in place of what was shown before it.
+    def status(self, text: str) -> None:
+        """Show one line that may still change, in place of what was shown before it."""
+        self._draw(set_cell_size(safe_line(text), self.err.width - 1).rstrip(), "note")
 
-        Above a prompt all of `text`; else its first line in place of standard error's last line.
+    def draft(self, text: str, style: str = "") -> None:
+        """Show a text that still grows, in place of what was shown before it.
+
+        Above a prompt as much of its end as there is room for, else the end of its last line.
         """
-        if self.live is not None:
-            self.live.draw(safe_text(text), style)
-        elif self.can_rewrite:
-            line = set_cell_size(safe_line(text), self.err.width - 1).rstrip()
-            self.err.file.write(f"\r\x1b[2m{line}\x1b[0m\x1b[K")
-            self.err.file.flush()
-            self._status_shown = True
+        if self.live is None:
+            *_, text = safe_text(text).rsplit("\n", 1)
+            text = tail(text, self.err.width - 1, 1)
+        self._draw(safe_text(text), style)
 
     def clear_status(self) -> None:
         """Remove the status line, so that something lasting can be written."""
@@ -168,6 +169,14 @@ class Screen:
             self.err.file.write("\r\x1b[K")
             self.err.file.flush()
             self._status_shown = False
+
+    def _draw(self, text: str, style: str) -> None:
+        if self.live is not None:
+            self.live.draw(text, style)
+        elif self.can_rewrite:
+            self.err.file.write(f"\r\x1b[2m{text}\x1b[0m\x1b[K")
+            self.err.file.flush()
+            self._status_shown = True
 
     def _flow(self, stream: Stream, text: str, style: str) -> None:
         """A piece of a text that comes little by little; above a prompt by whole lines."""

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from prompt_toolkit.application import Application
+from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.layout import Dimension, FormattedTextControl, Window
-from prompt_toolkit.utils import get_cwidth
+from prompt_toolkit.layout import ConditionalContainer, Dimension, FormattedTextControl, Window
 
 from rqchat.ui.console import Stream, write_text
+from rqchat.ui.text import tail
 
-__all__ = ["LiveArea", "tail"]
+__all__ = ["LiveArea"]
 
 _ROWS_BELOW = 6  # for what is typed, the completion menu and the status line
 
@@ -38,11 +39,13 @@ class LiveArea:
         self._text = self._style = ""
         self._error: Exception | None = None
         self._scheduled = self._held = False
-        self.window = Window(
-            FormattedTextControl(self._fragments),
-            height=lambda: Dimension(max=self._size()[1]),
-            dont_extend_height=True,
-            wrap_lines=True,
+        self.container = ConditionalContainer(
+            Window(
+                FormattedTextControl(self._fragments),
+                height=lambda: Dimension(max=self._size()[1]),
+                dont_extend_height=True,
+            ),
+            Condition(lambda: bool(self._fragments())) & ~is_done,
         )
 
     def put(self, stream: Stream, text: str) -> None:
@@ -125,27 +128,12 @@ class LiveArea:
     def _fragments(self) -> StyleAndTextTuples:
         style = f"class:{self._style}" if self._style else ""
         columns, rows = self._size()
-        waiting = [("class:waiting", f"waiting: {line}\n") for line in self._waiting()]
-        shown = tail(self._text.rstrip("\n"), columns, max(rows - len(waiting), 1))
-        parts: StyleAndTextTuples = [(style, shown)] if shown else []
-        if shown and waiting:
-            parts.append(("", "\n"))
-        parts += waiting
-        if waiting:
-            parts[-1] = (waiting[-1][0], waiting[-1][1].rstrip("\n"))
+        waiting = [f"waiting: {line}" for line in self._waiting()]
+        text = self._text.rstrip("\n")
+        parts: StyleAndTextTuples = []
+        if text:
+            parts.append((style, tail(text, columns, max(rows - len(waiting), 1))))
+        for line in waiting:
+            parts += [("", "\n")] if parts else []
+            parts.append(("class:waiting", line))
         return parts
-
-
-def tail(text: str, columns: int, rows: int) -> str:
-    """The end of `text` that fits into `rows` rows of `columns` cells, with its rows broken."""
-    broken: list[str] = []
-    for line in text[-columns * rows :].split("\n"):
-        start = cells = 0
-        for end, character in enumerate(line):
-            width = get_cwidth(character)
-            if cells + width > columns:
-                broken.append(line[start:end])
-                start, cells = end, 0
-            cells += width
-        broken.append(line[start:])
-    return "\n".join(broken[-rows:])

@@ -33,16 +33,21 @@ class MarkdownAnswer:
 
     Args:
         screen: where to draw; its standard output is a terminal.
+        begun: what has been drawn of it already; only its last block is drawn again.
         clock: seconds, for the time between two redraws.
     """
 
-    def __init__(self, screen: Screen, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, screen: Screen, *, begun: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._screen = screen
         self._clock = clock
         self._splitter = BlockSplitter()
         self._code: list[str] = []
         self._gap = True
         self._drawn_at_s = float("-inf")
+        for block in self._splitter.feed(safe_text(begun)):
+            self._remember(block)
 
     def feed(self, text: str) -> None:
         """The answer goes on with `text`.
@@ -56,7 +61,7 @@ class MarkdownAnswer:
         now_s = self._clock()
         if blocks or now_s - self._drawn_at_s >= 1 / REDRAWS_PER_S:
             self._drawn_at_s = now_s
-            self._screen.status(self._splitter.open, "")
+            self._screen.draft(self._splitter.open)
 
     def close(self) -> None:
         """The answer is at its end.
@@ -78,10 +83,14 @@ class MarkdownAnswer:
         if block.kind == "text":
             self._screen.block(render_block(block.text))
             return
+        self._remember(block)
+        self._screen.block(self._code_line(block.language))
+
+    def _remember(self, block: Block) -> None:
         if block.first:
             self._code.clear()
-        self._code.append(block.text)
-        self._screen.block(self._code_line(block.language))
+        if block.kind == "code":
+            self._code.append(block.text)
 
     def _code_line(self, language: str) -> Text:
         """The last line of the code, coloured by what stands before it."""

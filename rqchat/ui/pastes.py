@@ -32,10 +32,8 @@ class Pastes:
 
     def chip_before(self, text: str) -> int:
         """Characters of the chip at the end of `text`; 0 where there is none."""
-        last = None
-        for last in _CHIP.finditer(text):
-            pass
-        return len(last[0]) if last and last.end() == len(text) and self._known(last) else 0
+        chips = [chip for chip in _CHIP.finditer(text) if chip.end() == len(text)]
+        return len(chips[0][0]) if chips and self._known(chips[0]) else 0
 
     def _known(self, chip: re.Match[str]) -> bool:
         return 0 < int(chip[1]) <= len(self._texts)

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import Application
+from prompt_toolkit.application import Application, create_app_session
 from prompt_toolkit.application.current import get_app_session
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
@@ -33,6 +35,7 @@ from prompt_toolkit.layout import (
     HSplit,
     Window,
 )
+from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
@@ -121,25 +124,15 @@ class LineEditor:
         output = get_app_session().output
         if isinstance(output, Vt100_Output):
             output.enable_cpr = False  # its answer would be one more thing to wait for
-        self._session: PromptSession[str] = PromptSession(
-            history=open_history(history_path, self._pastes.unfold),
-            completer=SlashCompleter(commands),
-            complete_while_typing=Condition(self._is_typing_command),
-            key_bindings=make_bindings(self),
-            multiline=True,
-            prompt_continuation=[("class:continuation", "  ")],
-            style=_STYLE,
-            vi_mode=vi,
-            input=_terminal_keys() if from_terminal else None,
-            enable_suspend=True,
-            tempfile_suffix=".md",
-            reserve_space_for_menu=4,
-        )
+        # Even to a dumb terminal prompt-toolkit's own output writes that the cursor be shown
+        plain = None if self.is_live else PlainTextOutput(sys.stdout)
+        with create_app_session(output=plain):
+            self._session = self._new_session(history_path, commands, vi, from_terminal)
         status = Window(FormattedTextControl(self._status), height=1, style="class:status")
         layout = self._session.layout
         layout.container = HSplit(
             [
-                ConditionalContainer(self.live.window, ~is_done),
+                self.live.container,
                 layout.container,
                 ConditionalContainer(status, ~is_done),
             ]
@@ -167,7 +160,7 @@ class LineEditor:
             BaseException: what `Work.failure` returned.
         """
         draft, self._draft = self._draft, ""
-        with self.live.below(self._app), patch_stdout(raw=True):
+        with self.live.below(self._app), patch_stdout(raw=True) if self.is_live else nullcontext():
             text = self._session.prompt(
                 [("class:prompt", "> ")], default=draft, pre_run=self._begin
             )
@@ -190,10 +183,11 @@ class LineEditor:
     def send(self, event: KeyPressEvent) -> None:
         """Hand over what is typed; an open triple quote takes a new line instead."""
         buffer = event.current_buffer
+        self._ctrl_c_at_s = float("-inf")  # the next one is a first one again
         text = buffer.text.strip()
         if text.startswith(_QUOTES) and text.count(_QUOTES) % 2:
             buffer.insert_text("\n")
-        elif not self._work.must_wait(text):
+        elif not (self.is_live and self._work.must_wait(text)):
             buffer.validate_and_handle()
         elif text:
             self._waiting.append(buffer.text)
@@ -202,19 +196,25 @@ class LineEditor:
 
     def interrupt(self, event: KeyPressEvent) -> None:
         """Stop, give back, clear or leave, whichever comes first."""
-        buffer, now_s = event.current_buffer, self._clock()
-        is_second = now_s - self._ctrl_c_at_s <= LEAVE_WITHIN_S
+        buffer = event.current_buffer
         if self._waiting and not self._work.is_answering():
             self._retype(_joined("\n".join(self._waiting), buffer.text))
             self._waiting.clear()
         elif buffer.text and not self._work.is_answering():
             buffer.append_to_history()
             buffer.reset()
-        elif is_second:
+        elif self.interrupted():
             event.app.exit(exception=EOFError())
         else:
-            self._ctrl_c_at_s = now_s
             self._work.stop()
+            asyncio.get_running_loop().call_later(LEAVE_WITHIN_S + 0.1, event.app.invalidate)
+
+    def interrupted(self) -> bool:
+        """Ctrl-C came while no line was read; whether it was the second in a row."""
+        now_s = self._clock()
+        is_second = now_s - self._ctrl_c_at_s <= LEAVE_WITHIN_S
+        self._ctrl_c_at_s = now_s
+        return is_second
 
     def cancel(self, event: KeyPressEvent) -> None:
         """Stop the answer."""
@@ -242,6 +242,28 @@ class LineEditor:
         self.live.hold(True)
         task = buffer.open_in_editor()
         task.add_done_callback(lambda done: self.live.hold(False))
+
+    def _new_session(
+        self,
+        history_path: Path | None,
+        commands: Mapping[str, Completable],
+        vi: bool,
+        from_terminal: bool,
+    ) -> PromptSession[str]:
+        return PromptSession(
+            history=open_history(history_path, self._pastes.unfold),
+            completer=SlashCompleter(commands),
+            complete_while_typing=Condition(self._is_typing_command),
+            key_bindings=make_bindings(self),
+            multiline=True,
+            prompt_continuation=[("class:continuation", "  ")],
+            style=_STYLE,
+            vi_mode=vi,
+            input=_terminal_keys() if from_terminal else None,
+            enable_suspend=True,
+            tempfile_suffix=".md",
+            reserve_space_for_menu=4,
+        )
 
     @property
     def _app(self) -> Application[str]:

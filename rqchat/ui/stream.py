@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from rqchat.engine.events import (
     Done,
     Event,
@@ -12,10 +15,12 @@ from rqchat.engine.events import (
     ThoughtDelta,
 )
 from rqchat.ui.console import Screen
+from rqchat.ui.markdown import MarkdownAnswer
 from rqchat.ui.text import format_bytes, format_count, format_seconds
 
 __all__ = ["AnswerView", "load_status", "prefill_status"]
 
+_FOLDED_PIECES = 40  # of a folded thought are shown while it comes
 _STOP_NOTES = {
     "interrupted": "[interrupted: the answer is not complete]",
     "length": "[stopped at the token limit: the answer is not complete]",
@@ -28,19 +33,51 @@ class AnswerView:
     Args:
         screen: where to show.
         echo: write the answer to standard output while it comes; off for `--json`.
+        markdown: draw its Markdown where standard output is a terminal that can show it.
+        fold: of a thought show only its end while it comes, and one line when it is over.
+        begun: how the answer began that goes on now.
+        clock: seconds, for rates and redraws.
     """
 
-    def __init__(self, screen: Screen, *, echo: bool = True) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        *,
+        echo: bool = True,
+        markdown: bool = True,
+        fold: bool = False,
+        begun: str = "",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._screen = screen
-        self._echo = echo
+        self._echo, self._fold = echo, fold
+        self._clock = clock
         self._pieces: list[str] = []
+        self._thoughts: list[str] = []
         self._open_thought = False
         self._open_answer = False
+        self._began_at_s: float | None = None
+        self._deltas = 0
+        self._markdown: MarkdownAnswer | None = None
+        if markdown and echo and screen.can_style:
+            self._markdown = MarkdownAnswer(screen, begun=begun, clock=clock)
 
     @property
     def text(self) -> str:
         """The answer so far, exactly as the model gave it."""
         return "".join(self._pieces)
+
+    @property
+    def thoughts(self) -> str:
+        """The thoughts so far."""
+        return "".join(self._thoughts)
+
+    @property
+    def deltas_per_s(self) -> float:
+        """Pieces of text a second since the first one came; a piece is a token, or nearly."""
+        if self._began_at_s is None or self._deltas < 2:
+            return 0.0
+        return (self._deltas - 1) / max(self._clock() - self._began_at_s, 1e-9)
 
     def show(self, event: Event) -> None:
         """Show one event of any kind.
@@ -50,10 +87,11 @@ class AnswerView:
         """
         match event:
             case TextDelta(text):
+                self._count()
                 self._show_text(text)
             case ThoughtDelta(text):
-                self._screen.thought(text)
-                self._open_thought = not text.endswith("\n")
+                self._count()
+                self._show_thought(text)
             case PrefillProgress():
                 self._screen.status(prefill_status(event))
             case LoadProgress():
@@ -67,25 +105,50 @@ class AnswerView:
 
     def close(self) -> None:
         """End the line that is open, so that what follows starts on its own."""
-        self._screen.clear_status()
         self._end_thought()
-        if self._open_answer:
+        if self._open_answer and self._markdown is not None:
+            self._markdown.close()
+        elif self._open_answer:
             self._screen.answer("\n")
-            self._open_answer = False
+        self._open_answer = False
+        self._screen.clear_status()
+
+    def _count(self) -> None:
+        self._deltas += 1
+        if self._began_at_s is None:
+            self._began_at_s = self._clock()
 
     def _show_text(self, text: str) -> None:
         if not text:
             return
         self._end_thought()
         self._pieces.append(text)
-        if self._echo:
+        if self._markdown is not None:
+            self._markdown.feed(text)
+            self._open_answer = True
+        elif self._echo:
             self._screen.answer(text)
             self._open_answer = not text.endswith("\n")
 
+    def _show_thought(self, text: str) -> None:
+        self._thoughts.append(text)
+        if self._fold:
+            self._screen.draft("".join(self._thoughts[-_FOLDED_PIECES:]), "thought")
+            self._open_thought = True
+        else:
+            self._screen.thought(text)
+            self._open_thought = not text.endswith("\n")
+
     def _end_thought(self) -> None:
-        if self._open_thought:
+        if not self._open_thought:
+            return
+        self._open_thought = False
+        if not self._fold:
             self._screen.thought("\n\n")
-            self._open_thought = False
+            return
+        self._screen.clear_status()
+        took = format_seconds(self._clock() - (self._began_at_s or 0.0))
+        self._screen.note(f"[thought for {took}; /think show unfolds it]", style="thought")
 
 
 def prefill_status(event: PrefillProgress) -> str:

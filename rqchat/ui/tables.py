@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,18 +10,22 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done
-from rqchat.engine.plan import Candidate
 from rqchat.ui.text import format_bytes, format_count, format_seconds, safe_line
 
 __all__ = [
     "Finding",
     "chat_status",
+    "context_table",
     "findings_table",
     "help_table",
     "settings_table",
     "stats_table",
 ]
+
+
+_BAR_CELLS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,25 @@ def stats_table(done: Done) -> RenderableType:
     return table
 
 
+def context_table(parts: Sequence[ContextPart], context_tokens: int) -> RenderableType:
+    """Each part with its tokens and a bar, and the sum against what the context holds."""
+    used = sum(part.tokens for part in parts)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, min_width=8)
+    table.add_column(no_wrap=True, justify="right", min_width=7)
+    table.add_column(no_wrap=True, min_width=_BAR_CELLS)
+    table.add_column()
+    for part in parts:
+        label = Text(safe_line(part.label) or "what the model's template adds", no_wrap=True)
+        label.overflow = "ellipsis"
+        bar = "#" * round(_BAR_CELLS * part.tokens / max(used, 1))
+        table.add_row(part.kind, format_count(part.tokens), Text(bar, style="good"), label)
+    share = f"{100 * used / max(context_tokens, 1):.1f} %"
+    free = format_count(max(context_tokens - used, 0))
+    total = f"{format_count(used)} of {format_count(context_tokens)} tokens ({share}), {free} free"
+    return Group(table, Text(total, style="name"))
+
+
 def help_table(rows: Iterable[tuple[str, str]]) -> RenderableType:
     """What is typed, and what it does."""
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -101,18 +124,22 @@ def settings_table(rows: Iterable[tuple[str, object, str]]) -> RenderableType:
 
 def chat_status(
     model_name: str,
-    chosen: Candidate,
+    plan: MemoryPlan,
     used_tokens: int,
-    context_tokens: int,
-    tokens_per_s: float | None,
+    used_bytes: int,
+    tokens_per_s: float,
 ) -> str:
-    """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 87 tokens/s`."""
-    percent = 100 * used_tokens // max(context_tokens, 1)
+    """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 0.6 GB RAM | 87 tokens/s`."""
+    chosen = plan.chosen
+    percent = 100 * used_tokens // max(chosen.context_tokens, 1)
+    memory = "VRAM" if plan.device.is_gpu else "RAM"
     parts = [
         model_name,
         chosen.weights,
         f"{chosen.kv_bits}-bit KV",
-        f"{format_count(used_tokens)} of {format_count(context_tokens)} tokens ({percent} %)",
+        f"{format_count(used_tokens)} of {format_count(chosen.context_tokens)} tokens"
+        f" ({percent} %)",
+        f"{format_bytes(used_bytes)} {memory}",
     ]
     if tokens_per_s:
         parts.append(f"{tokens_per_s:.0f} tokens/s")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from rich.cells import get_character_cell_size
+
 __all__ = [
     "format_bytes",
     "format_count",
@@ -11,6 +13,7 @@ __all__ = [
     "picture_chip",
     "safe_line",
     "safe_text",
+    "tail",
 ]
 
 # C0 except tab and newline, DEL, C1, and the bidirectional embeddings, overrides and isolates
@@ -63,3 +66,18 @@ def format_seconds(seconds: float) -> str:
 def picture_chip(number: int, width: int, height: int, tokens: int) -> str:
     """`[Image 1: 1280x720, 264 tokens]`."""
     return f"[Image {number}: {width}x{height}, {format_count(tokens)} tokens]"
+
+
+def tail(text: str, columns: int, rows: int) -> str:
+    """The end of `text` that fits into `rows` rows of `columns` cells, with its rows broken."""
+    broken: list[str] = []
+    for line in text[-columns * rows :].split("\n"):
+        start = cells = 0
+        for end, character in enumerate(line):
+            width = get_character_cell_size(character)
+            if cells + width > columns:
+                broken.append(line[start:end])
+                start, cells = end, 0
+            cells += width
+        broken.append(line[start:])
+    return "\n".join(broken[-rows:])

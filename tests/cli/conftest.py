@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rqchat.cli import app, opening
-from rqchat.engine.conversation import Message, UserTurn
+from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import (
     Done,
     Event,
@@ -71,6 +72,7 @@ class FakeSession:
     schema: str | None = None
     reason: StopReason = "eos"
     _stopped: bool = False
+    _heard: threading.Event = field(default_factory=threading.Event)
 
     @property
     def used_tokens(self) -> int:
@@ -80,6 +82,22 @@ class FakeSession:
         """Five for the template, one per word, 264 per picture."""
         words = [turn.text, *(document.text for document in turn.documents)]
         return 5 + sum(len(text.split()) for text in words) + 264 * len(turn.pictures)
+
+    @property
+    def used_bytes(self) -> int:
+        return 500_000_000
+
+    def context_parts(self) -> tuple[ContextPart, ...]:
+        """A part for each message, and five tokens for the template."""
+        parts = [
+            ContextPart(
+                "question" if message.role == "user" else "answer",
+                message.text,
+                len(message.text.split()),
+            )
+            for message in self.messages
+        ]
+        return (*parts, ContextPart("frame", "", 5))
 
     def ask(
         self,
@@ -102,12 +120,14 @@ class FakeSession:
                 context_tokens=self.context_tokens,
             )
         self._stopped = False
+        self._heard.clear()
         yield PrefillProgress(tokens, tokens, 0, 0.5)
         yield from map(ThoughtDelta, self.thoughts)
         said = begun
         for piece in self.script:
             if isinstance(piece, int):
                 signal.raise_signal(piece)
+                self._heard.wait(20)  # another thread may be the one that hears it
             if self._stopped:
                 break
             if isinstance(piece, str):
@@ -121,6 +141,7 @@ class FakeSession:
 
     def interrupt(self) -> None:
         self._stopped = True
+        self._heard.set()
 
     def restore(self, messages: tuple[Message, ...]) -> None:
         self.messages = messages

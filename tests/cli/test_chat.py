@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from prompt_toolkit.application import create_app_session
-from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from rqchat.cli import chat as chat_module
@@ -18,23 +18,32 @@ from rqchat.engine.conversation import Message
 from rqchat.errors import RqchatError
 
 from .conftest import FakeSession, NoGpuError, Run
+from .keyboard import Keyboard
 
 CTRL_C, CTRL_D, CTRL_J, ENTER = "\x03", "\x04", "\n", "\r"
 Talk = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
-def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PipeInput]:
+def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Keyboard]:
     """A keyboard, on a terminal that draws nothing, with a home of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(chat_module, "is_terminal", lambda name: True)
+    open_editor = chat_module._open_editor
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
-        yield pipe
+        keyboard = Keyboard(pipe)
+
+        def open_watched(chat: Chat, *, from_terminal: bool) -> object:
+            return keyboard.watch(chat, open_editor(chat, from_terminal=from_terminal))
+
+        monkeypatch.setattr(chat_module, "_open_editor", open_watched)
+        yield keyboard
 
 
 @pytest.fixture
 def talk(
-    keys: PipeInput, run: Run, session: FakeSession, capsys: pytest.CaptureFixture[str]
+    keys: Keyboard, run: Run, session: FakeSession, capsys: pytest.CaptureFixture[str]
 ) -> Talk:
     """`talk("Hello", "/stats")`: types the lines, clears what is left, leaves; both outputs."""
 
@@ -63,7 +72,7 @@ def test_ctrl_j_and_alt_enter_make_one_message(talk: Talk, session: FakeSession)
 
 
 def test_system_prompt_from_the_command_line(
-    keys: PipeInput, run: Run, session: FakeSession
+    keys: Keyboard, run: Run, session: FakeSession
 ) -> None:
     keys.send_text("/system" + ENTER + "/system Be brief." + ENTER + "/exit" + ENTER)
     result = run("--system", "Be kind.", "--model", "m")
@@ -96,14 +105,14 @@ def test_a_turn_stopped_before_its_answer_comes_back(talk: Talk, session: FakeSe
 
 
 def test_two_ctrl_c_at_an_empty_prompt_leave(
-    keys: PipeInput, run: Run, session: FakeSession
+    keys: Keyboard, run: Run, session: FakeSession
 ) -> None:
     keys.send_text("typed" + CTRL_C + "kept" + ENTER + CTRL_C + CTRL_C)
     assert run().code == 0
     assert texts(session) == ["kept"]
 
 
-def test_a_cleared_line_is_in_the_history(keys: PipeInput, run: Run, session: FakeSession) -> None:
+def test_a_cleared_line_is_in_the_history(keys: Keyboard, run: Run, session: FakeSession) -> None:
     keys.send_text("long question" + CTRL_C + CTRL_D)
     run()
     keys.send_text("\x1b[A" + ENTER + CTRL_D)
@@ -111,7 +120,7 @@ def test_a_cleared_line_is_in_the_history(keys: PipeInput, run: Run, session: Fa
     assert texts(session) == ["long question"]
 
 
-def test_history_survives_the_process(keys: PipeInput, run: Run, session: FakeSession) -> None:
+def test_history_survives_the_process(keys: Keyboard, run: Run, session: FakeSession) -> None:
     keys.send_text("first" + CTRL_J + "line" + ENTER + CTRL_D)
     run()
     keys.send_text("\x12fir" + ENTER + ENTER + CTRL_D)
@@ -127,7 +136,7 @@ def test_history_is_for_its_owner_alone(talk: Talk, tmp_path: Path) -> None:
 
 
 def test_no_place_for_history_is_no_reason_to_stop(
-    keys: PipeInput, run: Run, session: FakeSession, tmp_path: Path
+    keys: Keyboard, run: Run, session: FakeSession, tmp_path: Path
 ) -> None:
     (tmp_path / "state").write_text("a file where the folder should be")
     keys.send_text("Hello" + ENTER + CTRL_D)
@@ -256,7 +265,7 @@ def test_help_names_every_command_and_key(talk: Talk) -> None:
 
 
 def test_a_model_that_cannot_be_opened_ends_with_its_exit_code(
-    keys: PipeInput, run: Run, session: FakeSession
+    keys: Keyboard, run: Run, session: FakeSession
 ) -> None:
     session.opening_failure = NoGpuError("it does not fit")
     result = run()
@@ -273,7 +282,7 @@ def test_no_terminal_says_what_to_do(run: Run, session: FakeSession) -> None:
 
 
 def test_a_piped_document_is_attached_first(
-    keys: PipeInput, run: Run, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+    keys: Keyboard, run: Run, session: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat_module, "is_terminal", lambda name: name != "stdin")
     open_editor = chat_module._open_editor
@@ -291,13 +300,13 @@ def test_a_piped_document_is_attached_first(
     assert asked_for == [True]
 
 
-def test_status_line(keys: PipeInput, session: FakeSession) -> None:
+def test_status_line(keys: Keyboard, session: FakeSession) -> None:
     from rqchat.engine.settings import Settings
     from rqchat.ui.console import Screen
 
     chat = Chat(Screen(quiet=True), Settings(), None)
     chat._opening.wait()
-    assert chat.status() == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %)"
+    assert chat.status() == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %) | 500 MB VRAM"
 
 
 def test_a_folder_is_attached_with_one_chip(

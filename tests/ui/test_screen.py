@@ -53,7 +53,7 @@ def done(reason: StopReason = "eos") -> Done:
 
 
 def show(*events: Event, screen: Screen | None = None) -> AnswerView:
-    view = AnswerView(screen or Screen(width=59))
+    view = AnswerView(screen or Screen(width=59), markdown=False)
     for event in events:
         view.show(event)
     return view

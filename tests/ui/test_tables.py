@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 from rich.console import RenderableType
 
+from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done, MemoryUse, Timing, TokenCounts
 from rqchat.engine.hardware import DeviceInfo
 from rqchat.engine.memory import MemoryBytes
@@ -16,6 +18,7 @@ from rqchat.ui.plan_table import plan_table
 from rqchat.ui.tables import (
     Finding,
     chat_status,
+    context_table,
     findings_table,
     help_table,
     stats_table,
@@ -29,6 +32,7 @@ LONG = Candidate(
     read_bytes=20 * GB,
     tokens_per_s=46.8,
 )
+PLAN = MemoryPlan(DeviceInfo("card", GB, GB, "x"), LONG, (LONG,), "Because.", 1, 280, 512)
 
 
 Draw = Callable[..., list[str]]
@@ -68,8 +72,7 @@ def test_plan(drawn: Draw) -> None:
 
 
 def test_plan_keeps_every_figure_on_a_narrow_screen(drawn: Draw) -> None:
-    plan = MemoryPlan(DeviceInfo("card", GB, GB, "x"), LONG, (LONG,), "Because.", 1, 280, 512)
-    lines = drawn(plan_table(plan, "m", {"int4": 23 * GB}), width=80)
+    lines = drawn(plan_table(PLAN, "m", {"int4": 23 * GB}), width=80)
     assert ">  int4        8   4  262,144     18.0    3.0   1.5   22.5     47   23.0 GB" in lines
     assert any("unknown here" in line for line in lines)
 
@@ -104,9 +107,24 @@ def test_help(drawn: Draw) -> None:
 
 
 def test_status_line() -> None:
-    assert chat_status("pocket", LONG, 1234, 32_768, 87.4) == (
-        "pocket | int4 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 87 tokens/s"
+    assert chat_status("pocket", PLAN, 1234, 21 * 10**9, 87.4) == (
+        "pocket | int4 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GB VRAM | 87 tokens/s"
     )
-    assert chat_status("pocket", LONG, 0, 32_768, None) == (
-        "pocket | int4 | 4-bit KV | 0 of 32,768 tokens (0 %)"
+    cpu = dataclasses.replace(PLAN, device=dataclasses.replace(PLAN.device, torch_name="cpu"))
+    assert chat_status("pocket", cpu, 0, 10**9, 0.0) == (
+        "pocket | int4 | 4-bit KV | 0 of 262,144 tokens (0 %) | 1.0 GB RAM"
     )
+
+
+def test_context(drawn: Draw) -> None:
+    parts = [
+        ContextPart("document", "book.txt", 7500),
+        ContextPart("question", "Who tells it? " * 9, 2400),
+        ContextPart("frame", "", 100),
+    ]
+    assert drawn(context_table(parts, 20_000), width=60) == [
+        "document    7,500  ############      book.txt",
+        "question    2,400  ####              Who tells it? Who tell…",
+        "frame         100                    what the model's templ…",
+        "10,000 of 20,000 tokens (50.0 %), 10,000 free",
+    ]

@@ -1,17 +1,21 @@
-"""/image and /file: what goes along with the next message."""
+"""/image, /file and /paste: what goes along with the next message."""
 
 from __future__ import annotations
 
+import mimetypes
 from typing import TYPE_CHECKING
 
-from rqchat.cli.paths import split_references
+from rqchat.cli.paths import split_paths, split_references
 from rqchat.cli.slash.registry import PATHS, Command
+from rqchat.engine.clipboard import read_clipboard
+from rqchat.engine.documents import Document
 from rqchat.errors import UsageError
+from rqchat.ui.pastes import FOLD_CHARACTERS
 
 if TYPE_CHECKING:
     from rqchat.cli.chat import Chat
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "attach_dropped"]
 
 
 def _image(chat: Chat, argument: str) -> None:
@@ -24,6 +28,31 @@ def _file(chat: Chat, argument: str) -> None:
         chat.attach_documents(reference)
 
 
+def attach_dropped(chat: Chat, line: str) -> bool:
+    """Attach a line that is nothing but existing files, as terminals paste dropped ones."""
+    if not line.startswith(("/", "~", "'", '"', "file://")) or "\n" in line:
+        return False
+    try:
+        paths = split_paths(line)
+    except UsageError:
+        return False
+    if not all(path.is_file() for path in paths):
+        return False
+    for path in paths:
+        kind = mimetypes.guess_type(path.name)[0] or ""
+        is_picture = kind.startswith("image/")
+        (chat.attach_picture if is_picture else chat.attach_documents)(str(path))
+    return True
+
+
+def _paste(chat: Chat, argument: str) -> None:
+    item = read_clipboard()
+    if isinstance(item, Document) and len(item.text) < FOLD_CHARACTERS:
+        chat.type(item.text)
+    else:
+        chat.attach(item)
+
+
 def _some_references(argument: str, example: str) -> tuple[str, ...]:
     if not argument:
         raise UsageError(f"which one? for example: {example}")
@@ -33,4 +62,5 @@ def _some_references(argument: str, example: str) -> tuple[str, ...]:
 COMMANDS = (
     Command("/image", "PATH...", "attach pictures, of files or URLs", _image, PATHS),
     Command("/file", "PATH...", "attach text, source, PDF, HTML, folders, URLs", _file, PATHS),
+    Command("/paste", "", "attach the clipboard's picture or long text; type short text", _paste),
 )

@@ -14,9 +14,11 @@ __all__ = ["COMMANDS"]
 
 _KEYS = (
     ("Enter", "send"),
-    ("Alt-Enter, Ctrl-J", "new line"),
+    ("Alt-Enter, Ctrl-J", 'new line; Enter makes one too after an open """'),
     ("Up, Ctrl-R", "earlier lines, search them"),
-    ("Ctrl-C", "stop the answer and keep what came; twice at an empty line: leave"),
+    ("Ctrl-X Ctrl-E", "write in $VISUAL or $EDITOR"),
+    ("Ctrl-C, Esc", "stop the answer and keep what came"),
+    ("Ctrl-C", "clear what is typed; twice within two seconds: leave"),
     ("Ctrl-D", "leave"),
 )
 
@@ -38,7 +40,7 @@ def _exit(chat: Chat, argument: str) -> None:
 
 
 COMMANDS = (
-    Command("/help", "", "this list", _help, aliases=("/?",)),
+    Command("/help", "", "this list", _help, aliases=("/?",), at_once=True),
     Command("/stats", "", "tokens, speed and memory of the last answer", _stats),
-    Command("/exit", "", "leave", _exit, aliases=("/quit", "/bye")),
+    Command("/exit", "", "leave", _exit, aliases=("/quit", "/bye"), at_once=True),
 )

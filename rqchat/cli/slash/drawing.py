@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from rqchat.cli.slash.registry import SWITCH, Command, words
+from rqchat.cli.slash.registry import Command, words
 from rqchat.cli.suggest import did_you_mean
 from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import UsageError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "changed_sampling"]
 
 _NOT_SET = ("off", "none", "random")
+_KEYS = ("emacs", "vi")
 _WHOLE_NUMBERS = ("top_k", "seed", "max_tokens")
 
 
@@ -28,7 +29,7 @@ def changed_sampling(sampling: SamplingSettings, name: str, value: str) -> Sampl
     name = name.replace("-", "_")
     names = [field.name for field in fields(sampling)]
     if name not in names:
-        hint = did_you_mean(_dashed(name), _SET_NAMES)
+        hint = did_you_mean(_dashed(name), [*_SET_NAMES, "keys"])
         raise UsageError(f"there is nothing called {_dashed(name)} to set{hint}")
     if value in _NOT_SET:
         return replace(sampling, **{name: getattr(SamplingSettings(), name)})
@@ -42,14 +43,26 @@ def changed_sampling(sampling: SamplingSettings, name: str, value: str) -> Sampl
 
 
 def _think(chat: Chat, argument: str) -> None:
-    if argument not in ("on", "off"):
-        raise UsageError("/think takes 'on' or 'off'")
-    chat.session().thinking = argument == "on"
-    chat.say(f"thinking is {argument}")
+    match argument:
+        case "on" | "off":
+            chat.session().thinking = argument == "on"
+            chat.say(f"thinking is {argument}")
+        case "fold" | "unfold":
+            chat.fold_thoughts = argument == "fold"
+            chat.say("thoughts take one line" if chat.fold_thoughts else "thoughts are shown")
+        case "show":
+            thoughts = chat.talk.view.thoughts.strip() if chat.talk.view else ""
+            for line in thoughts.splitlines() or ["the last answer came without thoughts"]:
+                chat.say(line, "thought")
+        case _:
+            raise UsageError("/think takes 'on' or 'off', 'fold' or 'unfold', or 'show'")
 
 
 def _set(chat: Chat, argument: str) -> None:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
+    if name == "keys":
+        _set_keys(chat, value.strip())
+        return
     if name:
         chat.sampling = changed_sampling(chat.sampling, name, value.strip())
     for field in fields(chat.sampling):
@@ -58,14 +71,33 @@ def _set(chat: Chat, argument: str) -> None:
             chat.say(f"{_dashed(field.name)} = {'not set' if current is None else current}")
 
 
+def _set_keys(chat: Chat, value: str) -> None:
+    if value not in _KEYS:
+        raise UsageError("keys are 'emacs' or 'vi'")
+    if chat.editor is not None:
+        chat.editor.vi = value == "vi"
+    chat.say(f"keys = {value}")
+
+
 def _dashed(name: str) -> str:
     return name.replace("_", "-")
 
 
 _SET_NAMES = tuple(_dashed(field.name) for field in fields(SamplingSettings))
 COMMANDS = (
-    Command("/think", "on|off", "let the model think before it answers", _think, SWITCH),
     Command(
-        "/set", "[NAME VALUE]", "show or change how answers are drawn", _set, words(*_SET_NAMES)
+        "/think",
+        "on|off|fold|unfold|show",
+        "let it think first; how thoughts show",
+        _think,
+        words("on", "off", "fold", "unfold", "show"),
+    ),
+    Command(
+        "/set",
+        "[NAME VALUE]",
+        "show or change how answers are drawn",
+        _set,
+        words(*_SET_NAMES, "keys"),
+        at_once=True,
     ),
 )

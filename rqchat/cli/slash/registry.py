@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rqchat.cli.chat import Chat
 
-__all__ = ["PATHS", "SWITCH", "Command", "Suggest", "words"]
+__all__ = ["PATHS", "Command", "Suggest", "words"]
 
 Suggest = Callable[[str], Iterable[tuple[str, str]]]
 """From what is typed after a command to what may stand there: pairs of text and meaning."""
@@ -21,7 +21,6 @@ def words(*choices: str) -> Suggest:
 
 
 PATHS = None  # stands for the files of the disk, which the line editor knows how to suggest
-SWITCH = words("on", "off")
 _NOTHING = words()
 
 
@@ -37,6 +36,7 @@ class Command:
             and EOFError to leave the chat.
         suggest: what Tab offers after it; `PATHS` offers files.
         aliases: other names, with their slashes.
+        at_once: whether it runs while the model loads or answers; others wait.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Command:
     run: Callable[[Chat, str], None]
     suggest: Suggest | None = _NOTHING
     aliases: tuple[str, ...] = ()
+    at_once: bool = False
 
     @property
     def usage(self) -> str:

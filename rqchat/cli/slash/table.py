@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rqchat.cli.slash import attaching, basics, drawing, talk
+from rqchat.cli.slash import attaching, basics, drawing, holding, models, talk, turns
 from rqchat.cli.slash.registry import Command
 from rqchat.cli.suggest import did_you_mean
 from rqchat.errors import UsageError
@@ -17,9 +17,17 @@ from rqchat.errors import UsageError
 if TYPE_CHECKING:
     from rqchat.cli.chat import Chat
 
-__all__ = ["all_commands", "is_command", "run_command"]
+__all__ = ["all_commands", "is_command", "run_command", "runs_at_once"]
 
-_FAMILIES = (basics.COMMANDS, attaching.COMMANDS, talk.COMMANDS, drawing.COMMANDS)
+_FAMILIES = (
+    basics.COMMANDS,
+    attaching.COMMANDS,
+    turns.COMMANDS,
+    talk.COMMANDS,
+    holding.COMMANDS,
+    drawing.COMMANDS,
+    models.COMMANDS,
+)
 
 
 def all_commands() -> dict[str, Command]:
@@ -33,6 +41,14 @@ def is_command(line: str) -> bool:
     if not word.startswith("/") or "/" in word[1:]:
         return False
     return word == "/" or _lookup(word) is not None or not Path(word).exists()
+
+
+def runs_at_once(line: str) -> bool:
+    """Whether `line` is a command that need not wait for the model; unknown ones need not."""
+    if not is_command(line):
+        return False
+    command = _lookup(line.split(maxsplit=1)[0])
+    return command is None or command.at_once
 
 
 def run_command(chat: Chat, line: str) -> None:

@@ -13,7 +13,10 @@ __all__ = ["COMMANDS"]
 
 
 def _clear(chat: Chat, argument: str) -> None:
-    chat.clear()
+    chat.talk.change("the clearing", ())
+    chat.attached.clear()
+    chat.last = None
+    chat.say("cleared; the next message starts anew, and /undo brings back what was")
 
 
 def _system(chat: Chat, argument: str) -> None:

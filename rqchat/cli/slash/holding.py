@@ -1,0 +1,110 @@
+"""/context and /compact: what the context holds, and making it shorter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rqchat.cli.slash.registry import Command, words
+from rqchat.cli.talk import Messages, Step
+from rqchat.engine.conversation import UserTurn
+from rqchat.engine.models import POCKET
+from rqchat.errors import RqchatError, UsageError
+from rqchat.ui.tables import context_table
+from rqchat.ui.text import format_count
+
+if TYPE_CHECKING:
+    from rqchat.cli.chat import Chat
+    from rqchat.cli.opening import Session
+
+__all__ = ["COMMANDS"]
+
+_KEPT_TURNS = 1
+_SUMMARY_TOKENS = 1024
+_REQUEST = (
+    "Summarise our conversation so far, so that we can go on from your summary alone. Keep names,"
+    " numbers, decisions, open questions, and what the documents and pictures say as far as we"
+    " spoke of it. Write plain sentences and nothing else."
+)
+
+
+def _context(chat: Chat, argument: str) -> None:
+    session = chat.session()
+    chat.show(context_table(session.context_parts(), session.context_tokens))
+
+
+def _compact(chat: Chat, argument: str) -> None:
+    session = chat.session()
+    older, recent = _halves(session.messages)
+    if not older:
+        raise UsageError("there is nothing to compact: the conversation has one turn or none")
+    match argument:
+        case "":
+            _summarise(chat, session, older, recent)
+        case "drop":
+            before = _tokens(session)
+            chat.talk.change("the dropping", recent)
+            chat.say(_saved(f"dropped {_turns(older)}", before, _tokens(session)))
+        case _:
+            raise UsageError("/compact takes nothing, or 'drop'")
+
+
+def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) -> None:
+    if session.model_name == POCKET:
+        raise RqchatError(
+            f"the pocket model cannot summarise. /compact drop leaves out the oldest"
+            f" {_turns(older)} without a summary; /undo brings them back"
+        )
+    before = _tokens(session)
+
+    def settle(messages: Messages) -> Messages:
+        if messages[-1].interrupted:
+            raise RqchatError("the summary was stopped; the conversation is as it was")
+        session.restore((*messages[-2:], *recent))
+        after = _tokens(session)
+        if after >= before:
+            raise RqchatError(
+                f"the summary saves nothing ({format_count(before)} tokens before,"
+                f" {format_count(after)} with it); the conversation is as it was"
+            )
+        chat.say(_saved(f"summarised {_turns(older)}", before, after))
+        return session.messages
+
+    sampling = replace(chat.sampling, temperature=0.0, max_tokens=_SUMMARY_TOKENS)
+    step = Step("the compacting", UserTurn(_REQUEST), sampling, base=older, settle=settle)
+    chat.talk.start(step)
+
+
+def _halves(messages: Messages) -> tuple[Messages, Messages]:
+    """What is compacted, and what stays word for word."""
+    return messages[: -2 * _KEPT_TURNS], messages[-2 * _KEPT_TURNS :]
+
+
+def _tokens(session: Session) -> int:
+    return sum(part.tokens for part in session.context_parts())
+
+
+def _turns(messages: Messages) -> str:
+    count = len(messages) // 2
+    inputs = sum(len(m.documents) + len(m.pictures) for m in messages)
+    text = f"{count} turn{'s' if count > 1 else ''}"
+    return f"{text} with {inputs} files and pictures" if inputs else text
+
+
+def _saved(what: str, before: int, after: int) -> str:
+    return (
+        f"{what}: {format_count(before)} tokens are {format_count(after)} now;"
+        " /undo brings them back"
+    )
+
+
+COMMANDS = (
+    Command("/context", "", "what the context holds, in tokens", _context),
+    Command(
+        "/compact",
+        "[drop]",
+        "put a summary for the older turns, or drop them",
+        _compact,
+        words("drop"),
+    ),
+)

@@ -1,0 +1,76 @@
+"""`rqchat` over a fake model that does what it is told: the program of the terminal tests."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rqchat.cli import app, opening
+from rqchat.engine.conversation import UserTurn
+from rqchat.engine.events import Event, LoadProgress, PrefillProgress
+from rqchat.engine.settings import SamplingSettings, Settings
+from tests.cli.conftest import FakeSession
+
+__all__ = ["Talker", "main"]
+
+LOAD_S = 1.5
+MARKDOWN = "# Title\n\nSome **bold** text.\n\n```python\nreturn 1\n```\n\nthe end"
+SCRIPTS = "日本語のテキスト 👩‍👩‍👧 שלום עולם e\u0301 a\u0308 ✅ | the end"
+ESCAPES = "before \x1b]0;owned\x07 \x1b[2J \x1bPq\x1b\\ \x9b31m after"
+
+
+class Talker(FakeSession):
+    """Answers by the first word of the question."""
+
+    def ask(
+        self, turn: UserTurn, sampling: SamplingSettings, *, begun: str = ""
+    ) -> Iterator[Event]:
+        self._stopped = False
+        if turn.text.startswith("read"):
+            for done in range(1, 2000):
+                if self._stopped:
+                    break
+                yield PrefillProgress(done, 2000, 0, done / 100)
+                time.sleep(0.01)
+        stopped = self._stopped
+        script: Any = _script(turn.text, begun)  # as long as it is asked for more
+        self.script = script
+        for event in super().ask(turn, sampling, begun=begun):
+            if stopped:
+                self._stopped = True
+            yield event
+
+
+def _script(question: str, begun: str) -> Iterator[str]:
+    if begun:
+        yield " went on"
+        return
+    match question.split()[0]:
+        case "count":
+            for number in itertools.count():
+                time.sleep(0.01)
+                yield f"word{number} "
+        case "markdown":
+            yield from MARKDOWN
+        case "many":
+            yield from SCRIPTS
+        case "misbehave":
+            yield from ESCAPES
+        case _:
+            yield "hello"
+
+
+def main() -> None:
+    """Run the chat."""
+
+    def open_fake(
+        settings: Settings, system: str | None, on_event: Callable[[Event], None]
+    ) -> Talker:
+        on_event(LoadProgress("weights", 1, 2))
+        time.sleep(LOAD_S)
+        return Talker()
+
+    opening.open_session = open_fake
+    app.main([])
