@@ -115,8 +115,7 @@ class Screen:
         Raises:
             ReaderGoneError: standard output has been closed.
         """
-        self.clear_status()
-        _write_out(safe_text(text) if self.out.is_terminal else text)
+        self._write("out", safe_text(text) if self.out.is_terminal else text)
 
     def table(self, renderable: RenderableType) -> None:
         """Write a table to standard output.

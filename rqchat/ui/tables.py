@@ -6,12 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done
+from rqchat.engine.plan import MemoryPlan
 from rqchat.ui.text import format_bytes, format_count, format_seconds, safe_line
 
 __all__ = [

@@ -25,7 +25,12 @@ class Talker(FakeSession):
     """Answers by the first word of the question."""
 
     def ask(
-        self, turn: UserTurn, sampling: SamplingSettings, *, begun: str = ""
+        self,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        schema: str | None = None,
+        begun: str = "",
     ) -> Iterator[Event]:
         self._stopped = False
         if turn.text.startswith("read"):
@@ -37,7 +42,7 @@ class Talker(FakeSession):
         stopped = self._stopped
         script: Any = _script(turn.text, begun)  # as long as it is asked for more
         self.script = script
-        for event in super().ask(turn, sampling, begun=begun):
+        for event in super().ask(turn, sampling, schema=schema, begun=begun):
             if stopped:
                 self._stopped = True
             yield event
