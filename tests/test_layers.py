@@ -67,7 +67,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("rqchat.pocket", *TORCH_FREE_ENGINE, "rqchat.errors", "rotorquant", *NUMERIC),
     ),
     # It measures through the real engine, or it would not measure what users get.
-    "rqchat.pocket.evaluate": ("rqchat.pocket", "rqchat.engine"),
+    "rqchat.pocket.evaluate": ("rqchat.pocket", "rqchat.engine", "rotorquant"),
     # It runs the program from outside.
     "rqchat.bench": ("rqchat.bench",),
     # It fills a store first.

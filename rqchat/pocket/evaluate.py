@@ -1,7 +1,8 @@
 """Measure the pocket model through the real engine: `python -m rqchat.pocket.evaluate --json`.
 
 Pictures and facts come from seeds that training never uses, the prose around the facts from
-licences, which training never reads. An answer counts when it is right to the letter.
+licences, which training never reads. An answer counts when it is right to the letter. With
+`--methods` the cache is one of those of `python -m rotorquant.bench fidelity`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import json
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from rotorquant import Calibration, RotorQuantCache
+from rotorquant.bench.methods import Method, methods
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.documents import Document
 from rqchat.engine.events import TextDelta
 from rqchat.engine.images import Picture
+from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.pocket.facts import sample_fact
@@ -29,24 +33,41 @@ __all__ = ["Question", "Score", "evaluate", "fact_questions", "picture_questions
 # Training draws from small seeds times a million; these lie far from them.
 _HELD_OUT_SEED = 987_654_321_000
 _GREEDY = SamplingSettings(temperature=0.0, max_tokens=96)
+# A prompt with one picture is shorter than the usual exact window of 576 tokens.
+_SMALL_WINDOW = {"sink_tokens": 4, "recent_tokens": 16, "page_tokens": 8}
+_PARTS = 3  # of a document, in which the place of a fact is counted
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A user turn and the answer that counts as right."""
+    """A user turn and the answer that counts as right.
+
+    `depth` is where in the document the answer stands, from 0 to 1; None where it is not there.
+    """
 
     turn: UserTurn
     answer: str
+    depth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Right answers of one task under one KV setting."""
+    """Right answers of one task under one KV setting.
+
+    Attributes:
+        task, method, kv_bits: which.
+        right, asked: of all questions.
+        parts: the same two of the facts in each third of the document, first to last.
+        packed_tokens: in the cache after the last answer.
+    """
 
     task: str
+    method: str
     kv_bits: int
     right: int
     asked: int
+    parts: tuple[tuple[int, int], ...]
+    packed_tokens: int
 
     @property
     def share(self) -> float:
@@ -73,7 +94,7 @@ def fact_questions(
         fact = sample_fact(rng, words) if absent else facts[0]
         answer = fact.absent_answer if absent else fact.answer
         turn = UserTurn(fact.question(rng), documents=(Document("LICENSE", document),))
-        yield Question(turn, answer)
+        yield Question(turn, answer, None if absent else depths[0])
 
 
 def picture_questions(count: int) -> Iterator[Question]:
@@ -88,15 +109,42 @@ def picture_questions(count: int) -> Iterator[Question]:
             yield Question(UserTurn(question, pictures=(picture,)), answer)
 
 
-def evaluate(session: ChatSession, task: str, asked: Sequence[Question], kv_bits: int) -> Score:
+class MeasuredSession(ChatSession):
+    """A session whose cache can be exchanged for one of another kind."""
+
+    def use(self, method: Method, *, small_window: bool) -> None:
+        """Go on with an empty cache of this kind, with an exact window of 16 tokens if small."""
+        config = replace(method.config, **_SMALL_WINDOW) if small_window else method.config
+        path = self._loaded.calibration if method.known == "all" else None
+        known = None if path is None else Calibration.load(path)
+        cache = RotorQuantCache.from_config(self._loaded.model, config, known)
+        self._prefix = CachedPrefix(cache, 1)
+        self.clear()
+
+    @property
+    def packed_tokens(self) -> int:
+        """Tokens in the cache that are packed."""
+        return self._prefix.cache.packed_tokens
+
+
+def evaluate(
+    session: MeasuredSession, task: str, asked: Sequence[Question], method: str, kv_bits: int
+) -> Score:
     """Ask every question in a conversation of its own."""
     right = 0
+    parts = [[0, 0] for _ in range(_PARTS)]
     for question in asked:
         session.clear()
         events = session.ask(question.turn, _GREEDY)
         answer = "".join(event.text for event in events if isinstance(event, TextDelta))
-        right += answer.strip() == question.answer
-    return Score(task, kv_bits, right, len(asked))
+        found = answer.strip() == question.answer
+        right += found
+        if question.depth is not None:
+            part = parts[min(int(question.depth * _PARTS), _PARTS - 1)]
+            part[0] += found
+            part[1] += 1
+    counts = tuple((part[0], part[1]) for part in parts)
+    return Score(task, method, kv_bits, right, len(asked), counts, session.packed_tokens)
 
 
 def _token_counter(session: ChatSession) -> Callable[[str], int]:
@@ -125,27 +173,43 @@ def main() -> None:
     """Read the arguments, run the tasks, print a line per score."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kv-bits", type=int, nargs="+", default=[16, 4])
+    parser.add_argument("--methods", nargs="+", help="as the fidelity bench names them")
+    parser.add_argument("--small-window", action="store_true", help="16 exact tokens, with methods")
     parser.add_argument("--lengths", type=int, nargs="*", default=[2000, 8000, 24000])
     parser.add_argument("--facts", type=int, default=100, help="questions per length")
     parser.add_argument("--pictures", type=int, default=100)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    for kv_bits in arguments.kv_bits:
-        session = ChatSession.open(Settings(model=arguments.model, kv_bits=kv_bits))
-        counter = _token_counter(session)
-        tasks: list[tuple[str, list[Question]]] = [
-            (f"facts at {n} tokens", list(fact_questions(n, arguments.facts, counter)))
-            for n in arguments.lengths
-        ]
-        if arguments.pictures:
-            tasks.append(("pictures", list(picture_questions(arguments.pictures))))
-        for name, asked in tasks:
-            score = evaluate(session, name, asked, kv_bits)
+    given = parser.parse_args()
+    for session, name, kv_bits in _sessions(given):
+        for task, asked in _tasks(given, _token_counter(session)):
+            score = evaluate(session, task, asked, name, kv_bits)
             record = asdict(score) | {"share": round(score.share, 4)}
-            line = f"{name:24} {kv_bits:2} bits {score.share:6.1%}"
-            sys.stdout.write((json.dumps(record) if arguments.json else line) + "\n")
+            line = f"{task:24} {name:16} {kv_bits:2} bits {score.share:6.1%}  {score.parts}"
+            sys.stdout.write((json.dumps(record) if given.json else line) + "\n")
             sys.stdout.flush()
+
+
+def _sessions(given: argparse.Namespace) -> Iterator[tuple[MeasuredSession, str, int]]:
+    """A session for every setting that is asked for, with its name and bits."""
+    if not given.methods:
+        for kv_bits in given.kv_bits:
+            yield MeasuredSession.open(Settings(given.model, kv_bits=kv_bits)), "", kv_bits
+        return
+    session = MeasuredSession.open(Settings(given.model))
+    for method in methods(given.kv_bits):
+        if method.name in given.methods and method.bits in given.kv_bits:
+            session.use(method, small_window=given.small_window)
+            yield session, method.name, method.bits
+
+
+def _tasks(
+    given: argparse.Namespace, counter: Callable[[str], int]
+) -> Iterator[tuple[str, list[Question]]]:
+    for tokens in given.lengths:
+        yield f"facts at {tokens} tokens", list(fact_questions(tokens, given.facts, counter))
+    if given.pictures:
+        yield "pictures", list(picture_questions(given.pictures))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rotorquant.bench import fidelity, kernels
+from rotorquant.bench import fidelity, kernels, memory, paths
 from rotorquant.errors import RotorQuantError
 
 __all__ = ["main"]
@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     benches = parser.add_subparsers(required=True, metavar="BENCH")
     fidelity.add_arguments(benches.add_parser("fidelity", help=fidelity.SUMMARY))
     kernels.add_arguments(benches.add_parser("kernels", help=kernels.SUMMARY))
+    memory.add_arguments(benches.add_parser("memory", help=memory.SUMMARY))
+    paths.add_arguments(benches.add_parser("paths", help=paths.SUMMARY))
     chosen = parser.parse_args(arguments)
     try:
         for line in chosen.run(chosen):

@@ -1,0 +1,55 @@
+"""The benches of paths and memory: what they time is right, what they count is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from rotorquant.bench.__main__ import main
+from rotorquant.bench.kernels_layer import Layer
+from rotorquant.bench.paths import PATHS, WAYS, Side, Way
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_every_way_reads_what_was_stored(way: Way) -> None:
+    layer = Layer(160, CPU)
+    side = Side(layer, way, 8)
+    keys, values = layer.key().double(), layer.value.double()
+    expected = (layer.query.double() @ keys.mT).softmax(-1) @ values
+    found = side.step(PATHS[2])
+    assert isinstance(found, torch.Tensor)
+    # 8 bits leave 0.7 % of a value, and scores of a spread of 3 as much of themselves.
+    torch.testing.assert_close(found.double(), expected, atol=0.1, rtol=0)
+    assert side.token_bytes == 4 * 514 * (1 if way.tied else 2)
+
+
+def test_the_paths_are_compared_with_both_forms_of_turboquant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["paths", "--tokens", "64", "--rounds", "1"]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    record = json.loads(last)
+    assert [(row["path"], row["way"]) for row in record["rows"]] == [
+        (path, way.name) for path in PATHS for way in WAYS
+    ]
+    for row in record["rows"]:
+        assert row["middle_ms"] > 0
+        assert row["way"] != "turbo published" or row["published"] == 1.0
+    assert sum("prefill" in line for line in table) == len(WAYS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="counts as Linux does")
+def test_a_filled_layer_has_the_bytes_of_the_layout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["memory", "--tokens", "1024", "--chunk", "128"]) == 0
+    *table, last = capsys.readouterr().out.splitlines()
+    record = json.loads(last)
+    assert record["token_bytes"] == 4 * 258
+    # 1,024 - 64 - 512 tokens packed, 64 first, 512 latest, a page and a chunk exact, at most.
+    assert record["layer_bytes"] <= 448 * 1032 + (64 + 512 + 64 + 128) * 4096
+    assert record["extra_bytes"] > 0
+    assert "packed 320 tokens" in table[2]
