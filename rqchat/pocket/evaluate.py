@@ -34,7 +34,7 @@ __all__ = ["Question", "Score", "evaluate", "fact_questions", "picture_questions
 _HELD_OUT_SEED = 987_654_321_000
 _GREEDY = SamplingSettings(temperature=0.0, max_tokens=96)
 # A prompt with one picture is shorter than the usual exact window of 576 tokens.
-_SMALL_WINDOW = {"sink_tokens": 4, "recent_tokens": 16, "page_tokens": 8}
+_SMALL_SINK, _SMALL_RECENT, _SMALL_PAGE = 4, 16, 8
 _PARTS = 3  # of a document, in which the place of a fact is counted
 
 
@@ -114,7 +114,14 @@ class MeasuredSession(ChatSession):
 
     def use(self, method: Method, *, small_window: bool) -> None:
         """Go on with an empty cache of this kind, with an exact window of 16 tokens if small."""
-        config = replace(method.config, **_SMALL_WINDOW) if small_window else method.config
+        config = method.config
+        if small_window:
+            config = replace(
+                config,
+                sink_tokens=_SMALL_SINK,
+                recent_tokens=_SMALL_RECENT,
+                page_tokens=_SMALL_PAGE,
+            )
         path = self._loaded.calibration if method.known == "all" else None
         known = None if path is None else Calibration.load(path)
         cache = RotorQuantCache.from_config(self._loaded.model, config, known)
@@ -124,7 +131,7 @@ class MeasuredSession(ChatSession):
     @property
     def packed_tokens(self) -> int:
         """Tokens in the cache that are packed."""
-        return self._prefix.cache.packed_tokens
+        return int(self._prefix.cache.packed_tokens)
 
 
 def evaluate(
