@@ -6,11 +6,14 @@ and `SamplingSettings`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+from rqchat.cli import places
 from rqchat.cli.given import Given, Group, taking
+from rqchat.cli.layers import read_file
 from rqchat.engine.settings import (
     HEAD_BITS,
     IMAGE_TOKEN_BUDGETS,
@@ -18,6 +21,7 @@ from rqchat.engine.settings import (
     PREFERENCES,
     WEIGHTS,
 )
+from rqchat.errors import UsageError
 
 __all__ = [
     "ANSWER",
@@ -55,6 +59,18 @@ def _choices(values: tuple[object, ...]) -> str:
     return ", ".join(str(value) for value in values)
 
 
+def _offer(*values: object) -> Callable[[str], list[str]]:
+    """Completes a word to those of `values` that begin with it."""
+    return lambda incomplete: [str(value) for value in values if str(value).startswith(incomplete)]
+
+
+def _offer_presets(incomplete: str) -> list[str]:
+    try:
+        return _offer(*read_file(places.config_file()).presets)(incomplete)
+    except UsageError:
+        return []
+
+
 NO_VALUE = ""  # the metavar of a flag; Typer would write <bool>
 _MODEL = "Model and memory"
 _ANSWER = "Answer"
@@ -71,17 +87,27 @@ Model = Annotated[
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Settings that the settings file has under this name."),
+    typer.Option(
+        metavar="NAME",
+        help="Settings that the settings file has under this name.",
+        autocompletion=_offer_presets,
+    ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(metavar="W", help=f"One of {_choices(WEIGHTS)}.", rich_help_panel=_MODEL),
+    typer.Option(
+        metavar="W",
+        help=f"One of {_choices(WEIGHTS)}.",
+        autocompletion=_offer(*WEIGHTS),
+        rich_help_panel=_MODEL,
+    ),
 ]
 KvBits = Annotated[
     int | None,
     typer.Option(
         metavar="B",
         help=f"Bits of the KV cache: {_choices(KV_BITS)}.",
+        autocompletion=_offer(*KV_BITS),
         rich_help_panel=_MODEL,
     ),
 ]
@@ -115,6 +141,7 @@ ImageTokens = Annotated[
     typer.Option(
         metavar="N",
         help=f"Most tokens per picture: {_choices(IMAGE_TOKEN_BUDGETS)}.",
+        autocompletion=_offer(*IMAGE_TOKEN_BUDGETS),
         rich_help_panel=_MODEL,
     ),
 ]

@@ -46,6 +46,25 @@ def test_a_word_is_completed(
     assert offered in run().out
 
 
+def test_values_are_completed_and_presets_among_them(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "c.toml").write_text("[presets.exact]\n[presets.long]\n")
+    monkeypatch.setenv("RQCHAT_CONFIG", str(tmp_path / "c.toml"))
+    monkeypatch.setenv("_RQCHAT_COMPLETE", "complete_bash")
+
+    def offered(typed: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", f"rqchat {typed}")
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
+        return run().out.split()
+
+    assert offered("ask --weights int") == ["int8", "int4", "int2"]
+    assert offered("ask --kv-bits 1") == ["16"]
+    assert offered("ask --preset e") == ["exact"]
+    (tmp_path / "c.toml").write_text("broken")
+    assert offered("ask --preset e") == []
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_for_the_shell_names_the_program(
     run: Run, monkeypatch: pytest.MonkeyPatch, shell: str
