@@ -50,6 +50,8 @@ def _show_version(wanted: bool) -> None:
 @options.taking(options.SYSTEM, options.SESSION, options.ANSWER)
 def chat(
     context: typer.Context,
+    continue_: options.Continue = False,
+    resume: options.Resume = None,
     version: Annotated[
         bool,
         typer.Option(
@@ -75,8 +77,11 @@ def chat(
     command = context.invoked_subcommand
     if command is None:
         from rqchat.cli.chat import run_chat
+        from rqchat.cli.saving import wanted_conversation
 
-        run_chat(given.settings(), given.manner().system, given.sampling())
+        settings, sampling = given.settings(), given.sampling()
+        saved = wanted_conversation(latest=continue_, reference=resume)
+        run_chat(settings, given.manner().system, sampling, saved)
     elif any(_on_command_line(context, name) for name in context.params):
         raise UsageError(f"options for {command!r} stand after it: rqchat {command} --option ...")
 

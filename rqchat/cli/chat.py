@@ -17,6 +17,7 @@ from rqchat.cli import opening, places
 from rqchat.cli.attached import Attachments
 from rqchat.cli.inputs import read_stdin
 from rqchat.cli.opening import BackgroundOpening, Session
+from rqchat.cli.saving import as_before, open_recorder, resume_hint
 from rqchat.cli.slash import attaching, table
 from rqchat.cli.sources import document_from_bytes, load_documents, load_picture
 from rqchat.cli.talk import Step, Talk
@@ -25,8 +26,10 @@ from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, LoadProgress, Notice
 from rqchat.engine.images import Picture
 from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.engine.store.saved import SavedConversation
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen, is_terminal, keys_kept
+from rqchat.ui.conversations import resumed_view
 from rqchat.ui.stream import AnswerView, load_status
 from rqchat.ui.tables import chat_status
 
@@ -38,8 +41,15 @@ __all__ = ["Carried", "Chat", "run_chat"]
 _LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
 
 
-def run_chat(settings: Settings, system: str | None, sampling: SamplingSettings) -> None:
+def run_chat(
+    settings: Settings,
+    system: str | None,
+    sampling: SamplingSettings,
+    saved: SavedConversation | None = None,
+) -> None:
     """Chat until the user leaves. A document piped in is attached to the first message.
+
+    With `saved` it goes on where that conversation ended.
 
     Raises:
         UsageError: standard output or standard error is no terminal.
@@ -52,13 +62,19 @@ def run_chat(settings: Settings, system: str | None, sampling: SamplingSettings)
     if not is_terminal("stdin"):
         piped = document_from_bytes(read_stdin(screen), "standard input", screen)
     with keys_kept():
-        chat = Chat(screen, settings, system)
+        chat = Chat(screen, as_before(settings, saved), system, saved)
         chat.sampling = sampling
         chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
         if piped is not None:
             chat.attach(piped)
-        chat.run(_open_editor(chat, from_terminal=piped is not None))
-        chat.close()
+        editor = _open_editor(chat, from_terminal=piped is not None)
+        chat.editor = editor
+        if saved is not None:
+            chat.show_saved(saved)
+        try:
+            chat.run(editor)
+        finally:
+            chat.close()
 
 
 def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
@@ -93,11 +109,18 @@ class Chat:
         attached: what goes along with the next message.
         commands: the slash commands by name.
         talk: the turns.
+        recorder: keeps the conversation.
         last: how the last answer ended.
         editor: the line editor, once it is there.
     """
 
-    def __init__(self, screen: Screen, settings: Settings, system: str | None) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        settings: Settings,
+        system: str | None,
+        saved: SavedConversation | None = None,
+    ) -> None:
         self.settings = settings
         self.sampling = SamplingSettings()
         self.fold_thoughts = True
@@ -106,6 +129,11 @@ class Chat:
         self.talk = Talk(self)
         self.last: Done | None = None
         self.editor: LineEditor | None = None
+        self.recorder = open_recorder(settings, "chat", screen)
+        if saved is not None:
+            self.recorder.adopt(saved)
+            system = saved.record.system if system is None else system
+        self._saved = saved
         self._screen = screen
         self._loading = "loading"
         self._waiting = False
@@ -129,16 +157,29 @@ class Chat:
             self._screen.live = None
 
     def close(self) -> None:
-        """Keep what was read, for the next time."""
+        """Keep what was read and said, for the next time."""
         if self._opening.session is not None:
             self._opening.session.close()
+        self.recorder.close()
+        hint = resume_hint(self.recorder)
+        if hint:
+            self.say(hint)
 
     def events(self, session: Session, step: Step) -> Iterator[Event]:
         """The answer to a step, as it comes."""
-        return session.ask(step.turn, step.sampling, begun=step.begun)
+        return self.recorder.record(session, step.turn, step.sampling, begun=step.begun)
 
     def changed(self, session: Session) -> None:
         """The conversation has grown, or was taken back or rewritten."""
+        self.recorder.follow(session)
+
+    def show_saved(self, saved: SavedConversation) -> None:
+        """Where a saved conversation ended; a question without answer is at the prompt again."""
+        self.show(resumed_view(saved.record, saved.messages[-2:]))
+        if saved.pending is not None:
+            self.attached.put_back(saved.pending)
+            self.type(saved.pending.text)
+            self.say("the last question had no answer yet; Enter asks it again")
 
     def new_view(self, begun: str = "") -> AnswerView:
         """A place on the screen for the next answer."""
@@ -313,7 +354,10 @@ class Chat:
     def _open(self, settings: Settings, carried: Carried | None = None) -> BackgroundOpening:
         def open_it() -> Session:
             if carried is None:
-                return opening.open_session(settings, self._system, self._on_load)
+                session = opening.open_session(settings, self._system, self._on_load)
+                if self._saved is not None:
+                    session.restore(self._saved.messages)
+                return session
             try:
                 session = opening.open_session(settings, carried.system, self._on_load)
             except RqchatError as error:

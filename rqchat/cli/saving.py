@@ -18,7 +18,14 @@ from rqchat.errors import InputError, StoreError, UsageError
 if TYPE_CHECKING:
     from rqchat.ui.console import Screen
 
-__all__ = ["as_before", "load_saved", "open_recorder", "resume_hint", "wanted_conversation"]
+__all__ = [
+    "as_before",
+    "load_saved",
+    "open_recorder",
+    "open_store",
+    "resume_hint",
+    "wanted_conversation",
+]
 
 
 def open_recorder(settings: Settings, origin: Origin, screen: Screen) -> Recorder:
@@ -47,6 +54,15 @@ def wanted_conversation(*, latest: bool, reference: str | None) -> SavedConversa
     return load_saved(reference)
 
 
+def open_store() -> Database:
+    """The user's store.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    return Database.open(places.store_file())
+
+
 def load_saved(reference: str | None) -> SavedConversation:
     """The conversation that `reference` means, the latest where it is None.
 
@@ -54,7 +70,7 @@ def load_saved(reference: str | None) -> SavedConversation:
         InputError: there is no such conversation, or several.
         StoreError: the store cannot be read.
     """
-    with Database.open(places.store_file()) as database:
+    with open_store() as database:
         record = (
             latest_session(database) if reference is None else find_session(database, reference)
         )

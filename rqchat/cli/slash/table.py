@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rqchat.cli.slash import attaching, basics, drawing, holding, models, talk, turns
+from rqchat.cli.slash import attaching, basics, drawing, holding, keeping, models, talk, turns
 from rqchat.cli.slash.registry import Command
 from rqchat.cli.suggest import did_you_mean
 from rqchat.errors import UsageError
@@ -25,6 +25,7 @@ _FAMILIES = (
     turns.COMMANDS,
     talk.COMMANDS,
     holding.COMMANDS,
+    keeping.COMMANDS,
     drawing.COMMANDS,
     models.COMMANDS,
 )

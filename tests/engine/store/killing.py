@@ -103,14 +103,14 @@ def kill_rqchat_rounds(folder: Path, rounds: int, seed: int = 0) -> Outcome:
             earlier turn is not what it was.
     """
     draw = random.Random(seed)
-    environment = {**os.environ, "XDG_DATA_HOME": str(folder)}
+    environment = _environment() | {"XDG_DATA_HOME": str(folder)}
     path = folder / "rqchat" / "conversations.db"
     before: list[TurnRecord] = []
     seen_s: list[float] = []
     for number in range(rounds):
         question = f"Who are you? {number}"
         options = ["--continue"] if before else []
-        command = [sys.executable, "-m", "rqchat", "ask", *options, question]
+        command = [sys.executable, "-m", "rqchat", "ask", "--quiet", *options, question]
         with subprocess.Popen(
             command,
             cwd=ROOT,
@@ -119,15 +119,7 @@ def kill_rqchat_rounds(folder: Path, rounds: int, seed: int = 0) -> Outcome:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         ) as process:
-            # The first one may end; then it is known how long that takes on this machine
-            wait_s = draw.uniform(0.2, 1.1) * max(seen_s) if seen_s else None
-            begun_s = time.monotonic()
-            try:
-                shown, _ = process.communicate(timeout=wait_s)
-                seen_s.append(time.monotonic() - begun_s)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                shown, _ = process.communicate()
+            shown = _killed_at_random(process, draw, seen_s)
         if not path.exists():
             assert not shown
             continue
@@ -141,6 +133,28 @@ def kill_rqchat_rounds(folder: Path, rounds: int, seed: int = 0) -> Outcome:
             assert added[0].state == "complete" and added[0].answer == shown.decode().rstrip("\n")
         before = after
     return Outcome(rounds, len(before), sum(turn.state != "complete" for turn in before))
+
+
+def _killed_at_random(
+    process: subprocess.Popen[bytes], draw: random.Random, seen_s: list[float]
+) -> bytes:
+    """What it had shown: killed at any moment, or soon after its answer began. The first one may
+    end; `seen_s` tells the others how long that takes on this machine."""
+    assert process.stdout is not None
+    begun_s = time.monotonic()
+    shown = b""
+    if seen_s and draw.random() < 0.5:
+        time.sleep(draw.uniform(0.2, 1.0) * max(seen_s))
+        process.kill()
+    elif seen_s:
+        shown = process.stdout.read(1)
+        time.sleep(draw.uniform(0.0, 0.3))
+        process.kill()
+    shown += process.stdout.read()
+    process.wait()
+    if process.returncode == 0:
+        seen_s.append(time.monotonic() - begun_s)
+    return shown
 
 
 def _run_and_kill(path: Path, after_s: float) -> list[tuple[str, str]]:
