@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    Gemma4ForConditionalGeneration,
-    Gemma4UnifiedForConditionalGeneration,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
 __all__ = [
     "SPECIAL_TOKENS",
@@ -115,7 +112,8 @@ def build_tiny_model(
     """Writes a random Gemma 4 of 0.3 M parameters with k_eq_v and an image tower into `folder`."""
     torch.manual_seed(seed)
     unified = config["model_type"] == "gemma4_unified"
-    kind: Any = Gemma4UnifiedForConditionalGeneration if unified else Gemma4ForConditionalGeneration
+    family = "Gemma4Unified" if unified else "Gemma4"
+    kind: Any = getattr(transformers, f"{family}ForConditionalGeneration")
     model = kind(kind.config_class(**copy.deepcopy(config)))
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -69,6 +69,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # It measures through the real engine, or it would not measure what users get.
     "rqchat.pocket.evaluate": ("rqchat.pocket", "rqchat.engine", "rotorquant"),
     # It runs the program from outside.
+    # What it measures is not to be seen from outside.
+    "rqchat.bench.weights": ("rqchat.__init__", "rqchat.engine.weights", "torch", "gemlite"),
     "rqchat.bench": ("rqchat.bench",),
     # It fills a store first.
     "rqchat.bench.store": ("rqchat.bench", "rqchat.engine.store", *TORCH_FREE_ENGINE),

@@ -1,8 +1,9 @@
-"""`python -m rqchat.bench speed` and `store`: a table for people, then one line of JSON."""
+"""`python -m rqchat.bench speed`, `store` and `weights`: a table, then one line of JSON."""
 
 from __future__ import annotations
 
 import argparse
+import runpy
 
 from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
@@ -11,13 +12,16 @@ from rqchat.bench.store import run_store
 def main() -> None:
     """Read the arguments and run the benchmark asked for."""
     parser = argparse.ArgumentParser(prog="python -m rqchat.bench", description=__doc__)
-    parser.add_argument("benchmark", choices=["speed", "store"])
+    parser.add_argument("benchmark", choices=["speed", "store", "weights"])
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--runs", type=int, default=5, help="counted runs after one warm-up")
     parser.add_argument("--document-tokens", type=int, default=8192)
     parser.add_argument("--sessions", type=int, default=10_000, help="in the store")
     arguments = parser.parse_args()
-    if arguments.benchmark == "store":
+    if arguments.benchmark == "weights":
+        # By name, since the others need no torch
+        runpy.run_module("rqchat.bench.weights", run_name="__main__")
+    elif arguments.benchmark == "store":
         run_store(arguments.sessions, arguments.runs)
     else:
         run_speed(arguments.model, arguments.runs, arguments.document_tokens)

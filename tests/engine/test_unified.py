@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import Gemma4ImageProcessorPil, Gemma4UnifiedForConditionalGeneration
+from transformers import Gemma4ImageProcessorPil
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.events import Done
@@ -20,6 +20,10 @@ from rqchat.engine.settings import SamplingSettings, Settings
 from tests.engine.weights.checkpoints import EVEN_CONFIG
 from tests.engine.weights.loading import load, logits_of, plan_for
 from tests.helpers import build_tiny_model
+
+unified = pytest.importorskip(
+    "transformers.models.gemma4_unified", reason="this transformers does not know Gemma 4 12B"
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def picture(width: int, height: int) -> Image.Image:
 def test_its_weights_are_loaded(unified_folder: Path) -> None:
     loaded = load(unified_folder)
 
-    reference = Gemma4UnifiedForConditionalGeneration.from_pretrained(unified_folder).eval()
+    reference = unified.Gemma4UnifiedForConditionalGeneration.from_pretrained(unified_folder).eval()
     assert torch.equal(logits_of(loaded.model), logits_of(reference))
     assert loaded.weight_bytes == plan_for(unified_folder, None).chosen.bytes.weights
     assert load(unified_folder, "int4").weight_bytes == (

@@ -30,19 +30,27 @@ def fit(weight: torch.Tensor, grid: Grid) -> Packed:
     for begin in range(0, rows, part):
         values = weight[begin : begin + part].float().unflatten(-1, (-1, group))
         pieces.append(_fit_part(values, grid))
-    codes, scales, offsets = (torch.cat(column) for column in zip(*pieces, strict=True))
-    return Packed.pack(grid, codes, scales, offsets if grid.has_offset else None)
+    if len(pieces) == 1:
+        return pieces[0]
+    words, scale, offset = zip(*((p.words, p.scale, p.offset) for p in pieces), strict=True)
+    return Packed(
+        grid,
+        torch.cat(words),
+        torch.cat(scale),
+        torch.cat(offset) if grid.has_offset else None,
+    )
 
 
-def _fit_part(values: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, ...]:
-    """Codes [rows, columns] uint8, scales and offsets [rows, groups] of [rows, groups, group]."""
+def _fit_part(values: torch.Tensor, grid: Grid) -> Packed:
+    """The packed form of [rows, groups, group]."""
     if grid.has_offset:
         scale, offset = _line(values, grid)
     else:
         scale = _rows(values) if grid.group == 0 else _step(values, grid)
         offset = -grid.zero * scale.float()
     codes = _round(values, scale.float(), offset.float(), grid)
-    return codes.to(torch.uint8).flatten(-2), scale.squeeze(-1), offset.squeeze(-1)
+    kept = offset.squeeze(-1) if grid.has_offset else None
+    return Packed.pack(grid, codes.to(torch.uint8).flatten(-2), scale.squeeze(-1), kept)
 
 
 def _rows(values: torch.Tensor) -> torch.Tensor:

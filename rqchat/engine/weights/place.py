@@ -82,6 +82,8 @@ class _Placing:
     def names(self) -> list[str]:
         """What to read, in the source's order, biases before the layers that take them.
 
+        Tables to be packed come first, while there is room for them in 16 bits, too.
+
         Raises:
             ModelError: the checkpoint lacks a tensor, or one has another shape.
         """
@@ -99,7 +101,7 @@ class _Placing:
                     f"{self.recipe.name} does not fit its config.json: {name} is {found}, not"
                     f" {shape}; download it again"
                 )
-        return sorted(there, key=lambda name: name not in self.biases)
+        return sorted(there, key=lambda n: (n not in self.tables, n not in self.biases))
 
     def bytes_of(self, name: str) -> int:
         """Bytes that it will take on the device."""
