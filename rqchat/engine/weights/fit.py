@@ -17,7 +17,8 @@ __all__ = ["fit"]
 _STEPS = (9.0, 8.0, 7.5, 7.0, 6.5, 6.0, 5.0, 4.0)  # largest |code| that the largest |value| may get
 _STARTS = (0.55, 0.7, 0.85)  # share of the range between lowest and highest value
 _ROUNDS = 6
-_PART_VALUES = 2**24  # bounds the temporary memory to some 0.5 GB
+_PART_VALUES = 2**24  # bounds the temporary memory on a GPU to some 0.5 GB
+_CPU_PART_VALUES = 2**18  # stays in a cache; measured twice as fast as 2**24
 _TINY = 1e-7
 
 
@@ -25,7 +26,8 @@ def fit(weight: torch.Tensor, grid: Grid) -> Packed:
     """The packed form of `weight` [rows, columns], on its device."""
     rows, columns = weight.shape
     group = grid.group_of(columns)
-    part = max(1, _PART_VALUES // columns)
+    on_cpu = weight.device.type == "cpu"
+    part = max(1, (_CPU_PART_VALUES if on_cpu else _PART_VALUES) // columns)
     pieces = []
     for begin in range(0, rows, part):
         values = weight[begin : begin + part].float().unflatten(-1, (-1, group))
