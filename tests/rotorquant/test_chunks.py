@@ -25,34 +25,58 @@ pytest.importorskip("triton", reason="triton is not installed")
 from rotorquant.ops.chunk import kernel  # noqa: E402
 from rotorquant.ops.rebuild import kernel as rebuild_kernel  # noqa: E402
 
-SIZES: dict[str, Any] = {"head_dim": 32, "global_head_dim": 64, "sliding_window": 40}
+SIZES: dict[str, Any] = {
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "sliding_window": 40,
+    "num_hidden_layers": 2,
+}
+
+
+class Switch:
+    """Whether prompts go through the kernels now, and how often each was launched."""
+
+    def __init__(self) -> None:
+        self.on = False
+        self.spies = {
+            "chunk": Spy(kernel.chunk_kernel),
+            "rebuild": Spy(rebuild_kernel.rebuild_kernel),
+        }
 
 
 @pytest.fixture
-def _forced(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
-    """Prompts go through the kernels, long histories in more pieces than one."""
-    spies = {"chunk": Spy(kernel.chunk_kernel), "rebuild": Spy(rebuild_kernel.rebuild_kernel)}
-    monkeypatch.setattr(kernel, "chunk_kernel", spies["chunk"])
-    monkeypatch.setattr(rebuild_kernel, "rebuild_kernel", spies["rebuild"])
+def _switch(monkeypatch: pytest.MonkeyPatch) -> Switch:
+    """A switch to the kernels; long histories then come in more pieces than one."""
+    switch = Switch()
+    monkeypatch.setattr(kernel, "chunk_kernel", switch.spies["chunk"])
+    monkeypatch.setattr(rebuild_kernel, "rebuild_kernel", switch.spies["rebuild"])
     monkeypatch.setattr(chunk, "_kernel", kernel)
     monkeypatch.setattr(rebuild, "_kernel", rebuild_kernel)
-    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
+    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: switch.on)
     # On a GPU these take tensor cores; the interpreter takes them as they are.
     monkeypatch.setattr(chunk, "KINDS", (torch.float32,))
     monkeypatch.setattr(chunks, "HISTORY_TOKENS", 33)
     monkeypatch.setattr(chunks, "ROWS_LIMIT", 64)
-    return spies
+    return switch
 
 
-def read(model: Any, cache: RotorQuantCache, inputs: list[dict[str, Any]]) -> torch.Tensor:
-    """Logits of all chunks."""
-    with torch.no_grad():
-        return torch.cat([model(**each, past_key_values=cache).logits for each in inputs], dim=1)
+@torch.no_grad()
+def check(
+    model: Any, cache: RotorQuantCache, inputs: list[dict[str, Any]], seen: torch.Tensor, by: Switch
+) -> None:
+    """Logits of every chunk, both ways over one cache: a code that flips would be no fault.
 
-
-def check(own: torch.Tensor, wanted: torch.Tensor, seen: torch.Tensor) -> None:
-    """The kernels round what codes stand for to float16: 2^-11 of packed values, in one layer."""
-    torch.testing.assert_close(own[seen], wanted[seen], atol=5e-3, rtol=0)
+    The kernels round what codes stand for to float16: 2^-11 of packed values, in one layer.
+    """
+    read = 0
+    for each in inputs:
+        mark, logits = cache.mark(), []
+        for by.on in (True, False):
+            cache.rewind(mark)
+            logits.append(model(**each, past_key_values=cache).logits)
+        there = seen[:, read : read + logits[0].shape[1]]
+        torch.testing.assert_close(logits[0][there], logits[1][there], atol=5e-3, rtol=0)
+        read += logits[0].shape[1]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +90,7 @@ def check(own: torch.Tensor, wanted: torch.Tensor, seen: torch.Tensor) -> None:
     ],
 )
 def test_a_prompt_in_chunks_reads_the_same(
-    kind: str, mode: str, bits: int, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str, mode: str, bits: int, tmp_path: Path, _switch: Switch
 ) -> None:
     """Two rows, one padded on the left; the second and third chunk read packed history."""
     model = gemma(attention_k_eq_v=kind != "split", **SIZES)
@@ -81,20 +105,17 @@ def test_a_prompt_in_chunks_reads_the_same(
         {"input_ids": tokens[:, low:high], "attention_mask": mask[:, :high]}
         for low, high in ((0, 50), (50, 120), (120, 190))
     ]
-    wanted = read(model, RotorQuantCache(model, **options), inputs)
-    spies = request.getfixturevalue("_forced")
     cache = RotorQuantCache(model, **options)
-    check(read(model, cache, inputs), wanted, mask.bool())
-    # Five sliding layers; the global one reads 16 and 80 old tokens, in pieces of 33, before its
-    # own.
+    check(model, cache, inputs, mask.bool(), _switch)
+    # A sliding layer; the global one reads 16 and 80 old tokens, in pieces of 33, before its own.
     assert cache.packed_tokens == 80
-    assert spies["chunk"].launches == 6 * 3 + (1 + 3)
+    assert _switch.spies["chunk"].launches == 2 * 3 + (1 + 3)
     in_place = mode != "hadamard" and bits < 16
     streams = 2 if kind == "split" else 1
-    assert spies["rebuild"].launches == (streams * (1 + 3) if in_place else 0)
+    assert _switch.spies["rebuild"].launches == (streams * (1 + 3) if in_place else 0)
 
 
-def test_pictures_see_themselves_whole(request: pytest.FixtureRequest) -> None:
+def test_pictures_see_themselves_whole(_switch: Switch) -> None:
     model = gemma_with_images(**SIZES)
     tokens = random_tokens(1, 140)
     tokens[0, 70], tokens[0, 71:83], tokens[0, 83] = 9, IMAGE_TOKEN, 11
@@ -104,8 +125,6 @@ def test_pictures_see_themselves_whole(request: pytest.FixtureRequest) -> None:
         {"input_ids": tokens[:, :60], "mm_token_type_ids": types},
         {"input_ids": tokens[:, 60:], "mm_token_type_ids": types, **picture()},
     ]
-    wanted = read(model, RotorQuantCache(model, **SMALL_WINDOW), inputs)
-    spies = request.getfixturevalue("_forced")
-    own = read(model, RotorQuantCache(model, **SMALL_WINDOW), inputs)
-    check(own, wanted, torch.ones_like(tokens, dtype=torch.bool))
-    assert spies["chunk"].launches == 6 * 2 + 1
+    cache = RotorQuantCache(model, **SMALL_WINDOW)
+    check(model, cache, inputs, torch.ones_like(tokens, dtype=torch.bool), _switch)
+    assert _switch.spies["chunk"].launches == 2 * 2 + 1
