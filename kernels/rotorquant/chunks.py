@@ -146,7 +146,11 @@ def _natural_keys(
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """K and V as the model had them."""
-    streams = [codec.decode(r).to(dtype) for codec, r in zip(codecs, rows, strict=True)]
+    # Rows of 16 bits have no scale: they are the values themselves.
+    streams = [
+        row.primary if row.scale is None else codec.decode(row).to(dtype)
+        for codec, row in zip(codecs, rows, strict=True)
+    ]
     if tie is not None and positions is not None:
         streams.insert(0, tie.rebuild(streams[0], positions))
     return streams[0], streams[1]
