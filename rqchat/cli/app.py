@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -47,7 +48,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-@options.taking(options.SYSTEM, options.SESSION, options.ANSWER)
+@options.taking(options.MANNER, options.SESSION, options.ANSWER)
 def chat(
     context: typer.Context,
     continue_: options.Continue = False,
@@ -81,7 +82,10 @@ def chat(
 
         settings, sampling = given.settings(), given.sampling()
         saved = wanted_conversation(latest=continue_, reference=resume)
-        run_chat(settings, given.manner().system, sampling, saved)
+        manner = given.manner()
+        if saved is not None and not given.has("system"):
+            manner = replace(manner, system=None)  # its own
+        run_chat(settings, manner, sampling, saved)
     elif any(_on_command_line(context, name) for name in context.params):
         raise UsageError(f"options for {command!r} stand after it: rqchat {command} --option ...")
 

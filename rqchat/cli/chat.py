@@ -25,7 +25,7 @@ from rqchat.engine.conversation import Message
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, LoadProgress, Notice
 from rqchat.engine.images import Picture
-from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.engine.settings import Manner, SamplingSettings, Settings
 from rqchat.engine.store.saved import SavedConversation
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen, is_terminal, keys_kept
@@ -43,7 +43,7 @@ _LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
 
 def run_chat(
     settings: Settings,
-    system: str | None,
+    manner: Manner,
     sampling: SamplingSettings,
     saved: SavedConversation | None = None,
 ) -> None:
@@ -62,13 +62,15 @@ def run_chat(
     if not is_terminal("stdin"):
         piped = document_from_bytes(read_stdin(screen), "standard input", screen)
     with keys_kept():
-        chat = Chat(screen, as_before(settings, saved), system, saved)
+        settings = as_before(settings, saved)
+        chat = Chat(screen, settings, manner.system, saved, thinking=manner.think)
         chat.sampling = sampling
         chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
         if piped is not None:
             chat.attach(piped)
         editor = _open_editor(chat, from_terminal=piped is not None)
         chat.editor = editor
+        editor.vi = manner.keys == "vi"
         if saved is not None:
             chat.show_saved(saved)
         try:
@@ -120,6 +122,8 @@ class Chat:
         settings: Settings,
         system: str | None,
         saved: SavedConversation | None = None,
+        *,
+        thinking: bool = False,
     ) -> None:
         self.settings = settings
         self.sampling = SamplingSettings()
@@ -138,6 +142,7 @@ class Chat:
         self._loading = "loading"
         self._waiting = False
         self._system = system
+        self._thinking = thinking
         self._opening = self._open(settings)
 
     def run(self, editor: LineEditor) -> None:
@@ -355,6 +360,7 @@ class Chat:
         def open_it() -> Session:
             if carried is None:
                 session = opening.open_session(settings, self._system, self._on_load)
+                session.thinking = self._thinking
                 if self._saved is not None:
                     session.restore(self._saved.messages)
                 return session

@@ -76,6 +76,7 @@ KEYS = (
     Key("max-tokens", "max_tokens", int, "longest answer"),
     Key("system", "system", str, "instructions that stand above the chat"),
     Key("think", "think", bool, "let the model think first"),
+    Key("keys", "keys", str, "emacs or vi, where you type in the chat"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 _SIZES = ("vram_bytes", "cache_bytes")

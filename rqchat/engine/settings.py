@@ -11,6 +11,7 @@ from rqchat.errors import UsageError
 
 __all__ = [
     "DEFAULT_IMAGE_TOKENS",
+    "EDITING_KEYS",
     "HEAD_BITS",
     "IMAGE_TOKEN_BUDGETS",
     "KV_BITS",
@@ -26,6 +27,7 @@ __all__ = [
     "visible_gpus",
 ]
 
+EDITING_KEYS = ("emacs", "vi")
 IMAGE_TOKEN_BUDGETS = (70, 140, 280, 560, 1120)
 DEFAULT_IMAGE_TOKENS = 280
 KV_BITS = (2, 3, 4, 5, 6, 8, 16)
@@ -121,15 +123,20 @@ class SamplingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How answers begin.
+    """How answers begin and how questions are typed.
 
     Attributes:
         system: instructions that stand above the conversation.
         think: let the model think before it answers.
+        keys: of the line where people type, one of `EDITING_KEYS`.
     """
 
     system: str | None = None
     think: bool = False
+    keys: str = "emacs"
+
+    def __post_init__(self) -> None:
+        _check_choice("keys", self.keys, EDITING_KEYS)
 
 
 def environment_values() -> dict[str, Any]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rqchat.cli import places
+from rqchat.cli import chat, places
 from rqchat.cli.config import template
 from rqchat.cli.layers import KEYS, defaults, read_file
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
+from rqchat.ui.console import Screen
 
 from .conftest import FakeSession, Run
 
@@ -167,3 +168,24 @@ def test_a_broken_file_can_still_be_edited_and_found(run: Run, config: Path) -> 
     assert run("config", "path").code == 0
     assert run("doctor").code == 0
     assert run("plan", "--vram", "24GiB").code == 2
+
+
+def test_the_chat_is_set_by_the_file_too(
+    run: Run, session: FakeSession, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text('think = true\nkeys = "vi"\nsystem = "Be brief."\ntemperature = 0.5')
+    started: list[tuple[Manner, SamplingSettings]] = []
+
+    def run_chat(
+        settings: Settings, manner: Manner, sampling: SamplingSettings, saved: object
+    ) -> None:
+        started.append((manner, sampling))
+
+    monkeypatch.setattr(chat, "run_chat", run_chat)
+    assert run().code == 0
+    manner = Manner(system="Be brief.", think=True, keys="vi")
+    assert started == [(manner, SamplingSettings(temperature=0.5))]
+    opened = chat.Chat(Screen(quiet=True), Settings(no_log=True), None, thinking=True)
+    assert opened.session().thinking
+    config.write_text('keys = "nano"')
+    assert "keys is 'nano'; allowed are emacs, vi" in run().err

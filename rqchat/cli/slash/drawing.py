@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rqchat.cli.slash.registry import Command, words
 from rqchat.cli.suggest import did_you_mean
-from rqchat.engine.settings import SamplingSettings
+from rqchat.engine.settings import EDITING_KEYS, SamplingSettings
 from rqchat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "changed_sampling"]
 
 _NOT_SET = ("off", "none", "random")
-_KEYS = ("emacs", "vi")
 _WHOLE_NUMBERS = ("top_k", "seed", "max_tokens")
 
 
@@ -72,7 +71,7 @@ def _set(chat: Chat, argument: str) -> None:
 
 
 def _set_keys(chat: Chat, value: str) -> None:
-    if value not in _KEYS:
+    if value not in EDITING_KEYS:
         raise UsageError("keys are 'emacs' or 'vi'")
     if chat.editor is not None:
         chat.editor.vi = value == "vi"
