@@ -102,18 +102,7 @@ def load_model(
     small = fetch_small_files(source, folder, offline=offline, on_event=on_event)
     with _model_errors(source.name):
         model, weight_bytes = _fill(source, folder, small, plan, on_event)
-        if (small / "generation_config.json").is_file():
-            model.generation_config = transformers.GenerationConfig.from_pretrained(
-                small, local_files_only=True
-            )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            small, local_files_only=True, trust_remote_code=False
-        )
-        image_processor: Any = transformers.Gemma4ImageProcessorPil.from_pretrained(
-            small, local_files_only=True, trust_remote_code=False
-        )
-    if model.config.model_type == "gemma4_unified":
-        image_processor = MergedPatches(image_processor, image_processor.pooling_kernel_size)
+        tokenizer, image_processor = _fill_small(model, small)
     if plan.device.is_gpu:
         fuse_layers(model)
     return LoadedModel(
@@ -127,6 +116,23 @@ def load_model(
         folder=folder,
         load_s=time.perf_counter() - begun_s,
     )
+
+
+def _fill_small(model: Any, folder: Path) -> tuple[Any, Any]:
+    """Gives the model its generation settings; returns the tokenizer and the image processor."""
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(
+            folder, local_files_only=True
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    image_processor: Any = transformers.Gemma4ImageProcessorPil.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    if model.config.model_type == "gemma4_unified":
+        image_processor = MergedPatches(image_processor, image_processor.pooling_kernel_size)
+    return tokenizer, image_processor
 
 
 def _check_device(plan: MemoryPlan) -> None:

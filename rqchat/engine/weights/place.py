@@ -112,6 +112,20 @@ class _Placing:
             return INT8_ROWS.nbytes(shape[0], shape[1])
         return int(self.wanted[name].numel()) * self.recipe.dtype.itemsize
 
+    def check_room(self, name: str, need_bytes: int, left_bytes: int | None) -> None:
+        """Whether the device has room for one more; `need_bytes` is what all weights take.
+
+        Raises:
+            ModelError: another program took what was free.
+        """
+        if left_bytes is not None and self.bytes_of(name) > left_bytes:
+            raise ModelError(
+                f"loading {self.recipe.name} stopped: {_gb(need_bytes - self.placed_bytes)} of"
+                f" weights are still to come and the device has {_gb(left_bytes)} left, less than"
+                " when it was planned; close other programs that use it, or take fewer bits with"
+                " --weights"
+            )
+
     def place(self, name: str) -> None:
         """Reads one tensor and gives it to its module."""
         module, leaf = self._owner(name)
@@ -188,13 +202,7 @@ def place_weights(
     done, total = 0, sum(source.nbytes(name) for name in names)
     on_progress(0, total)
     for name in names:
-        left = free_bytes()
-        if left is not None and placing.bytes_of(name) > left:
-            raise ModelError(
-                f"loading {recipe.name} stopped: {_gb(need - placing.placed_bytes)} of weights are"
-                f" still to come and the device has {_gb(left)} left, less than when it was"
-                " planned; close other programs that use it, or take fewer bits with --weights"
-            )
+        placing.check_room(name, need, free_bytes())
         placing.place(name)
         done += source.nbytes(name)
         on_progress(done, total)

@@ -107,7 +107,9 @@ class SafetensorsSource:
     def packed(self, name: str, stream: ByteStream) -> Packed:
         """See `WeightSource`."""
         words = self._stored[name + "_packed"].read(stream)
-        return Packed(INT4, words, self._stored[name + "_scale"].read(stream))
+        scale = self._stored[name + "_scale"].read(stream)
+        # 16 bits are planned for; vLLM keeps the scales in the model's dtype, too
+        return Packed(INT4, words, scale.bfloat16() if scale.dtype == torch.float32 else scale)
 
 
 def _rename(key: str, pairs: tuple[tuple[str, str], ...]) -> str:
@@ -124,8 +126,8 @@ def _check_packed(stored: Mapping[str, StoredTensor], weight: str, name: str) ->
             f"{name} is damaged: {weight} has no words of 4-bit codes with a scale per"
             f" {INT4.group}; download it again"
         )
-    if scale.dtype not in (torch.float16, torch.bfloat16):
-        raise ModelError(f"{name} keeps the scales of {weight} in {scale.dtype}, not in 16 bits")
+    if scale.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ModelError(f"{name} keeps the scales of {weight} as {scale.dtype}; download it again")
 
 
 def _check_quantization(quantization: Mapping[str, Any] | None, name: str) -> None:

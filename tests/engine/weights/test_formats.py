@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,22 @@ def test_google_s_4_bit_files_stay_packed(w4a16: tuple[Path, dict[str, torch.Ten
     assert torch.equal(layer.scale, stored[f"{name}.weight_scale"])
     planned = plan_for(folder, "int4").chosen.bytes.weights
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+
+
+def test_scales_of_32_bits_take_16(
+    w4a16: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(w4a16[0], tmp_path / "wide"))
+    tensors = {
+        name: tensor.float() if name.endswith("_scale") else tensor
+        for name, tensor in tensors_of(folder).items()
+    }
+    write_shards(folder, tensors, 1)
+
+    loaded = load(folder, "int4")
+
+    assert torch.equal(logits_of(loaded.model), logits_of(load(w4a16[0], "int4").model))
+    assert loaded.weight_bytes == plan_for(folder, "int4").chosen.bytes.weights
 
 
 def test_google_s_4_bit_files_can_be_unpacked(w4a16: tuple[Path, dict[str, torch.Tensor]]) -> None:
