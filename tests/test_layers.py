@@ -72,6 +72,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # What it measures is not to be seen from outside.
     "rqchat.bench.weights": ("rqchat.__init__", "rqchat.engine.weights", "torch", "gemlite"),
     "rqchat.bench": ("rqchat.bench",),
+    # It measures tensors, which cannot be seen from outside.
+    **dict.fromkeys(
+        [f"rqchat.bench.{name}" for name in ("memory", "memory_case", "checkpoint", "meter")],
+        ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),
+    ),
     # It fills a store first.
     "rqchat.bench.store": ("rqchat.bench", "rqchat.engine.store", *TORCH_FREE_ENGINE),
     "rotorquant": ("rotorquant", "torch", "transformers", "safetensors"),

@@ -100,6 +100,7 @@ _26B: Mapping[str, Any] = {
         num_experts=128,
         top_k_experts=8,
         moe_intermediate_size=704,
+        hidden_size_per_layer_input=0,
     ),
     "vision_config": GEMMA4_31B_CONFIG["vision_config"],
 }

@@ -29,7 +29,10 @@ GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loa
 _CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
 _SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
 LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
-_TILE_TOKENS = 512  # keys that prefill attention scores at once
+# What rotorquant holds of a long history at once: decoded keys and values for a kernel, scores and
+# their rotary part in float32 in its reference (`chunks.py`, `ops/attend`)
+_HISTORY_TOKENS = 8192
+_SCORES, _TILE_TOKENS = 2**23, 4096
 _HEAD_SCALE_BYTES = 2  # one 16-bit scale per row of an 8-bit table
 
 
@@ -145,26 +148,36 @@ class Budget:
         return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
 
     def step_bytes(self, weights: Weights) -> int:
-        """Temporary tensors of the largest step: a chunk through a layer, or a picture.
+        """Temporary tensors of the largest step: a chunk through attention or MLP, or a picture.
 
-        A chunk holds the residual stream, norms and rotated copies (6 x hidden), gate, up and
-        their product (3 x intermediate), q, k, v and output (4 x the query width), per-layer
-        inputs and their two factors, and for one tile of keys the scores and probabilities in
-        float32. Quantized weights add the largest linear, which is unpacked for a chunk. A picture
-        holds ten times the tower's width and its three MLP tensors for each patch, and the
+        In attention a chunk holds the residual stream, its norms and projections (6 x hidden),
+        queries and output (2 x the query width), six copies of these in float32 (asked, rotated,
+        weighted, and sums over kinds of keys), and what is held of the history; in the MLP the
+        stream (4 x hidden), gate, up, activation and product (4 x intermediate), per-layer inputs
+        and their two factors, and, where weights are quantized, the largest linear unpacked. A
+        picture holds ten times the tower's width and its three MLP tensors for each patch, and the
         attention mask of all pairs.
         """
         shape, size = self.shape, weights.rest_bytes
         width = shape.query_heads * max(shape.global_kv.head_dim, shape.sliding_kv.head_dim)
-        values = 6 * shape.hidden + 3 * shape.intermediate + 4 * width
+        row = (6 * shape.hidden + 2 * width) * size + 6 * width * 4
+        attention = self.chunk_tokens * row + self._history_bytes(size)
+        values = 4 * shape.hidden + 4 * shape.intermediate
         values += 3 * (shape.embedding_row - shape.hidden)
-        scores = 2 * 4 * self.chunk_tokens * shape.query_heads * _TILE_TOKENS
         unpacked = 0 if weights.bits >= 16 else shape.largest_matrix * size
-        logits = 3 * 4 * shape.vocabulary
-        text = self.chunk_tokens * values * size + scores + unpacked + logits
-        patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN
-        tower = 10 * shape.vision_hidden + 3 * shape.vision_intermediate
-        return max(text, (patches * tower + patches**2) * size if shape.vision else 0)
+        mlp = self.chunk_tokens * values * size + unpacked
+        patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN if shape.vision else 0
+        tower = patches * (10 * shape.vision_hidden + 3 * shape.vision_intermediate + patches)
+        return max(attention, mlp, tower * size) + 3 * 4 * shape.vocabulary
+
+    def _history_bytes(self, value_bytes: int) -> int:
+        kv = self.shape.global_kv
+        values = kv.heads * kv.head_dim
+        if self.is_gpu:
+            return 2 * _HISTORY_TOKENS * values * value_bytes
+        tile = min(_TILE_TOKENS, self.shape.max_context_tokens)
+        scores = min(_SCORES, self.chunk_tokens * self.shape.query_heads * tile)
+        return 2 * 4 * (scores + tile * values)
 
     def _table_bytes(self, weights: Weights, values: int, rows: int, head_bits: int) -> int:
         if head_bits == 16:

@@ -17,6 +17,7 @@ from rqchat.errors import ModelError
 __all__ = ["GEMMA4_31B_CONFIG", "KVLayers", "Matrices", "ModelShape"]
 
 _FAMILIES = ("gemma4", "gemma4_unified")
+_PER_LAYER_WIDTH, _VOCABULARY = 256, 262_144
 _DEFAULT_PATTERN = 6  # every sixth layer is global where the config names no layer types
 
 
@@ -233,7 +234,7 @@ def _layer(text: Mapping[str, Any], is_global: bool, *, borrows: bool) -> _Layer
     norms = 4 * hidden + 1 + head_dim * (1 if borrows else 2)  # 1: layer_scalar
     if text.get("attention_bias", False):
         norms += query + hidden + kv_linears * kv
-    width = int(text.get("hidden_size_per_layer_input") or 0)
+    width, _ = _per_layer_inputs(text)
     if width:
         linears, norms = [*linears, (width, hidden), (hidden, width)], norms + hidden
     if not text.get("enable_moe_block", False):
@@ -246,9 +247,13 @@ def _layer(text: Mapping[str, Any], is_global: bool, *, borrows: bool) -> _Layer
 
 
 def _per_layer_inputs(text: Mapping[str, Any]) -> tuple[int, int]:
-    """Width and vocabulary of the per-layer embeddings (E2B, E4B); 0 and 0 without."""
-    width = int(text.get("hidden_size_per_layer_input") or 0)
-    return width, int(text.get("vocab_size_per_layer_input", text["vocab_size"])) if width else 0
+    """Width and vocabulary of the per-layer embeddings (E2B, E4B); 0 and 0 without.
+
+    A config that says nothing has them: transformers' defaults, in `configuration_gemma4.py`.
+    """
+    default = _PER_LAYER_WIDTH if text.get("model_type") == "gemma4_text" else 0
+    width = int(text.get("hidden_size_per_layer_input", default) or 0)
+    return width, int(text.get("vocab_size_per_layer_input", _VOCABULARY)) if width else 0
 
 
 GEMMA4_31B_CONFIG: Mapping[str, Any] = {

@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rotorquant.chunks import HISTORY_TOKENS
+from rotorquant.ops.attend.reference import SCORE_BUDGET, TILE_KEYS
+from rqchat.engine import memory
 from rqchat.engine.catalog import KNOWN_MODELS, KnownModel
 from rqchat.engine.hardware import DeviceInfo, planned_card
 from rqchat.engine.plan import MemoryPlan, make_plan
@@ -42,9 +45,9 @@ def _by_hand(gib: float, linear_bits: float, head_bits: int, kv_bits: int, ring:
     vector = 1024 if kv_bits == 16 else 64 * kv_bits + 2
     kv = 40 * (261_568 * vector + 640 * 1024) + 4 * 262_144
     sliding = _RING * 2 if ring == 16 else _RING + _RING // 256 * 2
-    step = 512 * (6 * 5376 + 3 * 21_504 + 4 * 16_384) * 2 + 2 * 4 * 512 * 32 * 512
-    step += 3 * 4 * 262_144 + 40 * 512 * 1024
-    step += 0 if linear_bits == 16 else 5376 * 21_504 * 2
+    attention = 512 * ((6 * 5376 + 2 * 16_384) * 2 + 6 * 16_384 * 4) + 2 * 8192 * 4 * 512 * 2
+    mlp = 512 * (4 * 5376 + 4 * 21_504) * 2 + (0 if linear_bits == 16 else 5376 * 21_504 * 2)
+    step = max(attention, mlp) + 3 * 4 * 262_144 + 40 * 512 * 1024
     reserve = 768 * 2**20 + int(0.015 * int(gib * _GIB))
     weights = int(_LINEARS * linear_bits / 8) + rows + head + _OTHER * 2
     return weights + kv + sliding + step + reserve
@@ -88,11 +91,14 @@ def test_the_bytes_of_a_24_gib_card() -> None:
     assert used.kv_sliding == 50 * 16 * 1024 * 2 * 512 == 838_860_800
     # 512 MiB for the CUDA context, 1.5 % of the card, 256 MiB left free
     assert used.reserve == 768 * 2**20 + int(0.015 * 24 * _GIB) == 1_191_853_424
-    # a chunk of 512: residual, MLP and attention tensors in bf16, scores of 32 heads x 512 keys
-    # twice in float32, one unpacked linear, three rows of logits in float32, the exact chunk
-    values = 6 * 5376 + 3 * 21_504 + 4 * 32 * 512
-    step = 512 * values * 2 + 2 * 4 * 512 * 32 * 512 + 5376 * 21_504 * 2 + 3 * 4 * 262_144
-    assert used.workspace == step + 40 * 512 * 1024
+    # a chunk of 512 in the MLP with one unpacked linear, three rows of logits, the exact chunk
+    mlp = 512 * (4 * 5376 + 4 * 21_504) * 2 + 5376 * 21_504 * 2
+    assert used.workspace == mlp + 3 * 4 * 262_144 + 40 * 512 * 1024 == 365_428_736
+
+
+def test_what_attention_holds_is_what_the_library_says() -> None:
+    assert memory._HISTORY_TOKENS == HISTORY_TOKENS
+    assert (memory._SCORES, memory._TILE_TOKENS) == (SCORE_BUDGET, TILE_KEYS)
 
 
 def test_what_a_decode_step_reads_of_a_24_gib_card() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
+from rqchat.engine.catalog import KNOWN_MODELS
 from rqchat.engine.shape import GEMMA4_31B_CONFIG, KVLayers, ModelShape
 from rqchat.errors import ModelError
 from tests.helpers import TINY_CONFIG
@@ -79,10 +81,24 @@ def _small_untied_model() -> dict[str, Any]:
     return config
 
 
+def _silent_model() -> dict[str, Any]:
+    """A config that leaves per-layer embeddings to transformers' defaults, which has them."""
+    config = copy.deepcopy(TINY_CONFIG)
+    for name in ("hidden_size_per_layer_input", "vocab_size_per_layer_input"):
+        del config["text_config"][name]
+    return config
+
+
 @pytest.mark.parametrize(
     "config",
-    [GEMMA4_31B_CONFIG, TINY_CONFIG, _small_e_model(), _small_moe_model()],
-    ids=["31B", "tiny", "E", "MoE"],
+    [
+        TINY_CONFIG,
+        _small_e_model(),
+        _small_moe_model(),
+        _silent_model(),
+        *(model.config for model in KNOWN_MODELS if model.config["model_type"] == "gemma4"),
+    ],
+    ids=["tiny", "E", "MoE", "silent", "31B", "26B", "E4B", "E2B"],
 )
 def test_parameters_equal_the_modules(config: Any) -> None:
     shape = ModelShape.from_config(config)
@@ -99,6 +115,23 @@ def test_an_own_head_and_biases_are_counted() -> None:
 
     assert shape.parameters == sum(_counts(config).values())
     assert shape.head == shape.embedding == 271 * 64
+
+
+def test_matrices_are_the_decoders_linears() -> None:
+    config = _small_moe_model()
+    with torch.device("meta"):
+        model = Gemma4ForConditionalGeneration(Gemma4Config(**copy.deepcopy(config)))
+    found = Counter(
+        tuple(module.weight.shape)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "language_model" in name and "router" not in name
+    )
+
+    shape = ModelShape.from_config(config)
+
+    assert {(m.rows, m.columns): m.count for m in shape.matrices} == found
+    experts = 6 * (64 * 4 + 4 * 3 * 64 * 24)  # routers and four experts of each layer
+    assert (shape.experts, shape.active_experts) == (experts, 6 * (64 * 4 + 2 * 3 * 64 * 24))
 
 
 def test_the_31b_is_the_published_one() -> None:
