@@ -101,7 +101,7 @@ def _random(name: str, shape: torch.Size) -> torch.Tensor:
     if len(shape) < 2:
         value = shape[-1] ** -0.5 if name.endswith("q_norm.weight") else 1.0
         return torch.full(shape, value, dtype=torch.bfloat16)
-    return torch.randn(shape, dtype=torch.bfloat16) * shape[-1] ** -0.5
+    return torch.randn(shape, dtype=torch.bfloat16).mul_(shape[-1] ** -0.5)
 
 
 def _packed(name: str, rows: int, columns: int) -> Iterator[tuple[str, torch.Tensor]]:

@@ -26,7 +26,7 @@ class TensorMeter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live_bytes = self.peak_bytes = 0
         self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 

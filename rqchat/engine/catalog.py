@@ -109,6 +109,7 @@ _12B: Mapping[str, Any] = {
     "model_type": "gemma4_unified",
     "tie_word_embeddings": True,
     "text_config": _text(
+        model_type="gemma4_unified_text",
         hidden_size=3840,
         intermediate_size=15_360,
         num_hidden_layers=48,

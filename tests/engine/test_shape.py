@@ -172,14 +172,13 @@ def test_half_a_config_is_refused(damage: dict[str, Any]) -> None:
         ModelShape.from_config(config)
 
 
-def test_the_unified_model_is_counted() -> None:
-    unified = pytest.importorskip("transformers.models.gemma4_unified")
+def _small_unified_model() -> dict[str, Any]:
     text = {
         key: value
         for key, value in TINY_CONFIG["text_config"].items()
         if key not in ("hidden_size_per_layer_input", "vocab_size_per_layer_input", "model_type")
     }
-    config = {
+    return {
         "model_type": "gemma4_unified",
         "text_config": text,
         "vision_config": {
@@ -190,9 +189,21 @@ def test_the_unified_model_is_counted() -> None:
         },
         "audio_config": {"model_type": "gemma4_unified_audio", "audio_embed_dim": 40},
     }
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        _small_unified_model(),
+        *(m.config for m in KNOWN_MODELS if m.config["model_type"] == "gemma4_unified"),
+    ],
+    ids=["small", "12B"],
+)
+def test_the_unified_model_is_counted(config: Any) -> None:
+    unified = pytest.importorskip("transformers.models.gemma4_unified")
     with torch.device("meta"):
         model = unified.Gemma4UnifiedForConditionalGeneration(
-            unified.Gemma4UnifiedConfig(**copy.deepcopy(config))
+            unified.Gemma4UnifiedConfig(**copy.deepcopy(dict(config)))
         )
 
     found = sum(

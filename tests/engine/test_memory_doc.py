@@ -1,0 +1,107 @@
+"""docs/memory.md: every formula gives its number, and every number is what the plan counts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rqchat.engine.formats import weights_of
+from rqchat.engine.hardware import planned_card
+from rqchat.engine.memory import GPU_CONTEXT_BYTES, LEFT_FREE_BYTES, Budget, Economy
+from rqchat.engine.plan import make_plan
+from rqchat.engine.settings import KV_BITS, Settings
+from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.errors import DoesNotFitError
+
+_SHAPE = ModelShape.from_config(GEMMA4_31B_CONFIG)
+_CARD_BYTES = 24 * 2**30
+_BUDGET = Budget(_SHAPE, _CARD_BYTES, True, 512, 280)
+_CONTEXT_TOKENS = 262_144
+
+
+def _rows(columns: int) -> list[list[str]]:
+    """The cells of the tables with so many columns, headings left out."""
+    text = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [row for row in rows if len(row) == columns and row[0] not in ("part", "card")]
+
+
+def _value(formula: str) -> int:
+    text = formula.strip("`")
+    assert re.fullmatch(r"[\d_+*/() ]+", text), text
+    return int(eval(text, {"__builtins__": {}}))
+
+
+def _planned() -> dict[str, int]:
+    """What the plan counts, by the names of the page."""
+    bf16, int4 = weights_of("bf16"), weights_of("int4")
+    tables = {bits: _BUDGET.weight_bytes(bf16, bits) - 2 * _rest() for bits in (16, 8)}
+    found = {}
+    for name in ("bf16", "int8", "int4", "nf4", "int2"):
+        linears = _BUDGET.weight_bytes(weights_of(name), 16) - 2 * (_SHAPE.embedding + _others())
+        found[f"linears {name}"] = linears
+    found |= {f"embedding and head, {bits} bits": size for bits, size in tables.items()}
+    found |= {"image tower": 2 * _SHAPE.vision, "norms": 2 * _SHAPE.norms}
+    for bits in KV_BITS:
+        used = _BUDGET.of(int4, bits, Economy(16, 16), _CONTEXT_TOKENS)
+        found[f"global KV, {bits} bits"] = used.kv_global
+    for bits in (16, 8):
+        used = _BUDGET.of(int4, 4, Economy(16, bits), _CONTEXT_TOKENS)
+        found[f"sliding KV, {bits} bits"] = used.kv_sliding
+    return found
+
+
+def _others() -> int:
+    return _SHAPE.vision + _SHAPE.norms
+
+
+def _rest() -> int:
+    return _SHAPE.linears + _others()
+
+
+def test_every_formula_gives_its_number() -> None:
+    rows = _rows(4)
+
+    assert len(rows) == 27
+    for part, formula, shown, _ in rows:
+        assert f"{_value(formula):,}" == shown, part
+
+
+def test_weights_and_caches_are_what_the_plan_counts() -> None:
+    shown = {row[0]: _value(row[1]) for row in _rows(4)}
+    planned = _planned()
+
+    assert {part: shown[part] for part in planned} == planned
+
+
+def test_workspace_and_reserve_are_the_sum_of_their_rows() -> None:
+    shown = {row[0]: _value(row[1]) for row in _rows(4)}
+
+    for weights, kind in (("bf16", "bf16"), ("int4", "packed weights")):
+        mlp = shown[f"MLP of a chunk, {kind}"]
+        largest = max(shown["attention of a chunk"], mlp, shown["a picture of 280 tokens"])
+        used = _BUDGET.of(weights_of(weights), 4, Economy(), _CONTEXT_TOKENS)
+        expected = largest + shown["logits"] + shown["prompt chunk, not packed yet"]
+        assert used.workspace == expected
+        assert used.reserve == (
+            shown["CUDA context"] + shown["allocator slack, 24 GiB"] + shown["left free on purpose"]
+        )
+    assert shown["CUDA context"] == GPU_CONTEXT_BYTES
+    assert shown["left free on purpose"] == LEFT_FREE_BYTES
+
+
+@pytest.mark.parametrize("row", _rows(6), ids=lambda row: row[0])
+def test_the_table_of_cards_is_what_is_planned(row: list[str]) -> None:
+    card = planned_card(int(row[0].split()[0]) * 2**30)
+    try:
+        chosen = make_plan(_SHAPE, card, Settings()).chosen
+    except DoesNotFitError:
+        assert row[1] == "does not fit"
+        return
+
+    bits = chosen.head_bits, chosen.kv_bits, chosen.sliding_bits
+    assert chosen.context_tokens == _CONTEXT_TOKENS
+    assert row[1:] == [chosen.weights, *map(str, bits), f"{chosen.bytes.total:,}"]
