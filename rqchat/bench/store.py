@@ -9,15 +9,19 @@ import os
 import random
 import resource
 import tempfile
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from rqchat.bench.speed import measure, report, wall_s
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.settings import SamplingSettings
+from rqchat.engine.store.catalog import list_sessions
 from rqchat.engine.store.database import Database
 from rqchat.engine.store.receipt import Receipt
 from rqchat.engine.store.rows import Kept, SessionRows
+from rqchat.engine.store.search import search_sessions
 
 __all__ = ["fill_store", "run_store"]
 
@@ -45,6 +49,14 @@ def run_store(sessions: int, runs: int) -> None:
         for name, arguments in commands.items():
             figures.append(measure(name, "s", runs, partial(wall_s, arguments)))
             figures.append(measure("  of it CPU", "s", runs, partial(_cpu_s, arguments)))
+        with Database.open(path) as database:
+            alone: dict[str, Callable[[], object]] = {
+                "  list alone": partial(list_sessions, database, 20),
+                "  search for two words alone": partial(search_sessions, database, "word17 word2"),
+                "  search for a part alone": partial(search_sessions, database, "ord19999"),
+            }
+            for name, once in alone.items():
+                figures.append(measure(name, "s", runs, partial(_own_cpu_s, once)))
         report(figures, sessions=sessions, turns=_TURNS, bytes=path.stat().st_size, runs=runs)
 
 
@@ -71,6 +83,13 @@ def _cpu_s(arguments: list[str]) -> float:
     wall_s(arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
+def _own_cpu_s(once: Callable[[], object]) -> float:
+    """Seconds of a core that `once` takes in this process, which has started long ago."""
+    begun_s = time.process_time()
+    once()
+    return time.process_time() - begun_s
 
 
 def _turn(draw: random.Random, receipt: Receipt) -> Kept:

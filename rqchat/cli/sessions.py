@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -232,18 +233,22 @@ def export_text(database: Database, session: SessionRecord, form: str) -> str:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Writes a file that does not exist yet, for its owner alone until that changes it.
+    """Writes a file that does not exist yet, readable by its owner alone.
 
     Raises:
         InputError: it exists, or cannot be written.
     """
     try:
-        with path.expanduser().open("x", encoding="utf-8") as file:
+        with open(path.expanduser(), "x", encoding="utf-8", opener=_private) as file:
             file.write(text)
     except FileExistsError:
         raise InputError(f"{path} exists already; give the name of a new file") from None
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _store() -> Database:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rqchat.engine.conversation import Message
 from rqchat.engine.store.receipt import Receipt
 from rqchat.engine.store.records import Finding as FoundSession
 from rqchat.engine.store.records import SessionRecord, TurnRecord
 from rqchat.ui.text import format_count, format_seconds, safe_line, safe_text
+
+if TYPE_CHECKING:  # it loads pillow, and lists are to start fast
+    from rqchat.engine.conversation import Message
 
 __all__ = [
     "conversation_view",

@@ -175,6 +175,7 @@ def test_export(run: Run, keep: Keep, tmp_path: Path, picture_file: Path) -> Non
     key = keep(UserTurn("What?", (read_picture(picture_file),), (document,)))
     file = tmp_path / "out.json"
     assert run("sessions", "export", key, "-o", str(file)).out == ""
+    assert file.stat().st_mode & 0o777 == 0o600
     whole = json.loads(file.read_text())
     assert whole["format"] == 1
     text, picture = whole["turns"][0]["attachments"]

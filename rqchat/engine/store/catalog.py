@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from rqchat.engine.store.database import Database
+from rqchat.engine.store.database import Database, plain
 from rqchat.engine.store.receipt import Receipt
 from rqchat.engine.store.records import Attachment, SessionRecord, TurnRecord
 from rqchat.errors import InputError, UsageError
@@ -63,6 +63,7 @@ def find_session(database: Database, reference: str) -> SessionRecord:
         InputError: none is called so, or several are; the sentence lists them.
         StoreError: the store cannot be read.
     """
+    reference = plain(reference)
     start = reference.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     for where, value in (
         ("id = lower(?)", reference),
@@ -106,7 +107,7 @@ def rename_session(database: Database, session_id: str, name: str | None) -> Non
     """
     if name is not None and not name.strip():
         raise UsageError("a name needs at least one letter")
-    cleaned = name.strip() if name else None
+    cleaned = plain(name.strip()) if name else None
     with database.write() as connection:
         taken = connection.execute(
             "SELECT id FROM sessions WHERE name = ? AND id != ?", (cleaned, session_id)

@@ -15,21 +15,16 @@ import zlib
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.documents import Document
 from rqchat.engine.images import Picture, decode_picture
-from rqchat.engine.store.database import Database
+from rqchat.engine.store.database import Database, plain
 from rqchat.engine.store.records import Attachment, TurnRecord
 from rqchat.errors import StoreError
 
-__all__ = ["attached_names", "content_of", "keep_attachments", "load_turn", "plain"]
+__all__ = ["attached_names", "content_of", "keep_attachments", "load_turn"]
 
 
 def attached_names(turn: UserTurn) -> str:
     """Names of what came with `turn`, one a line, for search."""
     return "\n".join(plain(item.name) for item in _items(turn))
-
-
-def plain(text: str) -> str:
-    """`text` as SQLite takes it: without lone surrogates, which names of files may hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def keep_attachments(connection: sqlite3.Connection, turn_id: int, turn: UserTurn) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from rqchat.engine.store.schema import APPLICATION_ID, MIGRATIONS, Migration
 from rqchat.errors import StoreError
 
-__all__ = ["Database"]
+__all__ = ["Database", "plain"]
 
 _WAIT_S = 5.0
 
@@ -91,6 +91,12 @@ class Database:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def plain(text: str) -> str:
+    """`text` as SQLite takes it: without lone surrogates, which words of a command line and names
+    of files may hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from rqchat import __version__
 from rqchat.engine.events import Done, MemoryUse, ModelFacts, StopReason, Timing, TokenCounts
-from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.settings import HEAD_BITS, WEIGHTS, SamplingSettings, Settings
+
+if TYPE_CHECKING:  # it looks for GPUs, and lists of conversations are to start fast
+    from rqchat.engine.plan import MemoryPlan
 
 __all__ = ["Answering", "Receipt"]
 

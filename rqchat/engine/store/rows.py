@@ -11,8 +11,8 @@ from itertools import takewhile
 from typing import Self
 
 from rqchat.engine.conversation import Message, UserTurn
-from rqchat.engine.store.contents import attached_names, keep_attachments, plain
-from rqchat.engine.store.database import Database
+from rqchat.engine.store.contents import attached_names, keep_attachments
+from rqchat.engine.store.database import Database, plain
 from rqchat.engine.store.receipt import Receipt
 from rqchat.engine.store.records import Origin, TurnRecord, TurnState
 

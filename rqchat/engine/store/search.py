@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields
 
-from rqchat.engine.store.database import Database
+from rqchat.engine.store.database import Database, plain
 from rqchat.engine.store.records import Finding, SessionRecord
 
 __all__ = ["search_sessions"]
@@ -26,6 +26,7 @@ def search_sessions(database: Database, text: str, limit: int = 20) -> tuple[Fin
     Raises:
         StoreError: the store cannot be read.
     """
+    text = plain(text).replace("\0", " ")  # which would end SQLite's strings
     query = _query(text)
     found: dict[str, Finding] = {}
     for finding in _by_name(database, text):

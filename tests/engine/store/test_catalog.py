@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -146,10 +147,12 @@ def test_search_shows_the_newest_place_of_a_session_once(
     assert len(search_sessions(database, "a", limit=1)) == 1
 
 
-@given(st.text(max_size=12))
+@given(st.text(st.characters(), max_size=12) | st.sampled_from(["0\0", "\udcff a", '"\0"']))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-def test_no_text_is_an_error_to_search_for(database: Database, text: str) -> None:
+def test_no_text_breaks_search_or_find(database: Database, text: str) -> None:
     search_sessions(database, text)
+    with contextlib.suppress(InputError):
+        find_session(database, text)
 
 
 def test_removed_sessions_leave_no_trace(
