@@ -1,6 +1,6 @@
 """`python -m rqchat` is `rqchat`."""
 
-from rqchat.cli.app import main
+from rqchat.cli.start import main
 
 if __name__ == "__main__":
     main()

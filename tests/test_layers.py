@@ -46,7 +46,7 @@ NUMERIC = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL")
 # module's name decides which row is its own; a row admits a name and everything below it.
 LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat": (),
-    "rqchat.__main__": ("rqchat.cli.app",),
+    "rqchat.__main__": ("rqchat.cli.start",),
     "rqchat.cli": (
         *("rqchat.cli", "rqchat.ui", "rqchat.engine", "rqchat.errors", "typer", "platformdirs"),
     ),
@@ -77,6 +77,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         [f"rqchat.bench.{name}" for name in ("memory", "memory_case", "checkpoint", "meter")],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),
     ),
+    # It draws what no model has written.
+    "rqchat.bench.drawing": ("rqchat.bench", "rqchat.ui", "rqchat.engine.events"),
     # It fills a store first.
     "rqchat.bench.store": ("rqchat.bench", "rqchat.engine.store", *TORCH_FREE_ENGINE),
     "rotorquant": ("rotorquant", "torch", "transformers", "safetensors"),

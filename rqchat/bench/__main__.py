@@ -1,4 +1,4 @@
-"""`python -m rqchat.bench speed`, `store`, `weights` and `memory`: tables, and mostly JSON."""
+"""`python -m rqchat.bench NAME`: a table for people, and mostly one line of JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import runpy
 from pathlib import Path
 
+from rqchat.bench.screen import run_screen
 from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
 
@@ -13,7 +14,7 @@ from rqchat.bench.store import run_store
 def main() -> None:
     """Read the arguments and run the benchmark asked for."""
     parser = argparse.ArgumentParser(prog="python -m rqchat.bench", description=__doc__)
-    parser.add_argument("benchmark", choices=["speed", "store", "weights", "memory"])
+    parser.add_argument("benchmark", choices=["speed", "store", "weights", "memory", "screen"])
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--runs", type=int, default=5, help="counted runs after one warm-up")
     parser.add_argument("--document-tokens", type=int, default=8192)
@@ -27,6 +28,8 @@ def main() -> None:
         runpy.run_module(f"rqchat.bench.{arguments.benchmark}", run_name="__main__")
     elif arguments.benchmark == "store":
         run_store(arguments.sessions, arguments.runs)
+    elif arguments.benchmark == "screen":
+        run_screen(arguments.model, arguments.runs)
     else:
         run_speed(arguments.model, arguments.runs, arguments.document_tokens)
 

@@ -7,6 +7,7 @@ loaded does.
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Carried", "Chat", "run_chat"]
 
+_SWITCH_S = 0.0005  # a key waits so long for the thread that loads or answers; usual are 5 ms
 _LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
 
 
@@ -66,9 +68,11 @@ def run_chat(
         chat = Chat(screen, settings, manner.system, saved, thinking=manner.think)
         chat.sampling = sampling
         chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
+        editor = _open_editor(chat, from_terminal=piped is not None)
+        sys.setswitchinterval(_SWITCH_S)
+        chat.load()  # not before, or its imports would hold up those of the prompt
         if piped is not None:
             chat.attach(piped)
-        editor = _open_editor(chat, from_terminal=piped is not None)
         chat.editor = editor
         editor.vi = manner.keys == "vi"
         if saved is not None:
@@ -144,6 +148,10 @@ class Chat:
         self._system = system
         self._thinking = thinking
         self._opening = self._open(settings)
+
+    def load(self) -> None:
+        """Begin to load the model."""
+        self._opening.start()
 
     def run(self, editor: LineEditor) -> None:
         """Read and answer until the user leaves.
@@ -263,6 +271,7 @@ class Chat:
         self._loading = "loading"
         self.settings = settings
         self._opening = self._open(settings, carried)
+        self.load()
 
     def status(self) -> str:
         """The status line."""

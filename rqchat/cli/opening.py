@@ -90,6 +90,9 @@ class BackgroundOpening:
         self._session: Session | None = None
         self._error: BaseException | None = None
         self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin to open."""
         threading.Thread(target=self._open, name="rqchat-opening", daemon=True).start()
 
     @property

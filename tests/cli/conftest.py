@@ -127,7 +127,8 @@ class FakeSession:
         for piece in self.script:
             if isinstance(piece, int):
                 signal.raise_signal(piece)
-                self._heard.wait(20)  # another thread may be the one that hears it
+                if threading.current_thread() is not threading.main_thread():
+                    self._heard.wait(20)  # the main thread is the one that hears it
             if self._stopped:
                 break
             if isinstance(piece, str):

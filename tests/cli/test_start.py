@@ -1,0 +1,35 @@
+"""The first moments of the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rqchat.cli import start
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Impatient())
+from rqchat.cli.start import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["rqchat.cli.app", "typer", "rqchat.cli.ask"])
+def test_ctrl_c_while_it_is_imported_is_quiet(module: str) -> None:
+    root = Path(start.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT.format(module=module)],
+        env={"PYTHONPATH": f"{root}:{root / 'kernels'}"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")

@@ -1,0 +1,140 @@
+"""Markdown that streams: cut anywhere it is drawn the same, once, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rqchat.ui.blocks import Block, BlockSplitter
+from rqchat.ui.console import Screen, Stream
+from rqchat.ui.markdown import MarkdownAnswer
+
+from .test_screen import Terminal
+
+SOURCE = """# Title
+
+Some **bold** text with vector<int>, `code` and a [link](http://x.y).
+A second line.
+
+1. one
+   ```sh
+   ls   -l
+   ```
+2. two
+   - inner
+
+~~~python
+text = \"\"\"
+def not_code(): \"\"\"
+
+~~~
+> quoted
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+the end"""
+DRAWN = """Title
+
+Some bold text with vector<int>, code and a link (http://x.y).
+A second line.
+
+ 1 one
+ls   -l
+
+ 2 two
+    • inner
+
+text = \"\"\"
+def not_code(): \"\"\"
+
+
+▌ quoted
+
+ a  b
+ ────
+ 1  2
+
+the end
+"""
+
+
+class Above:
+    """A prompt to write above."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.drawn: list[str] = []
+
+    def put(self, stream: Stream, text: str) -> None:
+        self.written.append(text)
+
+    def draw(self, text: str, style: str) -> None:
+        self.drawn.append(text)
+
+
+def blocks_of(pieces: list[str]) -> list[Block]:
+    splitter = BlockSplitter()
+    return [block for piece in pieces for block in splitter.feed(piece)] + splitter.close()
+
+
+@given(st.lists(st.integers(0, len(SOURCE)), max_size=20))
+def test_where_the_pieces_end_makes_no_difference(cuts: list[int]) -> None:
+    ends = [0, *sorted(cuts), len(SOURCE)]
+    pieces = [SOURCE[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    assert blocks_of(pieces) == blocks_of([SOURCE])
+
+
+@given(st.text(alphabet="ab #-*`~\n1.>|", max_size=60))
+def test_no_word_is_lost(source: str) -> None:
+    kept = "".join(block.text for block in blocks_of([source]) if block.kind != "blank")
+    info = "".join(re.findall(r"^\s*(?:`{3,}|~{3,})([^`\n]*)$", source, re.MULTILINE))
+    for letter in "ab":
+        assert kept.count(letter) >= source.count(letter) - info.count(letter)
+
+
+def draw(monkeypatch: pytest.MonkeyPatch, source: str, *, begun: str = "") -> Above:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    screen, above = Screen(width=70), Above()
+    screen.live = above
+    answer = MarkdownAnswer(screen, begun=begun)
+    for character in source:
+        answer.feed(character)
+    answer.close()
+    return above
+
+
+def plain(written: list[str]) -> str:
+    return re.sub(r"\x1b\[[\d;]*m", "", "".join(written))
+
+
+def test_every_block_is_drawn_once_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plain(draw(monkeypatch, SOURCE).written) == DRAWN
+
+
+def test_only_the_open_block_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    above = draw(monkeypatch, "first paragraph\n\nsecond")
+    assert not any("first" in text and "second" in text for text in above.drawn)
+    assert above.drawn[-1] == ""
+
+
+def test_a_continued_answer_begins_with_its_last_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = "first\n\n```python\ntext = '''\nand "
+    above = draw(monkeypatch, "more'''\n```\nthe end", begun=begun)
+    assert plain(above.written) == "and more'''\n\nthe end\n"
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=80))
+def test_no_control_sequence_reaches_the_terminal(text: str) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        above = draw(monkeypatch, text + "\x1b]0;owned\x07\x9b2J\x1b[2J")
+    shown = re.sub(r"\x1b\[[\d;]*m", "", "".join(above.written + above.drawn))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
