@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,7 @@ class ByteStream:
     def __init__(self, device: torch.device) -> None:
         """`device` is where tensors go."""
         self.device = device
-        self._files: dict[Path, int] = {}
+        self._files: dict[Path, FileIO] = {}
         self._stages: list[tuple[torch.Tensor, torch.cuda.Event]] = []
 
     def __enter__(self) -> Self:
@@ -38,7 +39,7 @@ class ByteStream:
     ) -> None:
         """Closes the files and frees the buffers."""
         for file in self._files.values():
-            os.close(file)
+            file.close()
         self._files.clear()
         self._stages.clear()
 
@@ -58,14 +59,14 @@ class ByteStream:
             _fill(file, target, begin)
         return target.to(self.device)
 
-    def _open(self, path: Path) -> int:
+    def _open(self, path: Path) -> FileIO:
         if path not in self._files:
-            self._files[path] = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._files[path] = file = path.open("rb", buffering=0)
             if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(self._files[path], 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return self._files[path]
 
-    def _read_staged(self, file: int, begin: int, target: torch.Tensor) -> None:
+    def _read_staged(self, file: FileIO, begin: int, target: torch.Tensor) -> None:
         if not self._stages:
             self._stages = [
                 (torch.empty(_STAGE_BYTES, dtype=torch.uint8, pin_memory=True), torch.cuda.Event())
@@ -82,12 +83,13 @@ class ByteStream:
             self._stages.reverse()
 
 
-def _fill(file: int, target: torch.Tensor, begin: int) -> None:
+def _fill(file: FileIO, target: torch.Tensor, begin: int) -> None:
     """Reads as many bytes as `target`, contiguous in main memory, has."""
     view = memoryview(target.numpy())  # type: ignore[arg-type]
     done = 0
+    file.seek(begin)
     while done < len(view):
-        count = os.preadv(file, [view[done:]], begin + done)
-        if count == 0:
+        count = file.readinto(view[done:])
+        if not count:
             raise OSError(f"the file ends {len(view) - done} bytes too early")
         done += count
