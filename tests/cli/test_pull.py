@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.engine.hub_server import REPOSITORY, Hub, serve
 
 
-def _rqchat(folder: Path, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _rqchat(
+    folder: Path, url: str, *arguments: str, variable: str = ""
+) -> subprocess.CompletedProcess[str]:
     env = {
         **{key: value for key, value in os.environ.items() if not key.startswith("HF_")},
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -18,6 +22,7 @@ def _rqchat(folder: Path, url: str, *arguments: str) -> subprocess.CompletedProc
         "HF_HOME": str(folder),
         "HF_HUB_DISABLE_XET": "1",
         "RQCHAT_VRAM": "8GiB",
+        **({variable: "1"} if variable else {}),
     }
     command = [sys.executable, "-m", "rqchat", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
@@ -43,8 +48,10 @@ def test_pull_goes_on_after_a_cut_and_the_rest_needs_no_network(
     assert planned.returncode == 0, planned.stderr
 
 
-def test_pull_refuses_to_be_offline(tmp_path: Path) -> None:
-    refused = _rqchat(tmp_path, "http://127.0.0.1:9", "pull", REPOSITORY, "--offline")
+@pytest.mark.parametrize("variable", ["", "RQCHAT_OFFLINE", "HF_HUB_OFFLINE"])
+def test_pull_refuses_to_be_offline(tmp_path: Path, variable: str) -> None:
+    arguments = ["pull", REPOSITORY] if variable else ["pull", REPOSITORY, "--offline"]
+    refused = _rqchat(tmp_path, "http://127.0.0.1:9", *arguments, variable=variable)
 
     assert refused.returncode == 2
     assert "--offline" in refused.stderr

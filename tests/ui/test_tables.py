@@ -67,7 +67,7 @@ def test_plan(drawn: Draw) -> None:
         " 20.0 GB per token.",
         "Loss by weights: int4: not measured; Google's 4-bit checkpoints were trained for it.",
         "Loss by KV: relative squared error 4.1e-05 at 8 bits, 0.0095 at 4 bits (Lloyd-Max);"
-        " answers not measured.",
+        " 'rqchat verify' measures answers.",
     ]
 
 
