@@ -40,8 +40,13 @@ def one_path(text: str) -> Path:
 
     Terminals quote or escape the names of files that are dropped on them, and quotes around such
     a name keep the shell from removing its own.
+
+    Raises:
+        UsageError: it names nothing, as a variable that is not set does.
     """
     path = as_path(text)
+    if path == Path() and text.strip() != ".":
+        raise UsageError(f"{text!r} names no file; is a variable not set?")
     if not _exists(path):
         with contextlib.suppress(UsageError):
             unquoted = split_paths(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,9 +63,9 @@ def load_documents(
         )
         return (made,)
     path = one_path(reference)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike the method, False for names that are too long
         found = read_folder(path)
-    elif not path.exists() and (paths := _matches(reference)):
+    elif not os.path.exists(path) and (paths := _matches(reference)):
         found = read_files(paths, reference)
     else:
         data = read_bytes(path, MAX_DOCUMENT_BYTES, "a text file")

@@ -95,5 +95,8 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            reason = " ".join(self._matcher.get_error().split())
-            raise RqchatError(f"the answer cannot be held to the schema: {reason}")
+            reason = " ".join(self._matcher.get_error().partition("<")[0].split())
+            raise RqchatError(
+                f"the answer cannot be held to the schema ({reason}): no JSON can match it, or it is"
+                " too large; make it simpler"
+            )

@@ -22,6 +22,8 @@ def read_schema(given: str) -> str:
         InputError: there is no such file.
         UsageError: it is no JSON schema, or uses what cannot be guaranteed.
     """
+    if not given.strip():
+        raise UsageError("--schema is empty; give a JSON schema or a file that holds one")
     if given.lstrip().startswith("{"):
         text, name = given, "--schema"
     else:

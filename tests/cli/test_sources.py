@@ -152,3 +152,22 @@ def test_the_clipboard(
     result = run("ask", "--clipboard", "What?")
     assert result.code == 1
     assert "install wl-clipboard (Wayland) or xclip (X11)" in result.err
+
+
+@pytest.mark.parametrize("option", ["-f", "-i"])
+def test_an_empty_name_is_not_the_folder_one_is_in(
+    run: Run, session: FakeSession, option: str
+) -> None:
+    for name in ("", "file://"):
+        result = run("ask", option, name, "What?")
+        assert (result.code, result.out) == (2, "")
+        assert "names no file; is a variable not set?" in result.err
+
+
+@pytest.mark.parametrize("option", ["-f", "-i"])
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "[", "*.nothing", "'open"])
+def test_names_that_cannot_be_are_a_line(
+    run: Run, session: FakeSession, option: str, name: str
+) -> None:
+    result = run("ask", option, name, "What?")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)

@@ -16,7 +16,7 @@ from rqchat.engine.sampling import Sampler
 from rqchat.engine.schema import read_schema
 from rqchat.engine.settings import SamplingSettings
 from rqchat.engine.thoughts import CHANNEL_END, CHANNEL_START
-from rqchat.errors import InputError, UsageError
+from rqchat.errors import InputError, RqchatError, UsageError
 from tests.helpers import byte_tokenizer
 
 TOKENIZER: Any = byte_tokenizer()
@@ -149,6 +149,13 @@ def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
     assert masked[allowed].equal(logits[allowed])
 
 
+def test_a_schema_that_nothing_matches_is_a_sentence() -> None:
+    constraint = CONSTRAINTS.hold_to(read_schema('{"$ref": "#"}'), thinking=False)
+    with pytest.raises(RqchatError, match="no JSON can match it") as raised:
+        constraint.mask(torch.zeros(VOCABULARY))
+    assert len(str(raised.value)) < 200
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -159,6 +166,7 @@ def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
         ('{"enum": []}', "Unsatisfiable"),
         ('{"x-guidance": {"lenient": true}, "not": {}}', "cannot be guaranteed"),
         ('{"type": ', "--schema is no JSON"),
+        (" ", "--schema is empty"),
     ],
 )
 def test_what_cannot_be_guaranteed_is_a_sentence(given: str, said: str) -> None:
