@@ -97,6 +97,6 @@ class Constraint:
         if self._matcher.is_error():
             reason = " ".join(self._matcher.get_error().partition("<")[0].split())
             raise RqchatError(
-                f"the answer cannot be held to the schema ({reason}): no JSON can match it, or it is"
-                " too large; make it simpler"
+                f"the answer cannot be held to the schema ({reason}): no JSON can match it, or it"
+                " is too large; make it simpler"
             )
