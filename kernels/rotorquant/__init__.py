@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rotorquant.config import Bits, RotorQuantConfig
     from rotorquant.errors import RotorQuantError
     from rotorquant.fused import fuse_layers
+    from rotorquant.graph import StepGraph
     from rotorquant.names import IsoQuantCache, PlanarQuantCache
     from rotorquant.snapshot import Source
     from rotorquant.turboquant import TurboQuantCache
@@ -32,6 +33,7 @@ __all__ = [
     "RotorQuantConfig",
     "RotorQuantError",
     "Source",
+    "StepGraph",
     "TurboQuantCache",
     "calibrate",
     "fuse_layers",
@@ -47,6 +49,7 @@ _HOMES = {
     "RotorQuantConfig": "rotorquant.config",
     "RotorQuantError": "rotorquant.errors",
     "Source": "rotorquant.snapshot",
+    "StepGraph": "rotorquant.graph",
     "TurboQuantCache": "rotorquant.turboquant",
     "calibrate": "rotorquant.calibration",
     "fuse_layers": "rotorquant.fused",

@@ -17,9 +17,10 @@ from rotorquant.calibration import Calibration, choose_calibration
 from rotorquant.config import Bits, RotorQuantConfig, resolve_mode
 from rotorquant.errors import CacheStateError, ConfigError
 from rotorquant.global_layer import GlobalLayer
+from rotorquant.graph import ReplayableCache
 from rotorquant.images import follow_images
 from rotorquant.positions import PositionLog
-from rotorquant.rewind import Mark, RewindableCache
+from rotorquant.rewind import Mark
 from rotorquant.shared_layer import SharedLayer
 from rotorquant.sliding_layer import SlidingLayer
 from rotorquant.snapshot import FrozenCache, Header, Source, read_snapshot
@@ -28,7 +29,7 @@ from rotorquant.watch import FiniteWatch, LayerContext
 __all__ = ["Mark", "RotorQuantCache"]
 
 
-class RotorQuantCache(RewindableCache):
+class RotorQuantCache(ReplayableCache):
     """A key-value cache with packed global layers, for `model.generate(past_key_values=cache)`.
 
     The constructor sets the model's text attention to `rotorquant`; then `update` returns views

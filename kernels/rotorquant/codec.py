@@ -20,7 +20,8 @@ from rotorquant.ops.attend import Rows
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.quantize import pack_codes, quantize
-from rotorquant.rotation import Rotation
+from rotorquant.ops.rotors import Rotors
+from rotorquant.rotation import PlanarRotation, Rotation
 from rotorquant.shaping import shaped_codes
 
 __all__ = ["Codec", "Frame", "PackedCodec", "RawCodec"]
@@ -125,6 +126,10 @@ class PackedCodec:
     ) -> None:
         self.bits = bits
         self._rotation, self._frame, self._matched = rotation, frame, matched
+        # Planar rotors go into the kernels: no rotated copy is made
+        self._rotors: Rotors | None = None
+        if frame is None and isinstance(rotation, PlanarRotation):
+            self._rotors = rotation.cos, rotation.sin
         values = lloyd_max(bits) if centroids is None else centroids
         self._centroids = torch.tensor(values, dtype=torch.float32, device=device)
         self._order = torch.tensor(planes_of(bits).storage_order(head_dim), device=device)
@@ -137,19 +142,21 @@ class PackedCodec:
         """Rows of vectors [B, H, N, D]."""
         if self._frame is not None:
             return self._encode_framed(vectors, self._frame)
-        rotated = self._rotation.apply(vectors.float())
-        primary, extra, scale = quantize(rotated, self._centroids, self.bits)
+        rotated = vectors if self._rotors else self._rotation.apply(vectors.float())
+        primary, extra, scale = quantize(rotated, self._centroids, self.bits, self._rotors)
         if not self._matched:
-            norm = torch.linalg.vector_norm(rotated, dim=-1)
+            norm = torch.linalg.vector_norm(rotated.float(), dim=-1)
             scale = (norm / rotated.shape[-1] ** 0.5).to(torch.float16)
         return Rows(primary, extra, scale)
 
     def decode(self, rows: Rows) -> torch.Tensor:
         """Vectors [B, H, N, D] float32 of rows."""
         assert rows.scale is not None
-        rotated = dequantize(rows.primary, rows.extra, rows.scale, self._centroids, self.bits)
+        rotated = dequantize(
+            rows.primary, rows.extra, rows.scale, self._centroids, self.bits, self._rotors
+        )
         if self._frame is None:
-            return self._rotation.invert(rotated)
+            return rotated if self._rotors else self._rotation.invert(rotated)
         return rotated @ self._frame.inverse.mT + self._frame.offset
 
     def to_stored(self, queries: torch.Tensor) -> torch.Tensor:

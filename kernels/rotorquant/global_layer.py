@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import CacheLayerMixin
 
 from rotorquant.chunks import attend_chunk, attend_history, is_chunk
 from rotorquant.codec import Frame
@@ -19,6 +18,7 @@ from rotorquant.ops.attend import Part, attend_exact
 from rotorquant.ops.decode import serves
 from rotorquant.positions import PositionLog
 from rotorquant.reading import attend_rows, in_place
+from rotorquant.storing_layer import StoringLayer
 from rotorquant.tied import TiedKey
 from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
 from rotorquant.watch import LayerContext
@@ -48,7 +48,7 @@ class GlobalView:
         return self.layer.dense()
 
 
-class GlobalLayer(CacheLayerMixin):
+class GlobalLayer(StoringLayer[GlobalStore]):
     """Keys and values of one global layer; with a tie, V alone.
 
     Args:
@@ -60,7 +60,6 @@ class GlobalLayer(CacheLayerMixin):
     """
 
     is_sliding = False
-    is_croppable = True
 
     def __init__(
         self,
@@ -70,30 +69,23 @@ class GlobalLayer(CacheLayerMixin):
         context: LayerContext,
         frames: Sequence[Frame] = (),
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._config = config
+        super().__init__(config, context)
         self._tie = tie
         self._positions = positions
-        self._context = context
         self._codecs = self._codec_maker(frames)
-        self.record_past = False
-
-    def activate_past_recording(self) -> None:
-        """Assisted decoding has begun, whose steps have several tokens."""
-        self.record_past = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for the shapes of a first chunk; it is not stored."""
         like = self._streams(key_states[:, :, :0], value_states[:, :, :0])
         codecs = self._codecs.make(self._config, key_states.shape[-1], key_states.device)
-        self._store = GlobalStore(self._config, codecs, like, self._context.meter)
+        self.store = GlobalStore(self._config, codecs, like, self._context.meter)
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         """Store a chunk [B, H, T, D]; see `RotorQuantCache` for what comes back."""
-        stored = self._store.sink.rows()[0] if self.is_initialized else None
+        stored = self.store.sink.rows()[0] if self.is_initialized else None
         check_chunk(key_states, value_states, stored)
         length, tokens = self.get_seq_length(), key_states.shape[2]
         check_room(length, tokens, self._config.max_tokens)
@@ -104,8 +96,8 @@ class GlobalLayer(CacheLayerMixin):
             self._positions.extend(key_states.shape[0], length, tokens, key_states.device)
         waits = self._config.defer == "prompt" and tokens > 1 and not self.record_past
         if not waits:
-            self._store.pack_old()
-        self._store.keep(self._streams(key_states, value_states), waits)
+            self.store.pack_old()
+        self.store.keep(self._streams(key_states, value_states), waits)
         if self._context.hands_views():
             return handles(GlobalView(self, key_states))
         return self.dense(key_states)
@@ -119,10 +111,10 @@ class GlobalLayer(CacheLayerMixin):
     ) -> torch.Tensor:
         """Attention of the last T tokens, query [B, heads, T, D]; see `LayerView.attend`."""
         pairs = 0 if self._tie is None else self._tie.pairs
-        if serves(query, pairs) and in_place(self._store.packed.codecs, self._tie):
+        if serves(query, pairs) and in_place(self.store.packed.codecs, self._tie):
             positions = None if self._positions is None else self._positions.whole(query.device)
-            return decode_global(query, scaling, self._store, self._tie, positions, key_mask)
-        low, high = self._store.span
+            return decode_global(query, scaling, self.store, self._tie, positions, key_mask)
+        low, high = self.store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]
         packed_mask = exact_mask = None
@@ -131,7 +123,7 @@ class GlobalLayer(CacheLayerMixin):
             exact_mask = torch.cat((key_mask[:, :low], key_mask[:, high:]), dim=1)
 
         if is_chunk(query, key):
-            packed, positions = self._store.packed, self._packed_positions(query.device)
+            packed, positions = self.store.packed, self._packed_positions(query.device)
             given = query, packed.streams(), packed.codecs, self._tie, positions
             before = attend_history(*given, scaling, packed_mask) if high > low else None
             return attend_chunk(query, key, value, scaling, key_mask=exact_mask, before=before)
@@ -147,9 +139,9 @@ class GlobalLayer(CacheLayerMixin):
 
         `chunk_key` are the exact keys of the last tokens; without, they are rebuilt.
         """
-        low, high = self._store.span
+        low, high = self.store.span
         key, value = self._exact(chunk_key)
-        packed = self._store.packed.decode(value.dtype)
+        packed = self.store.packed.decode(value.dtype)
         if self._tie is not None and self._positions is not None:
             packed.insert(
                 0, self._tie.rebuild(packed[0], self._positions.read(low, high, value.device))
@@ -164,16 +156,16 @@ class GlobalLayer(CacheLayerMixin):
         """Go on with the widths of `config`; what is packed is packed again in them."""
         self._config = config
         if self.is_initialized:
-            like = self._store.sink.rows()[0]
+            like = self.store.sink.rows()[0]
             codecs = self._codecs.make(config, like.shape[-1], like.device)
-            self._store.repack(config, codecs)
+            self.store.repack(config, codecs)
 
     def tensors(self) -> dict[str, list[torch.Tensor]]:
         """What `load` brings back, views of the storage; frames belong to it."""
         frames = {"frame": [field for frame in self._codecs.frames for field in frame]}
         if not self.is_initialized:
             return frames
-        return frames | {name: buffer.rows() for name, buffer in self._store.buffers.items()}
+        return frames | {name: buffer.rows() for name, buffer in self.store.buffers.items()}
 
     def load(
         self, groups: dict[str, list[torch.Tensor]], length: int, device: torch.device
@@ -197,72 +189,45 @@ class GlobalLayer(CacheLayerMixin):
             raise SnapshotError(f"a global layer cannot be made of {sorted(groups)}")
         like = streams[-1][:, :, :0].to(device)
         self.lazy_initialization(like, like)
-        for name, buffer in self._store.buffers.items():
+        for name, buffer in self.store.buffers.items():
             buffer.load(groups[name])
         if self.get_seq_length() != length:
             raise SnapshotError(f"a layer has {self.get_seq_length()} tokens of {length}")
-
-    def get_seq_length(self) -> int:
-        """Tokens stored."""
-        return self._store.length if self.is_initialized else 0
-
-    def get_max_length(self) -> int:
-        """`max_tokens`, or -1 for none."""
-        return self._config.max_tokens or -1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""
         return self.get_seq_length() + query_length, 0
 
-    @property
-    def due(self) -> bool:
-        """Whether the next step would pack a page."""
-        return self.is_initialized and self._store.due
+    def flush(self) -> None:
+        """Pack what is due, as the next step would."""
+        if self.is_initialized:
+            self.store.pack_old()
 
-    def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has stored."""
-        self._store.tail.advance(tokens)
+    @property
+    def settled(self) -> bool:
+        """Whether a step of one token goes to its usual place."""
+        return self.is_initialized and self.store.settled
 
     @property
     def packed_tokens(self) -> int:
         """Tokens that are stored packed."""
-        return self._store.packed.length if self.is_initialized else 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the stored tokens, unused room included."""
-        return self._store.nbytes if self.is_initialized else 0
-
-    def reset(self) -> None:
-        """Forget all tokens and give the memory back."""
-        if self.is_initialized:
-            self._store.release()
-        self.is_initialized = False
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Remove -tokens_to_remove tokens from the end."""
-        self.crop_to(max(0, self.get_seq_length() - abs(tokens_to_remove)))
+        return self.store.packed.length if self.is_initialized else 0
 
     def crop_to(self, length: int) -> None:
         """Keep the first `length` tokens."""
         if self.is_initialized:
-            self._store.truncate(length)
+            self.store.truncate(length)
 
     def save(self, device: torch.device | None = None) -> GlobalState | None:
         """What `restore` needs to come back here; packed tokens are not copied."""
-        return self._store.save(device) if self.is_initialized else None
+        return self.store.save(device) if self.is_initialized else None
 
     def restore(self, state: object) -> None:
         """Return to a saved state that later tokens have only been added to."""
         if isinstance(state, GlobalState):
-            self._store.restore(state)
+            self.store.restore(state)
         else:
             self.reset()
-
-    def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Replace the batch dimension of everything stored as `change` does."""
-        if self.is_initialized:
-            self._store.select_batch(change)
 
     def _codec_maker(self, frames: Sequence[Frame]) -> CodecMaker:
         return CodecMaker(None if self._tie is None else self._tie.pairs, frames)
@@ -273,7 +238,7 @@ class GlobalLayer(CacheLayerMixin):
 
     def _exact(self, chunk_key: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V of the tokens that are not packed, in order; the chunk's K as it was given."""
-        streams = self._store.exact()
+        streams = self.store.exact()
         if self._tie is None or self._positions is None:
             return streams[0], streams[1]
         value = streams[0]
@@ -282,7 +247,7 @@ class GlobalLayer(CacheLayerMixin):
         old = value.shape[2] - chunk_key.shape[2]
         if old == 0:
             return chunk_key, value
-        low, high = self._store.span
+        low, high = self.store.span
         spans = (0, low), (high, high + old)
         positions = torch.cat([self._positions.read(*s, value.device) for s in spans], dim=1)
         positions = positions[:, :old]
@@ -290,14 +255,14 @@ class GlobalLayer(CacheLayerMixin):
 
     def _attend_packed(self, grouped: torch.Tensor, key_mask: torch.Tensor | None) -> Part:
         """The packed tokens' part for queries [B, H, G, T, D], in natural space."""
-        packed, positions = self._store.packed, self._packed_positions(grouped.device)
+        packed, positions = self.store.packed, self._packed_positions(grouped.device)
         part = attend_rows(
             grouped.flatten(2, 3),
             packed.streams(),
             packed.codecs,
             self._tie,
             positions,
-            self._store.sink.rows()[0].dtype,
+            self.store.sink.rows()[0].dtype,
             key_mask,
         )
         return Part(*(field.unflatten(2, grouped.shape[2:4]) for field in part))
@@ -305,4 +270,4 @@ class GlobalLayer(CacheLayerMixin):
     def _packed_positions(self, device: torch.device) -> torch.Tensor | None:
         if self._positions is None:
             return None
-        return self._positions.read(*self._store.span, device)
+        return self._positions.read(*self.store.span, device)

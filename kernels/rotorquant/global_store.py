@@ -109,10 +109,20 @@ class GlobalStore:
             self.packed.pack(self.tail.rows(0, old))
             self.tail.drop_front(old)
 
+    def storage(self) -> list[torch.Tensor]:
+        """The tensors that hold the tokens, unused room included."""
+        return [tensor for buffer in self.buffers.values() for tensor in buffer.whole()]
+
+    def advance(self, tokens: int) -> None:
+        """Take note of tokens that a replayed step has added on the device."""
+        self.tail.advance(tokens)
+
     @property
-    def due(self) -> bool:
-        """Whether `pack_old` would pack."""
-        return self.tail.length - self._recent_tokens >= self._page_tokens
+    def settled(self) -> bool:
+        """Whether one more token goes to the tail, which has room for it, and packs nothing."""
+        room = self.tail.length < self.tail.capacity <= self._tail_tokens + STEP_TOKENS
+        due = self.tail.length - self._recent_tokens >= self._page_tokens
+        return room and not due and self.sink.length == self._config.sink_tokens
 
     def keep(self, streams: list[torch.Tensor], more_to_come: bool) -> None:
         """Store new tokens exactly: first in the sink, then in the tail.

@@ -128,6 +128,10 @@ class Ring:
         ]
         return *self._decode(rows), indices
 
+    def storage(self) -> list[torch.Tensor]:
+        """The tensors that hold the tokens."""
+        return self.slots.whole()
+
     def advance(self, tokens: int) -> None:
         """Take note of tokens that a replayed step has added on the device."""
         self._length += tokens

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from transformers.cache_utils import CacheLayerMixin
 
 from rotorquant.chunks import attend_chunk
 from rotorquant.config import RotorQuantConfig
@@ -17,6 +15,7 @@ from rotorquant.ops.attend import Part, attend_exact
 from rotorquant.ops.chunk import has_kernel
 from rotorquant.ops.decode import Exact, serves
 from rotorquant.ring import Ring
+from rotorquant.storing_layer import StoringLayer
 from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
 from rotorquant.watch import LayerContext
 
@@ -94,8 +93,8 @@ class StepView:
     ) -> torch.Tensor:
         """See `LayerView`."""
         if blocks is None:
-            return decode_ring(query, scaling, self.layer.ring, self.old, key_mask)
-        key, value, indices = self.layer.ring.with_old(self.old)
+            return decode_ring(query, scaling, self.layer.store, self.old, key_mask)
+        key, value, indices = self.layer.store.with_old(self.old)
         ordered = SlidingView(self.layer, key, value, self.layer.window, indices)
         return ordered.attend(query, scaling, key_mask, blocks)
 
@@ -104,7 +103,7 @@ class StepView:
         return self.layer.dense()
 
 
-class SlidingLayer(CacheLayerMixin):
+class SlidingLayer(StoringLayer[Ring]):
     """Keys and values of the last `window` tokens.
 
     Args:
@@ -114,30 +113,22 @@ class SlidingLayer(CacheLayerMixin):
     """
 
     is_sliding = True
-    is_croppable = True  # after `activate_past_recording`
 
     def __init__(self, config: RotorQuantConfig, window: int, context: LayerContext) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._config = config
-        self._context = context
+        super().__init__(config, context)
         self.window = window
-        self.record_past = False
-
-    def activate_past_recording(self) -> None:
-        """Keep what leaves the ring until the next crop."""
-        self.record_past = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for the shapes of a first chunk; it is not stored."""
         bits, meter = self._config.sliding_bits, self._context.meter
-        self.ring = Ring(key_states, self.window, bits, meter)
+        self.store = Ring(key_states, self.window, bits, meter)
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         """Store a chunk [B, H, T, D]; see `RotorQuantCache` for what comes back."""
-        check_chunk(key_states, value_states, self.ring.empty if self.is_initialized else None)
+        check_chunk(key_states, value_states, self.store.empty if self.is_initialized else None)
         tokens = key_states.shape[2]
         check_room(self.get_seq_length(), tokens, self._config.max_tokens)
         self._context.watch.look(key_states, value_states)
@@ -145,55 +136,32 @@ class SlidingLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         streams, hands_views = [key_states, value_states], self._context.hands_views()
         if hands_views and serves(key_states, 0, self.window):
-            old = self.ring.leaving(tokens)
-            self.ring.write(streams, self.record_past)
+            old = self.store.leaving(tokens)
+            self.store.write(streams, self.record_past)
             return handles(StepView(self, old))
         if tokens == 1 and self._config.sliding_bits == 16 and hands_views:
-            self.ring.write(streams, self.record_past)
-            key, value, indices = self.ring.in_use()
+            self.store.write(streams, self.record_past)
+            key, value, indices = self.store.in_use()
             # The one query sees every slot, so it takes the last place among them.
             return handles(SlidingView(self, key, value, None, indices))
-        past_key, past_value, indices = self.ring.history(tokens)
+        past_key, past_value, indices = self.store.history(tokens)
         key = torch.cat((past_key, key_states), dim=2)
         value = torch.cat((past_value, value_states), dim=2)
-        self.ring.write(streams, self.record_past)
+        self.store.write(streams, self.record_past)
         if not hands_views:
             return key, value
         return handles(SlidingView(self, key, value, self.window, indices))
 
-    def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has stored."""
-        self.ring.advance(tokens)
-
     def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V [B, H, N, D] of what the next token sees, in order."""
-        key, value, _ = self.ring.history(0)
+        key, value, _ = self.store.history(0)
         return key, value
-
-    def get_seq_length(self) -> int:
-        """Tokens seen."""
-        return self.ring.length if self.is_initialized else 0
-
-    def get_max_length(self) -> int:
-        """`max_tokens`, or -1 for none."""
-        return self._config.max_tokens or -1
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""
         length = self.get_seq_length()
         past = min(length, self.window - 1)
         return past + query_length, length - past
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the ring and of the recorded past."""
-        return self.ring.nbytes if self.is_initialized else 0
-
-    def reset(self) -> None:
-        """Forget all tokens and give the memory back."""
-        if self.is_initialized:
-            self.ring.release()
-        self.is_initialized = False
 
     def check_crop(self, length: int) -> None:
         """Raise unless the ring still holds what a query at `length` sees.
@@ -203,7 +171,7 @@ class SlidingLayer(CacheLayerMixin):
         """
         needed, kept = max(0, length - self.window + 1), 0
         if self.is_initialized:
-            kept = self.ring.first_kept
+            kept = self.store.first_kept
         if needed < kept:
             raise CacheStateError(
                 f"going back from {self.get_seq_length()} to {length} tokens needs sliding-window "
@@ -211,28 +179,24 @@ class SlidingLayer(CacheLayerMixin):
                 "rewind()"
             )
 
-    def crop(self, tokens_to_remove: int) -> None:
-        """Remove -tokens_to_remove tokens from the end; see `check_crop`."""
-        self.crop_to(max(0, self.get_seq_length() - abs(tokens_to_remove)))
-
     def crop_to(self, length: int) -> None:
         """Keep the first `length` tokens; see `check_crop`."""
         self.check_crop(length)
         if self.is_initialized:
-            self.ring.truncate(length)
+            self.store.truncate(length)
 
     def save(self, device: torch.device | None = None) -> SlidingState | None:
         """What `restore` needs to come back here."""
         if not self.is_initialized:
             return None
-        slots = self.ring.slots.rows()
+        slots = self.store.slots.rows()
         copies = [rows.to(device or rows.device, copy=True) for rows in slots]
-        return SlidingState(self.ring.length, copies)
+        return SlidingState(self.store.length, copies)
 
     def restore(self, state: object) -> None:
         """Return to a saved state that later tokens have only been added to."""
         if isinstance(state, SlidingState):
-            self.ring.load(state.ring, state.length)
+            self.store.load(state.ring, state.length)
         else:
             self.reset()
 
@@ -240,7 +204,7 @@ class SlidingLayer(CacheLayerMixin):
         """What `load` brings back, views of the storage; `like` tells the model's dtype."""
         if not self.is_initialized:
             return {}
-        return {"like": [self.ring.empty], "ring": self.ring.slots.rows()}
+        return {"like": [self.store.empty], "ring": self.store.slots.rows()}
 
     def load(
         self, groups: dict[str, list[torch.Tensor]], length: int, device: torch.device
@@ -258,11 +222,6 @@ class SlidingLayer(CacheLayerMixin):
             raise SnapshotError(f"a sliding layer cannot be made of {sorted(groups)}")
         empty = like[0].to(device)
         self.lazy_initialization(empty, empty)
-        self.ring.load(groups["ring"], length)
-        if self.ring.slots.length != self.window:
-            raise SnapshotError(f"a ring has {self.ring.slots.length} slots of {self.window}")
-
-    def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Replace the batch dimension of everything stored as `change` does."""
-        if self.is_initialized:
-            self.ring.select_batch(change)
+        self.store.load(groups["ring"], length)
+        if self.store.slots.length != self.window:
+            raise SnapshotError(f"a ring has {self.store.slots.length} slots of {self.window}")

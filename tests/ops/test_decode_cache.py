@@ -12,12 +12,10 @@ import torch
 
 from rotorquant import RotorQuantCache
 from rotorquant.ops import attend, decode, dequantize, dispatch, quantize
-from tests.ops.kernels import Spy
+from tests.ops.kernels import DEVICE, Spy
 from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens
 
 pytest.importorskip("triton", reason="triton is not installed")
-if torch.cuda.is_available():
-    pytest.skip("the models are on the CPU", allow_module_level=True)
 
 from rotorquant.ops.attend import kernel as attend_kernel  # noqa: E402
 from rotorquant.ops.decode import kernel as decode_kernel  # noqa: E402
@@ -51,6 +49,7 @@ def _kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     for op, module, name in (
         (attend, attend_kernel, "attend_kernel"),
         (decode, decode_kernel, "decode_kernel"),
+        (decode, decode_kernel, "merge_kernel"),
         (dequantize, dequantize_kernel, "dequantize_kernel"),
         (quantize, quantize_kernel, "quantize_kernel"),
     ):
@@ -85,7 +84,7 @@ def chain(
     ("changes", "options", "steps"),
     [
         ({}, {"bits": 4}, [1] * STEPS),
-        ({}, {"bits": 3, "mode": "planar", "sliding_bits": 8, "max_tokens": 200}, [1] * STEPS),
+        ({}, {"bits": 3, "mode": "planar", "sliding_bits": 8, "max_tokens": 200}, [1] * 12),
         (UNTIED, {"bits": 4, "mode": "hadamard"}, [1] * STEPS),
         ({}, {"bits": 4}, [5, 1, 16, 3]),
         (UNTIED, {"bits": 16, "sliding_bits": 8}, [5, 1, 16, 3]),
@@ -100,9 +99,10 @@ def test_a_cache_decodes_through_the_kernels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    model = gemma(**SIZES | changes)
-    tokens = random_tokens(1, PROMPT + sum(steps))
+    model = gemma(**SIZES | changes).to(DEVICE)
+    tokens = random_tokens(1, PROMPT + sum(steps)).to(DEVICE)
     device: list[str] = []
+    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: False)
     wanted = chain(model, tokens, steps, [], **options)
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: bool(device))
     logits = chain(model, tokens, steps, device, **options)

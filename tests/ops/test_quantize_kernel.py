@@ -17,7 +17,7 @@ from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, poison, roto
 pytest.importorskip("triton", reason="triton is not installed")
 
 from rotorquant.ops.dequantize import kernel as dequantize_kernel  # noqa: E402
-from rotorquant.ops.dequantize.launch import HEAD_DIMS  # noqa: E402
+from rotorquant.ops.launches import HEAD_DIMS  # noqa: E402
 from rotorquant.ops.quantize import kernel as quantize_kernel  # noqa: E402
 
 WIDTHS = pytest.mark.parametrize("bits", PACKED_BITS)

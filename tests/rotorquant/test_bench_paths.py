@@ -20,7 +20,7 @@ def test_every_way_reads_what_was_stored(way: Way) -> None:
     layer = Layer(160, CPU)
     side = Side(layer, way, 8)
     keys, values = layer.key().double(), layer.value.double()
-    expected = (layer.query.double() @ keys.mT).softmax(-1) @ values
+    expected = (layer.grouped.double() @ keys.mT).softmax(-1) @ values
     found = side.step(PATHS[2])
     assert isinstance(found, torch.Tensor)
     # 8 bits leave 0.7 % of a value, and scores of a spread of 3 as much of themselves.

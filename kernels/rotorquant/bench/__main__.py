@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rotorquant.bench import fidelity, kernels, memory, paths
+from rotorquant.bench import fidelity, kernels, memory, paths, tune
 from rotorquant.errors import RotorQuantError
 
 __all__ = ["main"]
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kernels.add_arguments(benches.add_parser("kernels", help=kernels.SUMMARY))
     memory.add_arguments(benches.add_parser("memory", help=memory.SUMMARY))
     paths.add_arguments(benches.add_parser("paths", help=paths.SUMMARY))
+    tune.add_arguments(benches.add_parser("tune", help=tune.SUMMARY))
     chosen = parser.parse_args(arguments)
     try:
         for line in chosen.run(chosen):

@@ -1,4 +1,4 @@
-"""How fast the ops are, against a copy and against bf16, for a global layer of Gemma 4 31B.
+"""How fast the ops are, against a copy and against bf16, for the layers of Gemma 4 31B.
 
 Every way to store is checked first; when one is wrong nothing is timed. On a CPU the shapes are
 small and the figures say nothing about a GPU.
@@ -7,28 +7,26 @@ small and the figures say nothing about a GPU.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 
 import torch
 
-from rotorquant.bench.kernels_layer import METHODS, Layer, Store, Way
+from rotorquant.bench.kernels_layer import GLOBAL_WAYS, SLIDING_WAYS, WINDOW, Layer, Store, Way
+from rotorquant.bench.kernels_ops import Trial, trials
 from rotorquant.bench.kernels_timing import Span, copy_rate, measure
+from rotorquant.bench.machine import machine
 from rotorquant.codebook import lloyd_max_distortion
 from rotorquant.errors import RotorQuantError
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["SUMMARY", "add_arguments", "gate", "run"]
 
 SUMMARY = "time of quantize, decode and prefill attention, as a share of a copy"
-_GATE_TOKENS = 193
-# Errors of some 400,000 random values, against the error expected of infinitely many.
+_GATE_TOKENS = 321
+# Errors of some 200,000 random values, against the error expected of infinitely many.
 _DRIFT = 0.05
-_PREFILL_QUERIES = 64
-# Products are float16 on a GPU, and weights differ by as much.
+# Products are float16 on a GPU, and weights differ by as much; keys are rounded to bfloat16.
 _TOLERANCE = 2e-2
 
 
@@ -42,6 +40,7 @@ class Timing:
     nbytes: int
     gigabytes_per_s: float
     share_of_copy: float
+    teraflops: float
     span: Span
 
 
@@ -65,88 +64,115 @@ def run(options: argparse.Namespace) -> Iterator[str]:
     gpu = device.type == "cuda"
     lengths = options.tokens or ([8192, 32768, 131072, 262144] if gpu else [512])
     repeats = options.repeats or (30 if gpu else 3)
-    ways = [way for way in METHODS if not options.only or way.name in options.only]
-    lines = _report(device, ways, lengths, repeats)
     timings: list[Timing] = []
-    for line in lines:
-        if isinstance(line, Timing):
-            timings.append(line)
+    copied = 0.0
+    with torch.inference_mode():
+        notes = list(gate(device, options.only))
+        copied = copy_rate(device, 2**30 if gpu else 2**24, repeats)
+        if not gpu:
+            notes.append(
+                "No GPU: the references run, on small shapes. Nothing here tells of a GPU."
+            )
+        notes.append(f"A copy moves {copied:.1f} GB/s. Times: 20th, 50th and 80th percentile.")
+        notes.append(_HEAD)
         if not options.json:
-            yield _text(line) if isinstance(line, Timing) else line
+            yield from notes
+        for trial in trials(lengths, options.only, device):
+            timings.append(_timed(trial, device, copied, repeats))
+            if not options.json:
+                yield _text(timings[-1])
+    figures = _figures(timings) if gpu else []
+    if not options.json:
+        yield from figures
     yield json.dumps(
         {
             "bench": "kernels",
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "device": torch.cuda.get_device_name(device) if gpu else "cpu",
-            "kernels": gpu and importlib.util.find_spec("triton") is not None,
+            **machine(device),
+            "copy_gigabytes_per_s": copied,
             "timings": [asdict(timing) for timing in timings],
+            "figures": figures,
         }
     )
 
 
-def _report(
-    device: torch.device, ways: list[Way], lengths: list[int], repeats: int
-) -> Iterator[str | Timing]:
-    with torch.inference_mode():
-        yield from _gate(device, ways)
-        copied = copy_rate(device, 2**30 if device.type == "cuda" else 2**24, repeats)
-        if device.type != "cuda":
-            yield "No GPU: the references run, on small shapes. Nothing here tells of a GPU."
-        yield f"A copy moves {copied:.1f} GB/s. Times are the 20th, 50th and 80th percentile."
-        yield f"{'op':<10}{'way':<18}{'tokens':>8}{'ms':>27}{'GB/s':>9}{'of copy':>9}"
-        for tokens in lengths:
-            yield from _time(Layer(tokens, device), ways, copied, repeats)
+def gate(device: torch.device, only: list[str] | None) -> Iterator[str]:
+    """Check every way to store.
+
+    Raises:
+        RotorQuantError: one loses more than theory says, or attends wrongly.
+    """
+    checked = 0
+    for sliding, ways in ((False, GLOBAL_WAYS), (True, SLIDING_WAYS)):
+        layer = Layer(WINDOW + 33 if sliding else _GATE_TOKENS, device, sliding)
+        for way in ways:
+            if not only or way.name in only:
+                _check(Store(layer, way))
+                checked += 1
+    yield f"{checked} ways to store lose what theory says and give the attention of the formula."
 
 
-def _gate(device: torch.device, ways: list[Way]) -> Iterator[str]:
-    layer = Layer(_GATE_TOKENS, device)
-    for way in ways:
-        store = Store(layer, way)
-        lost = store.lost()
-        distortion = lloyd_max_distortion(way.bits) if way.bits < 16 else 0.0
-        theory = 2 - 2 * (1 - distortion) ** 0.5
+def _check(store: Store) -> None:
+    way = store.way
+    if not store.layer.sliding:
+        lost, theory = store.lost(), _theory(way)
         if not abs(lost - theory) <= _DRIFT * theory:
             raise RotorQuantError(
                 f"{way.name} loses {lost:.3g} of the square of a value where {theory:.3g} is "
                 "expected; nothing is timed"
             )
-        wanted = store.expected()
-        error = float((store.attend() - wanted).abs().max() / wanted.abs().max())
-        if not error < _TOLERANCE:
-            raise RotorQuantError(
-                f"attention over {way.name} is off by {error:.3g} of the largest output, allowed "
-                f"is {_TOLERANCE}; nothing is timed"
-            )
-    yield f"{len(ways)} ways to store lose what theory says and give the attention of the formula."
+    wanted = store.expected()
+    error = float((store.attend() - wanted).abs().max() / wanted.abs().max())
+    if not error < _TOLERANCE:
+        raise RotorQuantError(
+            f"attention over {way.name} is off by {error:.3g} of the largest output, allowed "
+            f"is {_TOLERANCE}; nothing is timed"
+        )
 
 
-def _time(layer: Layer, ways: list[Way], copied: float, repeats: int) -> Iterator[Timing]:
-    device, tokens = layer.device, layer.value.shape[2]
+def _theory(way: Way) -> float:
+    """Expected error of Gaussian vectors; the matched norm stretches by 1 / sqrt(1 - D)."""
+    if way.bits == 16:
+        return 0.0
+    distortion = lloyd_max_distortion(way.bits)
+    return distortion if way.published else 2 - 2 * (1 - distortion) ** 0.5
 
-    def timed(op: str, name: str, nbytes: int, step: Callable[[], object]) -> Timing:
-        span = measure(step, device, repeats)
-        rate = span.rate(nbytes)
-        return Timing(op, name, tokens, nbytes, rate, rate / copied, span)
 
-    key = layer.key()
-    plain = 2 * key.numel() * key.element_size()
-    yield timed("decode", "bf16 K+V, SDPA", plain, partial(layer.sdpa, key))
-    for way in ways:
-        store = Store(layer, way)
-        given = layer.value.numel() * layer.value.element_size() * len(store.rows)
-        yield timed("decode", way.name, store.nbytes, store.attend)
-        if way.bits < 16:
-            yield timed("quantize", way.name, given + store.nbytes, store.encode)
-        if tokens <= 32768:
-            chunk = partial(store.attend, _PREFILL_QUERIES)
-            yield timed(f"prefill {_PREFILL_QUERIES}", way.name, store.nbytes, chunk)
+def _timed(trial: Trial, device: torch.device, copied: float, repeats: int) -> Timing:
+    span = measure(trial.step, device, repeats)
+    rate = span.rate(trial.nbytes)
+    teraflops = trial.flops / span.middle_ms / 1e9
+    return Timing(
+        trial.op, trial.way, trial.tokens, trial.nbytes, rate, rate / copied, teraflops, span
+    )
+
+
+_HEAD = f"{'op':<13}{'way':<20}{'tokens':>8}{'ms':>27}{'GB/s':>9}{'of copy':>9}{'TFLOP/s':>9}"
 
 
 def _text(timing: Timing) -> str:
     span = timing.span
     times = f"{span.low_ms:>9.3f}{span.middle_ms:>9.3f}{span.high_ms:>9.3f}"
+    work = f"{timing.teraflops:>9.2f}" if timing.teraflops else ""
     return (
-        f"{timing.op:<10} {timing.way:<17}{timing.tokens:>8}{times}"
-        f"{timing.gigabytes_per_s:>9.1f}{timing.share_of_copy:>9.1%}"
+        f"{timing.op:<13}{timing.way:<20}{timing.tokens:>8}{times}"
+        f"{timing.gigabytes_per_s:>9.1f}{timing.share_of_copy:>9.1%}{work}"
     )
+
+
+def _figures(timings: list[Timing]) -> list[str]:
+    """The ratios that the kernels are made for, of whatever was timed at the longest length."""
+    lines = []
+    for op in ("decode", "quantize"):
+        longest = max((each.tokens for each in timings if each.op == op), default=0)
+        found = {t.way: t for t in timings if (t.op, t.tokens) == (op, longest)}
+        for bits in (8, 4, 3, 2):
+            own = found.get(f"aligned {bits}")
+            others = [
+                f"{found[name].span.middle_ms / own.span.middle_ms:.2f}x {name}"
+                for name in ("bf16 K+V, SDPA", f"turbo, published {bits}", f"turbo, best {bits}")
+                if own is not None and name in found
+            ]
+            if own is not None:
+                parts = [f"{own.share_of_copy:.0%} of a copy", *others]
+                lines.append(f"{op}, aligned {bits}, {longest} tokens: {', '.join(parts)}")
+    return lines

@@ -1,43 +1,63 @@
-"""One global layer of Gemma 4 31B, filled with random tokens, and the ways to store and read it."""
+"""A global or sliding layer of Gemma 4 31B, filled with random tokens, and the ways to store it.
+
+The layers are those of the cache, so what is timed is what the cache does. The exceptions stand for
+others: bfloat16 through torch's own attention, and TurboQuant as published, whose packed keys and
+values are decoded and rotated back one by one before they are attended to.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from rotorquant.codec import Codec, PackedCodec, RawCodec
-from rotorquant.ops.attend import Rows, merge
-from rotorquant.reading import attend_rows
-from rotorquant.rotation import make_rotation
+from rotorquant.buffers import Meter
+from rotorquant.config import RotorQuantConfig
+from rotorquant.global_layer import GlobalLayer
+from rotorquant.positions import PositionLog
+from rotorquant.sliding_layer import SlidingLayer
 from rotorquant.tied import TiedKey
+from rotorquant.views import Handle
+from rotorquant.watch import FiniteWatch, LayerContext
 
-__all__ = ["METHODS", "Layer", "Store", "Way"]
+__all__ = ["GLOBAL_WAYS", "SLIDING_WAYS", "WINDOW", "Layer", "Store", "Way"]
 
+WINDOW = 1024
 _SEED = 0
+_CHUNK = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a layer is stored: a rotation mode and a width; one latent, or K and V apart."""
+    """How a layer is stored and read; `sdpa` and `published` do without the cache's attention."""
 
     name: str
     mode: str
     bits: int
     tied: bool = True
+    sdpa: bool = False
+    published: bool = False
 
 
-METHODS = (
-    Way("bf16 latent", "none", 16),
+GLOBAL_WAYS = (
+    Way("bf16 K+V, SDPA", "aligned", 16, tied=False, sdpa=True),
+    Way("bf16 K+V", "aligned", 16, tied=False),
+    Way("bf16 latent", "aligned", 16),
     *(
         Way(f"{mode} {bits}", mode, bits)
-        for mode in ("planar", "iso", "rotor")
+        for mode in ("aligned", "planar", "iso", "rotor")
         for bits in (8, 4, 3, 2)
     ),
-    *(Way(f"turbo K+V {bits}", "haar", bits, tied=False) for bits in (4, 3, 2)),
-    *(Way(f"turbo-wht K+V {bits}", "hadamard", bits, tied=False) for bits in (4, 3, 2)),
+    *(Way(f"turbo, published {b}", "haar", b, tied=False, published=True) for b in (4, 3, 2)),
+    *(Way(f"turbo, best {b}", "hadamard", b, tied=False) for b in (4, 3, 2)),
+)
+SLIDING_WAYS = (
+    Way("bf16 K+V, SDPA", "aligned", 16, tied=False, sdpa=True),
+    Way("bf16 ring", "aligned", 16, tied=False),
+    Way("int8 ring", "aligned", 8, tied=False),
 )
 
 
@@ -49,95 +69,169 @@ class _Weight(nn.Module):
         self.weight = nn.Parameter(weight, requires_grad=False)
         self.register_buffer("inv_freq", frequencies)
 
+    def forward(self, vectors: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
+        """Nothing; a log of positions listens."""
+        return vectors
+
 
 class Layer:
-    """Shapes and random contents, [1, heads, N, head_dim] bfloat16.
+    """Shapes and random contents, bfloat16, as the projections leave them.
 
     Args:
         tokens: N.
         device: where they lie.
-        heads: key heads; group: query heads of each; head_dim: D; a quarter of the pairs turns.
+        sliding: a window of `WINDOW` tokens and 16 key heads of 256, 2 query heads to each; else 4
+            key heads of 512, 8 query heads to each, and a quarter of the rotary pairs turns.
+        queries: new tokens, the last ones.
     """
 
     def __init__(
-        self, tokens: int, device: torch.device, heads: int = 4, group: int = 8, head_dim: int = 512
+        self, tokens: int, device: torch.device, sliding: bool = False, queries: int = 1
     ) -> None:
+        heads, group, head_dim = (16, 2, 256) if sliding else (4, 8, 512)
         draw = torch.Generator(device).manual_seed(_SEED)
 
         def normal(*shape: int) -> torch.Tensor:
-            return torch.randn(*shape, generator=draw, device=device)
+            return torch.randn(*shape, generator=draw, device=device).to(torch.bfloat16)
 
-        self.device, self.group, self.head_dim = device, group, head_dim
+        self.device, self.tokens, self.sliding, self.queries = device, tokens, sliding, queries
+        self.head_dim = head_dim
         pairs = head_dim // 8
-        steps = torch.arange(pairs, device=device)
         # Scores with a spread of about 3, so that attention has something to look at.
         weight = torch.full((head_dim,), 3.0 / head_dim**0.5, device=device)
-        module = _Weight(weight, 1e6 ** (-2.0 * steps / head_dim))
-        self.tie = TiedKey(module, module, "inv_freq", pairs)
-        self.value = normal(1, heads, tokens, head_dim).to(torch.bfloat16)
+        steps = torch.arange(pairs, device=device)
+        self.rotary = _Weight(weight, 1e6 ** (-2.0 * steps / head_dim))
+        self.tie = TiedKey(self.rotary, self.rotary, "inv_freq", pairs)
+        self.value = normal(1, tokens, heads, head_dim).transpose(1, 2)
         self.positions = torch.arange(tokens, device=device)[None]
-        self.query = normal(1, heads, group, head_dim)
+        self.query = normal(1, heads * group, queries, head_dim)
 
-    def key(self) -> torch.Tensor:
-        """K, in bfloat16."""
-        return self.tie.rebuild(self.value, self.positions)
+    @property
+    def grouped(self) -> torch.Tensor:
+        """The queries of each key head, [1, heads, group queries, D] float32."""
+        return self.query.float().reshape(1, self.value.shape[1], -1, self.head_dim)
 
-    def codec(self, way: Way) -> Codec:
-        """What encodes and decodes one stream."""
-        if way.bits == 16:
-            return RawCodec(self.head_dim, self.device)
-        pairs = self.tie.pairs if way.tied else 0
-        rotation = make_rotation(way.mode, self.head_dim, _SEED, self.device, pairs)
-        return PackedCodec(way.bits, rotation, self.head_dim, self.device)
-
-    def sdpa(self, key: torch.Tensor) -> torch.Tensor:
-        """Decode attention as transformers does it: the group as queries, no mask."""
-        query = self.query.to(torch.bfloat16)
-        return scaled_dot_product_attention(query, key, self.value, scale=1.0)
+    def key(self, low: int = 0, high: int | None = None) -> torch.Tensor:
+        """K of some tokens, of all by default, in bfloat16."""
+        tokens = slice(low, high)
+        return self.tie.rebuild(self.value[:, :, tokens].contiguous(), self.positions[:, tokens])
 
 
 class Store:
-    """The tokens of a layer, stored one way."""
+    """The tokens of a layer, stored one way, and a step of its last tokens on top of them."""
 
     def __init__(self, layer: Layer, way: Way) -> None:
         self.layer, self.way = layer, way
-        self.codec = layer.codec(way)
-        self.rows = [self.codec.encode(stream) for stream in self._streams()]
+        exact = min(64, layer.tokens // 8), min(512, layer.tokens // 4)
+        self.config = RotorQuantConfig(
+            way.bits if not layer.sliding else 16,
+            way.mode,
+            *exact,
+            sliding_bits=way.bits if layer.sliding else 16,
+            max_tokens=layer.tokens,
+            page_tokens=min(64, max(1, layer.tokens // 8)),
+            tied=way.tied,
+            scale="norm" if way.published else "matched",
+        )
+        context = LayerContext(lambda: True, Meter(), FiniteWatch())
+        log = None
+        self.cached: GlobalLayer | SlidingLayer
+        if layer.sliding:
+            self.cached = SlidingLayer(self.config, WINDOW, context)
+        else:
+            log = PositionLog(layer.rotary, layer.tokens, Meter()) if way.tied else None
+            tie = layer.tie if way.tied else None
+            self.cached = GlobalLayer(self.config, tie, log, context)
+        self._view = self._fill(log is not None)
+        self._step = self._chosen()
 
-    def _streams(self) -> list[torch.Tensor]:
-        return [self.layer.value] if self.way.tied else [self.layer.key(), self.layer.value]
+    def _fill(self, logged: bool) -> Handle:
+        """Chunks of a prompt, then the step."""
+        layer, last = self.layer, self.layer.tokens - self.layer.queries
+        bounds = [*range(0, last, _CHUNK), last, layer.tokens]
+        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+            if logged:
+                layer.rotary(layer.value, position_ids=layer.positions[:, low:high])
+            value = layer.value[:, :, low:high]
+            view, _ = self.cached.update(layer.key(low, high), value)
+        assert isinstance(view, Handle)
+        return view
+
+    def attend(self) -> torch.Tensor:
+        """Attention of the last tokens over all: [1, queries, heads, D]."""
+        return self._step()
+
+    def _chosen(self) -> Callable[[], torch.Tensor]:
+        """The way's own attention."""
+        layer, way = self.layer, self.way
+        if not (way.sdpa or way.published):
+            return lambda: self._view.attend(layer.query, 1.0, None, None)
+        key, value = (stream.contiguous() for stream in self._plain())
+        if way.published and isinstance(self.cached, GlobalLayer):
+            return lambda: self._decoded(key, value)
+        return lambda: self._sdpa(key, value)
+
+    def _sdpa(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """As transformers does it for one token: the group as queries, no mask."""
+        query = self.layer.query.unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+        done = scaled_dot_product_attention(query, key, value, scale=1.0)
+        return done.reshape(self.layer.query.shape).transpose(1, 2)
+
+    def _decoded(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Decode the packed tokens into their places in K and V, then attend."""
+        assert isinstance(self.cached, GlobalLayer)
+        packed = self.cached.store.packed
+        first, last = self.cached.store.span
+        for low in range(first, last, _CHUNK):
+            high = min(low + _CHUNK, last)
+            rows = packed.streams(low - first, high - first)
+            for codec, row, stream in zip(packed.codecs, rows, (key, value), strict=True):
+                stream[:, :, low:high] = codec.decode(row)
+        return self._sdpa(key, value)
+
+    def _plain(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V that the step sees: decoded; of a window the originals."""
+        layer = self.layer
+        if not layer.sliding:
+            return self.cached.dense()
+        low = layer.tokens - WINDOW
+        return layer.key(low, layer.tokens), layer.value[:, :, low:]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tokens, which every step has to read."""
-        fields = [field for rows in self.rows for field in rows if field is not None]
-        return sum(field.numel() * field.element_size() for field in fields)
+        """Bytes of all tokens that the step has to read."""
+        groups = self.cached.tensors()
+        if not self.layer.sliding:
+            return sum(row.nbytes for name in ("sink", "packed", "tail") for row in groups[name])
+        return sum(row.nbytes for row in groups["ring"])
 
-    def encode(self) -> list[Rows]:
-        """Pack all tokens once more."""
-        return [self.codec.encode(stream) for stream in self._streams()]
+    def encode(self) -> list[object]:
+        """Pack all tokens once more, from the projection's layout."""
+        assert isinstance(self.cached, GlobalLayer)
+        return [codec.encode(self.layer.value) for codec in self.cached.store.packed.codecs]
 
-    def attend(self, queries: int = 1) -> torch.Tensor:
-        """Attention of `queries` positions, [1, heads, queries group, D] float32."""
-        layer = self.layer
-        query = layer.query.repeat(1, 1, queries, 1)
-        codecs = [self.codec] * len(self.rows)
-        tie = layer.tie if self.way.tied else None
-        part = attend_rows(query, self.rows, codecs, tie, layer.positions, torch.bfloat16, None)
-        return merge([part])
+    @property
+    def encoded_nbytes(self) -> int:
+        """Bytes that `encode` reads and writes."""
+        assert isinstance(self.cached, GlobalLayer)
+        store, value = self.cached.store, self.layer.value
+        rows = sum(row.nbytes for row in store.packed.rows()) // max(1, store.packed.length)
+        streams = len(store.packed.codecs)
+        return value.numel() * value.element_size() * streams + rows * value.shape[2]
 
     def lost(self) -> float:
-        """Square of the error of all decoded streams, as a share of the square of the streams."""
-        pairs = zip(self._streams(), self.rows, strict=True)
-        streams = [(stream.float(), self.codec.decode(rows)) for stream, rows in pairs]
-        error = sum(float((one - two).square().sum()) for one, two in streams)
-        return error / sum(float(one.square().sum()) for one, _ in streams)
+        """Square of the error of the packed tokens, as a share of their square."""
+        assert isinstance(self.cached, GlobalLayer)
+        low, high = self.cached.store.span
+        value = self.layer.value[:, :, low:high].float()
+        wanted = [value] if self.way.tied else [self.layer.key(low, high).float(), value]
+        found = self.cached.store.packed.decode(torch.float32)
+        error = sum(float((a - b).square().sum()) for a, b in zip(wanted, found, strict=True))
+        return error / sum(float(stream.square().sum()) for stream in wanted)
 
     def expected(self) -> torch.Tensor:
-        """`attend` by the formula in float64, over decoded keys and values."""
-        layer = self.layer
-        decoded = [self.codec.decode(rows) for rows in self.rows]
-        value = decoded[-1]
-        key = layer.tie.rebuild(value.float(), layer.positions) if self.way.tied else decoded[0]
-        weights = (layer.query.double() @ key.double().mT).softmax(-1)
-        return (weights @ value.double()).float()
+        """`attend` for one query by the formula in float64, over what is stored."""
+        key, value = (stream.double() for stream in self._plain())
+        query = self.layer.query.double().unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+        done: torch.Tensor = (query @ key.mT).softmax(-1) @ value
+        return done.reshape(self.layer.query.shape).transpose(1, 2).float()

@@ -155,7 +155,7 @@ class Side:
 
     def _read(self, positions: int) -> torch.Tensor:
         layer = self._layer
-        query = layer.query.repeat(1, 1, positions, 1)
+        query = layer.grouped.repeat(1, 1, positions, 1)
         codecs = [self._codec] * len(self._rows)
         tie = layer.tie if self.way.tied else None
         where = layer.positions if self.way.tied else None

@@ -109,14 +109,12 @@ def _fits(
     table: torch.Tensor | None,
     rope: Rope | None,
 ) -> bool:
-    """Whether the kernel is made for this: packed rows, a few queries."""
+    """Whether the kernel is made for this: a few queries, and their pairs."""
     rows, head_dim = query.shape[2:]
-    packed = table is not None and key.scale is not None
-    if value is not None:
-        packed = packed and value.scale is not None
-    if rope is not None:
-        packed = packed and len(rope.first) <= pairs_limit(head_dim)
-    return packed and head_dim in HEAD_DIMS and rows <= ROWS_LIMIT
+    fits = rope is None or len(rope.first) <= pairs_limit(head_dim)
+    # Scales belong to packed rows, and these to a table
+    whole = [r is None or (r.scale is None or table is not None) for r in (key, value)]
+    return fits and all(whole) and head_dim in HEAD_DIMS and rows <= ROWS_LIMIT
 
 
 def _first(rows: Rows, count: int) -> Rows:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rotorquant.ops import launches
+from rotorquant.ops.launches import HEAD_DIMS
+
 __all__ = ["HEAD_DIMS", "ROWS_LIMIT", "Launch", "launch_config", "pairs_limit", "splits_of"]
 
-HEAD_DIMS = (32, 64, 128, 256, 512)
 # 16 positions of 16 query heads. With more rows a tile of keys is better decoded once for all.
 ROWS_LIMIT = 256
 _SPLITS_LIMIT = 128
@@ -25,11 +27,11 @@ class Launch:
 def launch_config(
     head_dim: int, bits: int, pairs: int, moved: bool, capability: tuple[int, int]
 ) -> Launch:
-    """The most keys to a tile that compile without spills; untuned, and the same on every card.
+    """The launch timed best; reckoned, the most keys to a tile that compile without spills.
 
     Args:
         head_dim: one of `HEAD_DIMS`.
-        bits: 2, 3, 4, 5, 6 or 8: the wider of keys and values.
+        bits: 2, 3, 4, 5, 6, 8 or 16: the wider of keys and values.
         pairs: rotary pairs that are turned when read, 0 to `pairs_limit`.
         moved: whether rows leave an offset out, whose scores take room of their own.
         capability: of the card, as torch gives it.
@@ -37,7 +39,8 @@ def launch_config(
     bytes_apart = head_dim == 512 and bits == 8 and not pairs
     keys = 16 if moved or 4 * pairs > head_dim or head_dim == 64 or bytes_apart else 32
     warps = {32: 2, 64: 2, 128: 4}.get(head_dim, 8)
-    return Launch(block_rows=16, block_keys=keys, num_warps=warps, num_stages=1)
+    key = "attend", capability, (head_dim, bits, pairs, int(moved))
+    return Launch(*launches.timed(key, (16, keys, warps, 1)))
 
 
 def pairs_limit(head_dim: int) -> int:

@@ -9,7 +9,7 @@ import torch
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.dequantize import reference
-from rotorquant.ops.dequantize.launch import HEAD_DIMS
+from rotorquant.ops.launches import HEAD_DIMS
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.rotors import Rotors, turn_back
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.dequantize.launch import Launch, launch_config
+from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.planes import planes_of
 
 __all__ = ["constants", "dequantize", "dequantize_kernel", "picked", "tile"]
@@ -137,7 +137,7 @@ def dequantize_kernel(
             _put(target, column + D // 4, seen, one, two, cos_ptr, sin_ptr, D, TURN)
 
 
-def constants(head_dim: int, bits: int, turn: bool, launch: Launch) -> dict[str, object]:
+def constants(head_dim: int, bits: int, turn: bool, launch: RowsLaunch) -> dict[str, object]:
     """What the kernel is compiled for; without an extra plane one part has all columns."""
     planes = planes_of(bits)
     columns = head_dim // max(planes.fields, 2)
@@ -161,7 +161,7 @@ def dequantize(
     bits: int,
     rotors: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """See `rotorquant.ops.dequantize.dequantize`; D is one of `launch.HEAD_DIMS`."""
+    """See `rotorquant.ops.dequantize.dequantize`; D is one of `launches.HEAD_DIMS`."""
     shape = scale.shape
     head_dim = primary.shape[-1] * planes_of(bits).fields
     vectors = torch.empty(*shape, head_dim, dtype=torch.float32, device=primary.device)
@@ -171,7 +171,7 @@ def dequantize(
     planes = [_rows(plane) for plane in (primary, primary if extra is None else extra)]
     scales = _rows(scale.unsqueeze(-1))
     _, heads, tokens, _ = scales.shape
-    launch = launch_config(head_dim, bits, dispatch.capability_of(primary))
+    launch = launch_rows("dequantize", head_dim, bits, dispatch.capability_of(primary))
     cos, sin = (centroids, centroids) if rotors is None else rotors
     strides = [plane.stride()[:3] for plane in (*planes, scales)]
     dequantize_kernel[(triton.cdiv(rows, launch.block_rows),)](

@@ -8,9 +8,9 @@ from types import ModuleType
 import torch
 
 from rotorquant.ops import dispatch
+from rotorquant.ops.launches import HEAD_DIMS
 from rotorquant.ops.planes import HEAD_DIM_STEP, PACKED_BITS
 from rotorquant.ops.quantize import reference
-from rotorquant.ops.quantize.launch import HEAD_DIMS
 from rotorquant.ops.rotors import Rotors, turn
 
 __all__ = ["pack_codes", "quantize"]

@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops import dispatch
+from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.planes import planes_of
-from rotorquant.ops.quantize.launch import Launch, launch_config
 
 __all__ = ["constants", "quantize", "quantize_kernel"]
 
@@ -104,7 +104,7 @@ def quantize_kernel(
     tl.store(scale_ptr + row, scale.to(tl.float16), mask=seen)
 
 
-def constants(head_dim: int, bits: int, turn: bool, launch: Launch) -> dict[str, object]:
+def constants(head_dim: int, bits: int, turn: bool, launch: RowsLaunch) -> dict[str, object]:
     """What the kernel is compiled for; without an extra plane one part has all columns."""
     planes = planes_of(bits)
     columns = head_dim // max(planes.fields, 2)
@@ -128,7 +128,7 @@ def quantize(
     bits: int,
     rotors: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """See `rotorquant.ops.quantize.quantize`; D is one of `launch.HEAD_DIMS`."""
+    """See `rotorquant.ops.quantize.quantize`; D is one of `launches.HEAD_DIMS`."""
     planes, shape = planes_of(bits), vectors.shape
     head_dim = shape[-1]
     if vectors.stride(-1) != 1:
@@ -147,7 +147,7 @@ def quantize(
     rows = batch * heads * tokens
     if rows == 0:
         return primary, extra, scale
-    launch = launch_config(head_dim, bits, dispatch.capability_of(vectors))
+    launch = launch_rows("quantize", head_dim, bits, dispatch.capability_of(vectors))
     bounds = (centroids[1:] + centroids[:-1]) / 2
     cos, sin = (centroids, centroids) if rotors is None else rotors
     quantize_kernel[(triton.cdiv(rows, launch.block_rows),)](
