@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rqchat.cli import options, places
-from rqchat.errors import InputError, UsageError
+from rqchat.errors import UsageError
 
 if TYPE_CHECKING:
     from rqchat.engine.store.database import Database
     from rqchat.engine.store.records import SessionRecord
     from rqchat.ui.console import Screen
 
-__all__ = ["app", "export_text"]
+__all__ = ["app"]
 
 _LISTED = 20
 _AGE_S = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
@@ -171,6 +170,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a conversation as Markdown, or as JSON with all that was attached and all receipts."""
+    from rqchat.cli.exporting import export_text, write_new
     from rqchat.engine.store.catalog import find_session
 
     form = form or ("json" if output and output.suffix == ".json" else "md")
@@ -210,45 +210,6 @@ def prune(
         elif yes or _agreed(screen, found):
             remove_sessions(database, [session.id for session in found])
             _say_removed(screen, found, "removed")
-
-
-def export_text(database: Database, session: SessionRecord, form: str) -> str:
-    """A session as `md` or `json`.
-
-    Raises:
-        UsageError: another form.
-        StoreError: the store cannot be read.
-    """
-    from rqchat.engine.store.catalog import read_turns
-    from rqchat.engine.store.contents import load_turn
-    from rqchat.engine.store.export import as_markdown, whole_record
-
-    turns = read_turns(database, session.id)
-    if form == "json":
-        asked = [load_turn(database, turn) for turn in turns]
-        return json.dumps(whole_record(session, turns, asked), indent=2) + "\n"
-    if form != "md":
-        raise UsageError(f"--format is {form!r}; allowed are md, json")
-    return as_markdown(session, turns)
-
-
-def write_new(path: Path, text: str) -> None:
-    """Writes a file that does not exist yet, readable by its owner alone.
-
-    Raises:
-        InputError: it exists, or cannot be written.
-    """
-    try:
-        with open(path.expanduser(), "x", encoding="utf-8", opener=_private) as file:
-            file.write(text)
-    except FileExistsError:
-        raise InputError(f"{path} exists already; give the name of a new file") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _store() -> Database:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rqchat.cli import places
+from rqchat.cli.exporting import export_text, write_new
 from rqchat.cli.paths import as_path
 from rqchat.cli.saving import load_saved, open_store
-from rqchat.cli.sessions import export_text, write_new
 from rqchat.cli.slash.registry import PATHS, Command
 from rqchat.engine.store.catalog import find_session, list_sessions, rename_session
 from rqchat.engine.store.search import search_sessions
