@@ -66,6 +66,7 @@ class RewindableCache(Cache):
             CacheStateError: the number is positive, or a sliding window would need tokens that it
                 has overwritten; nothing is removed then.
         """
+        tokens_to_remove = int(tokens_to_remove)  # transformers 5.17 hands over a tensor
         if tokens_to_remove > 0:
             raise CacheStateError(
                 f"crop({tokens_to_remove}) has no meaning; crop(-n) removes n tokens, and "
