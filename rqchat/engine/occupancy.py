@@ -18,7 +18,12 @@ _STATM = Path("/proc/self/statm")  # Linux; second number: resident pages (proc(
 
 
 def peak_bytes(device: DeviceInfo) -> int:
-    """What torch's allocator held at most on a GPU; on a CPU the process's peak resident size."""
+    """What torch's allocator held at most on a GPU; on a CPU the process's peak resident size.
+
+    Metal tells what it holds now, and no peak.
+    """
+    if device.torch_name == "mps":
+        return torch.mps.driver_allocated_memory()
     if device.is_gpu:
         return torch.cuda.max_memory_allocated(device.torch_name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -27,6 +32,8 @@ def peak_bytes(device: DeviceInfo) -> int:
 
 def used_bytes(device: DeviceInfo) -> int:
     """What torch has taken of a GPU; on a CPU the resident size now, or its peak off Linux."""
+    if device.torch_name == "mps":
+        return torch.mps.driver_allocated_memory()
     if device.is_gpu:
         return torch.cuda.memory_reserved(device.torch_name)
     try:
