@@ -43,6 +43,17 @@ def test_every_way_to_store_is_right_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert "give the attention of the formula" in line
 
 
+def test_prefill_is_told_as_a_share_of_bf16() -> None:
+    span = kernels.Span(1.0, 1.0, 1.0)
+    timings = [
+        kernels.Timing("prefill 512", way, 32_768, 1, 0.0, 0.0, speed, span)
+        for way, speed in (("bf16 K+V", 200.0), ("aligned 4", 150.0), ("iso 4", 90.0))
+    ]
+    (line,) = kernels._figures(timings)
+    assert line == "prefill 512, aligned 4, 32768 tokens: 75% of bf16 K+V"
+    assert kernels._figures(timings[1:]) == []
+
+
 def test_launches_are_not_tuned_without_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "--device", "cpu"]) == 1
     assert "nothing was changed" in capsys.readouterr().err

@@ -230,8 +230,9 @@ class Store:
         return error / sum(float(stream.square().sum()) for stream in wanted)
 
     def expected(self) -> torch.Tensor:
-        """`attend` for one query by the formula in float64, over what is stored."""
+        """`attend` of the last query by the formula in float64, over what is stored."""
         key, value = (stream.double() for stream in self._plain())
-        query = self.layer.query.double().unflatten(1, (key.shape[1], -1)).flatten(2, 3)
+        last = self.layer.query[:, :, -1:]
+        query = last.double().unflatten(1, (key.shape[1], -1)).flatten(2, 3)
         done: torch.Tensor = (query @ key.mT).softmax(-1) @ value
-        return done.reshape(self.layer.query.shape).transpose(1, 2).float()
+        return done.reshape(last.shape).transpose(1, 2).float()
