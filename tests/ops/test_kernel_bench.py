@@ -11,6 +11,7 @@ import torch
 
 from rotorquant.bench import kernels, kernels_layer, tune
 from rotorquant.bench.__main__ import main
+from rotorquant.bench.kernels_timing import Span
 from rotorquant.ops import dispatch, launches
 
 SMALL = ["kernels", "--device", "cpu", "--tokens", "70", "--repeats", "1"]
@@ -44,7 +45,7 @@ def test_every_way_to_store_is_right_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_prefill_is_told_as_a_share_of_bf16() -> None:
-    span = kernels.Span(1.0, 1.0, 1.0)
+    span = Span(1.0, 1.0, 1.0)
     timings = [
         kernels.Timing("prefill 512", way, 32_768, 1, 0.0, 0.0, speed, span)
         for way, speed in (("bf16 K+V", 200.0), ("aligned 4", 150.0), ("iso 4", 90.0))
