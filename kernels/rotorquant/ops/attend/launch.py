@@ -36,8 +36,8 @@ def launch_config(
         moved: whether rows leave an offset out, whose scores take room of their own.
         capability: of the card, as torch gives it.
     """
-    bytes_apart = head_dim == 512 and bits == 8 and not pairs
-    keys = 16 if moved or 4 * pairs > head_dim or head_dim == 64 or bytes_apart else 32
+    apart = head_dim == 512 and bits in (2, 3, 8) and not pairs
+    keys = 16 if moved or 4 * pairs > head_dim or head_dim == 64 or apart else 32
     warps = {32: 2, 64: 2, 128: 4}.get(head_dim, 8)
     key = "attend", capability, (head_dim, bits, pairs, int(moved))
     return Launch(*launches.timed(key, (16, keys, warps, 1)))
