@@ -10,12 +10,13 @@ import typer
 from rqchat.cli import options
 
 if TYPE_CHECKING:
+    from rqchat.engine.gpus import DeviceInfo
     from rqchat.engine.models import ModelSource
     from rqchat.engine.plan import MemoryPlan
     from rqchat.engine.settings import Settings
     from rqchat.ui.console import Screen
 
-__all__ = ["Vram", "make", "plan"]
+__all__ = ["Vram", "find", "make", "plan"]
 
 Vram = Annotated[
     str | None,
@@ -63,16 +64,26 @@ def make(settings: Settings) -> tuple[ModelSource, MemoryPlan]:
     Raises:
         RqchatError: no such model or device, or it does not fit.
     """
+    from rqchat.engine.plan import make_plan
+
+    source, target = find(settings)
+    return source, make_plan(source.shape, target, settings, source.formats)
+
+
+def find(settings: Settings) -> tuple[ModelSource, DeviceInfo]:
+    """The model and the device that `settings` name, whether they suit each other or not.
+
+    Raises:
+        RqchatError: no such model or device.
+    """
     from rqchat.engine.hardware import choose_device, find_devices, planned_card
     from rqchat.engine.models import resolve_model
-    from rqchat.engine.plan import make_plan
 
     if settings.vram_bytes is not None:
         target = planned_card(settings.vram_bytes)
     else:
         target = choose_device(settings, find_devices())
-    source = resolve_model(settings, has_gpu=target.is_gpu)
-    return source, make_plan(source.shape, target, settings, source.formats)
+    return resolve_model(settings, has_gpu=target.is_gpu), target
 
 
 def _bytes_of(vram: str | None) -> int | None:

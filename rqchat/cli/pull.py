@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rqchat.cli import options
-from rqchat.cli.plan import Vram, make
+from rqchat.cli.plan import Vram, find, make
 
 __all__ = ["pull"]
 
@@ -30,7 +30,8 @@ def pull(
 ) -> None:
     """Download a model ahead, verify every file, and show where it is.
 
-    Goes on where a cut download stopped. Without --weights, those that fit this machine.
+    Goes on where a cut download stopped. Without --weights, those that fit this machine; with it,
+    whether they fit or not.
 
     rqchat pull google/gemma-4-31B-it --weights int4
     """
@@ -45,12 +46,14 @@ def pull(
     settings = given.settings(vram_bytes=size, **({"model": model} if model else {}))
     if settings.offline:
         raise UsageError("pull downloads, and --offline forbids it; leave one of them out")
-    source, plan = make(settings)
+    source, _ = find(settings)
     screen = Screen(quiet=quiet)
     if source.folder is not None:
         screen.note(f"{source.name} lies in {source.folder}: nothing to download")
         return
-    weights = None if tokenizer else settings.weights or plan.chosen.weights
+    weights = settings.weights
+    if not weights and not tokenizer:
+        weights = make(settings)[1].chosen.weights
     view = AnswerView(screen)
     try:
         pulled = pull_model(source, weights=weights, small=tokenizer, on_event=view.show)

@@ -57,6 +57,15 @@ def test_pull_refuses_to_be_offline(tmp_path: Path, variable: str) -> None:
     assert "--offline" in refused.stderr
 
 
+def test_pull_of_given_weights_asks_no_plan(tiny_folder: Path, tmp_path: Path) -> None:
+    with serve(Hub(tiny_folder)) as hub:
+        arguments = ["pull", REPOSITORY, "--vram", "1MiB"]
+        unfit = _rqchat(tmp_path, hub.url, *arguments)
+        forced = _rqchat(tmp_path, hub.url, *arguments, "--weights", "int4")
+
+    assert (unfit.returncode, forced.returncode) == (3, 0)
+
+
 def test_pull_of_the_pocket_model_has_nothing_to_do(tmp_path: Path) -> None:
     done = _rqchat(tmp_path, "http://127.0.0.1:9", "pull", "pocket")
 
