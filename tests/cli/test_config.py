@@ -14,7 +14,6 @@ from rqchat.cli import chat, places
 from rqchat.cli.config import template
 from rqchat.cli.layers import KEYS, defaults, read_file
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
-from rqchat.ui.console import Screen
 
 from .conftest import FakeSession, Run
 
@@ -185,7 +184,5 @@ def test_the_chat_is_set_by_the_file_too(
     assert run().code == 0
     manner = Manner(system="Be brief.", think=True, keys="vi")
     assert started == [(manner, SamplingSettings(temperature=0.5))]
-    opened = chat.Chat(Screen(quiet=True), Settings(no_log=True), None, thinking=True)
-    assert opened.session().thinking
     config.write_text('keys = "nano"')
     assert "keys is 'nano'; allowed are emacs, vi" in run().err
