@@ -78,6 +78,11 @@ class Terminal:
             rows.append("".join(row[column].data for column in range(self._screen.columns)))
         return "\n".join([*(row.rstrip() for row in rows), self.shown])
 
+    def cells(self, row: int) -> list[pyte.screens.Char]:
+        """The characters of a visible row with their looks."""
+        line = self._screen.buffer[row]
+        return [line[column] for column in range(self._screen.columns)]
+
     def press(self, keys: str) -> None:
         """Type; a line is sent with `\\r`."""
         os.write(self._end, keys.encode())

@@ -324,6 +324,24 @@ def test_a_folder_is_attached_with_one_chip(
     assert len(session.asked[0][0].documents) == 2
 
 
+# Defects found in other assistants' chats that are the chat's own; those of inputs and pipes are
+# in test_defects.py. An interrupted answer is lost: test_ctrl_c_stops_the_answer_and_keeps_the_text.
+# An error ends the chat: test_a_bug_shows_its_traceback_and_keeps_the_conversation. Leaving loses
+# the conversation: test_chat_saving.py. No reverse search: test_history_survives_the_process.
+
+
+def test_a_question_that_is_too_long_leaves_no_trace(talk: Talk, session: FakeSession) -> None:
+    out, err = talk("word " * 1000, "\x15short")
+    assert "1005 tokens are more than 1000" in err
+    assert [message.text for message in session.messages] == ["short", "It is a cat."]
+    assert out == "It is a cat.\n"
+
+
+def test_emoji_and_line_breaks_can_be_typed(talk: Talk, session: FakeSession) -> None:
+    talk(f"Grüße 👩‍👩‍👧 日本{CTRL_J}e\u0301")
+    assert texts(session) == ["Grüße 👩‍👩‍👧 日本\ne\u0301"]
+
+
 def answers(session: FakeSession) -> list[str]:
     return [message.text for message in session.messages if message.role == "assistant"]
 
