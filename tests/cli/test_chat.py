@@ -325,7 +325,7 @@ def test_a_folder_is_attached_with_one_chip(
 
 
 # Defects found in other assistants' chats that are the chat's own; those of inputs and pipes are
-# in test_defects.py. An interrupted answer is lost: test_ctrl_c_stops_the_answer_and_keeps_the_text.
+# in test_defects.py. An answer is lost: test_ctrl_c_stops_the_answer_and_keeps_the_text.
 # An error ends the chat: test_a_bug_shows_its_traceback_and_keeps_the_conversation. Leaving loses
 # the conversation: test_chat_saving.py. No reverse search: test_history_survives_the_process.
 
