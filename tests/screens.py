@@ -74,8 +74,8 @@ def _row(cells: list[Any]) -> Text:
 
 
 def _style(cell: Any) -> Style:
-    colours = {"color": _colour(cell.fg), "bgcolor": _colour(cell.bg)}
-    return Style(**colours, bold=cell.bold, reverse=cell.reverse)
+    ink, paper = _colour(cell.fg), _colour(cell.bg)
+    return Style(color=ink, bgcolor=paper, bold=cell.bold, reverse=cell.reverse)
 
 
 def _colour(name: str) -> str | None:
