@@ -14,6 +14,7 @@ from rqchat.cli import chat, places
 from rqchat.cli.config import template
 from rqchat.cli.layers import KEYS, defaults, read_file
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
+from rqchat.errors import UsageError
 
 from .conftest import FakeSession, Run
 
@@ -186,3 +187,14 @@ def test_the_chat_is_set_by_the_file_too(
     assert started == [(manner, SamplingSettings(temperature=0.5))]
     config.write_text('keys = "nano"')
     assert "keys is 'nano'; allowed are emacs, vi" in run().err
+
+
+def test_a_settings_file_that_cannot_be_reached_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(UsageError, match="cannot be read: .*Permission denied"):
+        read_file(tmp_path / "config.toml")
