@@ -31,7 +31,7 @@ class Keeper:
         store: where.
         model: the loaded model, for `RotorQuantCache.load`.
         name, revision: of the model; entries of another one are never found.
-        chosen: the plan's choice; so are entries of other weights.
+        chosen: the plan's choice; entries of other weights, or of another head, are not found.
     """
 
     def __init__(
@@ -124,7 +124,8 @@ class Keeper:
     def _group(self, cache: RotorQuantCache) -> str:
         """Of all that makes the same tokens another cache; how many fit is no such thing."""
         config = asdict(replace(cache.config, max_tokens=None))
-        told = [self._name, self._revision, self._chosen.weights, config]
+        chosen = self._chosen
+        told = [self._name, self._revision, chosen.weights, chosen.head_bits, config]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
     def _source(self, keys: Sequence[int]) -> Source:
