@@ -75,8 +75,13 @@ class GlobalLayout:
         tokens = self.sink_tokens + self.recent_tokens + self.page_tokens
         return tokens * self.exact_token_bytes
 
+    @property
+    def calibration_bytes(self) -> int:
+        """Bytes of what a calibration brings: per vector a mean and three maps, float32."""
+        return self.vectors * (3 * self.head_dim + 1) * self.head_dim * 4
+
     def total_bytes(self, max_tokens: int) -> int:
-        """Bytes of the layer for sequences of up to `max_tokens`."""
+        """Bytes of the layer for sequences of up to `max_tokens`, without a calibration."""
         packed = max(0, max_tokens - self.sink_tokens - self.recent_tokens)
         return packed * self.packed_token_bytes + self.exact_bytes
 

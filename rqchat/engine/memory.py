@@ -191,9 +191,13 @@ class Budget:
         )
 
     def _global_bytes(self, weights: Weights, kv_bits: int, context_tokens: int) -> int:
-        """Bytes of the global layers without the chunk that is being read."""
+        """Bytes of the global layers without the chunk that is being read.
+
+        A calibration is counted whether the model has one or not: it may get one.
+        """
         kv, layer = self.shape.global_kv, self._global_layout(weights, kv_bits)
         stored = kv.layers * layer.total_bytes(context_tokens)
+        stored += kv.layers * layer.calibration_bytes if kv_bits < 16 else 0
         return stored + (context_tokens * POSITION_BYTES if kv.tied else 0)
 
     def _ring_bytes(self, weights: Weights, sliding_bits: int) -> int:

@@ -43,7 +43,8 @@ def _by_hand(gib: float, linear_bits: float, head_bits: int, kv_bits: int, ring:
     rows = 0 if linear_bits != 8 else 4 * (50 * 70_144 + 10 * 72_192)  # a float32 per output
     head = _TABLE * 2 if head_bits == 16 else _TABLE + 2 * 262_144
     vector = 1024 if kv_bits == 16 else 64 * kv_bits + 2
-    kv = 40 * (261_568 * vector + 640 * 1024) + 4 * 262_144
+    maps = 0 if kv_bits == 16 else 40 * (3 * 512 + 1) * 512 * 4
+    kv = 40 * (261_568 * vector + 640 * 1024) + maps + 4 * 262_144
     sliding = _RING * 2 if ring == 16 else _RING + _RING // 256 * 2
     attention = 512 * ((6 * 5376 + 2 * 16_384) * 2 + 6 * 16_384 * 4) + 2 * 8192 * 4 * 512 * 2
     mlp = 512 * (4 * 5376 + 4 * 21_504) * 2 + (0 if linear_bits == 16 else 5376 * 21_504 * 2)
@@ -84,9 +85,9 @@ def test_the_bytes_of_a_24_gib_card() -> None:
     # 29,286,727,680 linear weights of 4 bits with a 16-bit scale per 32, all others in 16 bits
     assert used.weights == 29_286_727_680 * 9 // 16 + 1_986_361_196 * 2 == 20_446_506_712
     # 10 layers x 4 heads: 261,568 packed vectors of 256 + 2 bytes and 640 exact ones of 1,024;
-    # 4 bytes a token for positions
-    packed, exact = 40 * 261_568 * 258, 40 * 640 * 1024
-    assert used.kv_global == packed + exact + 262_144 * 4 == 2_726_644_736
+    # 4 bytes a token for positions; per head a mean and three maps of a calibration in float32
+    packed, exact, maps = 40 * 261_568 * 258, 40 * 640 * 1024, 40 * (3 * 512 + 1) * 512 * 4
+    assert used.kv_global == packed + exact + maps + 262_144 * 4 == 2_852_555_776
     # 50 layers x 16 heads x 1,024 tokens, K and V of 256 values in bf16
     assert used.kv_sliding == 50 * 16 * 1024 * 2 * 512 == 838_860_800
     # 512 MiB for the CUDA context, 1.5 % of the card, 256 MiB left free
