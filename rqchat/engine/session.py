@@ -11,39 +11,33 @@ import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
 from rqchat.engine.breakdown import context_parts
-from rqchat.engine.claim import claim_device
 from rqchat.engine.constraint import Constraints
 from rqchat.engine.continuation import continued
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
-from rqchat.engine.events import (
-    Done,
-    Event,
-    MemoryUse,
-    ModelFacts,
-    Notice,
-    Timing,
-    TokenCounts,
-)
+from rqchat.engine.events import Event, ModelFacts, Notice
 from rqchat.engine.generate import Generation
-from rqchat.engine.hardware import DeviceInfo, choose_device, find_devices
 from rqchat.engine.keeper import Keeper
 from rqchat.engine.kvstore import KvStore
-from rqchat.engine.loader import LoadedModel, load_model
-from rqchat.engine.memory import RECENT_TOKENS, SINK_TOKENS
-from rqchat.engine.models import POCKET, resolve_model
-from rqchat.engine.occupancy import peak_bytes, release_unused, used_bytes
-from rqchat.engine.plan import MemoryPlan, make_plan
+from rqchat.engine.occupancy import used_bytes
+from rqchat.engine.opening import OpenedModel, make_cache, open_model
+from rqchat.engine.outcome import done_record, too_long
+from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.prompt import Prompt, PromptWriter
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.engine.stepdown import step_down
-from rqchat.errors import ContextLengthError, ModelError, RqchatError
+from rqchat.errors import RqchatError
 
 __all__ = ["ChatSession", "Message", "UserTurn"]
 
-_ANSWER_ROOM_TOKENS = 1024  # what a suggested --context leaves for the answer
 _MARKS = 6  # places to go back to; the 31B's take 0.4 to 0.9 GB of host memory each
+
+
+_UNCALIBRATED = (
+    "a KV cache of {} bits is closer to exact once the model is calibrated; once is enough:"
+    " rqchat calibrate --model {}"
+)
 
 
 def _ignore(event: Event) -> None:
@@ -58,17 +52,12 @@ class ChatSession:
         thinking: whether the model is asked to think before it answers.
     """
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        plan: MemoryPlan,
-        model_name: str,
-        store: KvStore | None = None,
-    ) -> None:
+    def __init__(self, opened: OpenedModel, store: KvStore | None = None) -> None:
         """Most callers want `open`."""
         self.system: str | None = None
         self.thinking = False
-        self._loaded, self._plan, self._model_name = loaded, plan, model_name
+        self._loaded, self._plan, self._model_name = opened
+        loaded, plan = self._loaded, self._plan
         self._writer = PromptWriter(
             loaded.tokenizer,
             loaded.image_processor,
@@ -77,9 +66,8 @@ class ChatSession:
         )
         self._keeper = None
         if store is not None:
-            revision = loaded.revision
-            self._keeper = Keeper(store, loaded.model, model_name, revision, plan.chosen)
-        self._prefix = CachedPrefix(_make_cache(loaded, plan, model_name), _MARKS, self._keeper)
+            self._keeper = Keeper(store, loaded.model, opened.name, loaded.revision, plan.chosen)
+        self._prefix = CachedPrefix(make_cache(opened), _MARKS, self._keeper)
         self._messages: tuple[Message, ...] = ()
         self._constraints = Constraints(
             loaded.tokenizer, loaded.stop_ids, loaded.model.config.get_text_config().vocab_size
@@ -102,20 +90,10 @@ class ChatSession:
         Raises:
             RqchatError: no such model or device, or it does not fit.
         """
-        release_unused()
-        device = _device(settings)
-        source = resolve_model(settings, device.is_gpu)
-        if settings.model == "auto" and source.name == POCKET:
-            on_event(Notice(f"no GPU found: using the {POCKET} model, a small demonstration"))
-        plan = make_plan(source.shape, device, settings, source.formats)
-        if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
-            on_event(Notice(plan.reason))
-        claim_device(plan)
-        loaded = load_model(source, plan, on_event, offline=settings.offline)
-        if settings.image_tokens is None:
-            own = loaded.image_processor.max_soft_tokens
-            plan = dataclasses.replace(plan, image_tokens=own)
-        session = cls(loaded, plan, source.name, store)
+        opened = open_model(settings, on_event)
+        if opened.plan.chosen.kv_bits < 16 and opened.loaded.calibration is None:
+            on_event(Notice(_UNCALIBRATED.format(opened.plan.chosen.kv_bits, opened.name)))
+        session = cls(opened, store)
         session.system = system
         return session
 
@@ -201,7 +179,7 @@ class ChatSession:
         prompt = continued(self._write(turn), self._writer.text_ids(begun))
         room = self.context_tokens - len(prompt.token_ids)
         if room < 1:
-            raise self._too_long(prompt)
+            raise too_long(len(prompt.token_ids), self._plan, self._loaded, bool(self._messages))
         self._stop.clear()
         sampling = sampling or SamplingSettings()
         sampler = self._sampler(sampling, schema)
@@ -256,7 +234,7 @@ class ChatSession:
             raise
         self._keep(turn, generation)
         yield from self._troubles()
-        yield self._done(generation, prompt, sampler.seed)
+        yield done_record(generation, prompt, sampler.seed, self._loaded, self._plan)
 
     def _run(
         self, generation: Generation, prompt: Prompt, sampler: Sampler, most_tokens: int
@@ -274,7 +252,7 @@ class ChatSession:
             yield Notice(said)
 
     def _new_cache(self, plan: MemoryPlan) -> RotorQuantCache:
-        return _make_cache(self._loaded, plan, self._model_name)
+        return make_cache(OpenedModel(self._loaded, plan, self._model_name))
 
     def _sampler(self, sampling: SamplingSettings, schema: str | None) -> Sampler:
         loaded = self._loaded
@@ -293,30 +271,6 @@ class ChatSession:
         answer = Message("assistant", generation.answer, interrupted=interrupted)
         self._messages = (*self._messages, asked, answer)
 
-    def _done(self, generation: Generation, prompt: Prompt, seed: int) -> Done:
-        read = len(prompt.token_ids) - generation.cached_tokens
-        return Done(
-            stop_reason=generation.stop_reason,
-            seed=seed,
-            tokens=TokenCounts(
-                input=len(prompt.token_ids),
-                image=prompt.image_tokens,
-                cached=generation.cached_tokens,
-                output=generation.output_tokens,
-            ),
-            timing=Timing(
-                load_s=self._loaded.load_s,
-                prefill_s=generation.prefill_s,
-                decode_s=generation.decode_s,
-                prefill_tokens_per_s=_rate(read, generation.prefill_s),
-                decode_tokens_per_s=_rate(generation.output_tokens, generation.decode_s),
-            ),
-            memory=MemoryUse(
-                planned_bytes=self._plan.chosen.bytes.total,
-                peak_bytes=peak_bytes(self._plan.device),
-            ),
-        )
-
     def _write(self, turn: UserTurn) -> Prompt:
         asked = Message("user", turn.text, turn.pictures, turn.documents)
         messages = self._with_system(*self._messages, asked)
@@ -324,53 +278,3 @@ class ChatSession:
 
     def _with_system(self, *messages: Message) -> tuple[Message, ...]:
         return (Message("system", self.system), *messages) if self.system else messages
-
-    def _too_long(self, prompt: Prompt) -> ContextLengthError:
-        count, context = len(prompt.token_ids), self.context_tokens
-        config = self._loaded.model.config.get_text_config()
-        wanted = min(count + _ANSWER_ROOM_TOKENS, config.max_position_embeddings)
-        ways = ["shorten the input"]
-        if self._messages:
-            ways.append("clear the conversation")
-        if self._plan.asked_tokens == context and count < wanted:
-            ways.append(f"ask for --context {wanted}")
-        elif any(candidate.context_tokens > count for candidate in self._plan.candidates):
-            ways.append(f"take fewer bits with --kv-bits or --weights and --context {wanted}")
-        return ContextLengthError(
-            f"the prompt has {count:,} tokens, but the context holds {context:,} with the answer;"
-            f" {', or '.join(ways)}",
-            input_tokens=count,
-            context_tokens=context,
-        )
-
-
-def _make_cache(loaded: LoadedModel, plan: MemoryPlan, model_name: str) -> RotorQuantCache:
-    try:
-        return RotorQuantCache(
-            loaded.model,
-            bits=plan.chosen.kv_bits,
-            sink_tokens=SINK_TOKENS,
-            recent_tokens=RECENT_TOKENS,
-            sliding_bits=plan.chosen.sliding_bits,
-            max_tokens=plan.chosen.context_tokens,
-            calibration=loaded.calibration if plan.chosen.kv_bits < 16 else None,
-        )
-    except RotorQuantError as error:
-        raise ModelError(f"{model_name} cannot be used: {error}") from error
-
-
-def _device(settings: Settings) -> DeviceInfo:
-    """The device to load on; `--vram` limits what may be used of it."""
-    device = choose_device(settings, find_devices())
-    if settings.vram_bytes is None:
-        return device
-    return dataclasses.replace(
-        device,
-        total_bytes=settings.vram_bytes,
-        free_bytes=min(settings.vram_bytes, device.free_bytes),
-        source="--vram",
-    )
-
-
-def _rate(tokens: int, seconds: float) -> float:
-    return tokens / seconds if seconds > 0 else 0.0

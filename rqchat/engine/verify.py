@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -14,10 +13,8 @@ from rotorquant.bench.model import ModelRow, ModelRun
 from rotorquant.bench.text import Sequence, write_sequence
 from rqchat.engine.events import Event, Notice
 from rqchat.engine.fidelity import Fidelity, FidelityRow
-from rqchat.engine.hardware import choose_device, find_devices
-from rqchat.engine.loader import CALIBRATION_FILE, LoadedModel, load_model
-from rqchat.engine.models import resolve_model
-from rqchat.engine.plan import MemoryPlan, make_plan
+from rqchat.engine.loader import CALIBRATION_FILE
+from rqchat.engine.opening import OpenedModel, open_model
 from rqchat.engine.settings import Settings
 from rqchat.errors import InputError, ModelError
 
@@ -28,12 +25,6 @@ _OWN_SEED = 0
 _CALIBRATION_SEED = 1
 
 Listener = Callable[[Event], None]
-
-
-class _Opened(NamedTuple):
-    loaded: LoadedModel
-    plan: MemoryPlan
-    name: str
 
 
 def verify_model(
@@ -50,7 +41,7 @@ def verify_model(
     Raises:
         RqchatError: no such model, it does not fit, or the text is too short.
     """
-    opened = _open(settings, on_event)
+    opened = open_model(settings, on_event)
     ids = _tokens(opened, text, min(most_tokens, opened.plan.chosen.context_tokens), on_event)
     chosen = opened.plan.chosen
     config = RotorQuantConfig(chosen.kv_bits, sliding_bits=chosen.sliding_bits)
@@ -80,7 +71,7 @@ def calibrate_model(
 
     Arguments and errors as in `verify_model`; a folder that cannot be written is one more.
     """
-    opened = _open(settings, on_event)
+    opened = open_model(settings, on_event)
     ids = _tokens(opened, text, most_tokens, on_event, _CALIBRATION_SEED)
     assert opened.loaded.folder is not None
     path = opened.loaded.folder / CALIBRATION_FILE
@@ -93,16 +84,8 @@ def calibrate_model(
     return path
 
 
-def _open(settings: Settings, on_event: Listener) -> _Opened:
-    device = choose_device(settings, find_devices())
-    source = resolve_model(settings, device.is_gpu)
-    plan = make_plan(source.shape, device, settings)
-    loaded = load_model(source, plan, on_event, offline=settings.offline)
-    return _Opened(loaded, plan, source.name)
-
-
 def _tokens(
-    opened: _Opened, text: str | None, most: int, on_event: Listener, seed: int = _OWN_SEED
+    opened: OpenedModel, text: str | None, most: int, on_event: Listener, seed: int = _OWN_SEED
 ) -> torch.Tensor:
     """The first `most` ids [N] of a text behind the first token, or of the model's own."""
     if text is None:

@@ -10,6 +10,7 @@ import pytest
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Notice, PrefillProgress, TextDelta
 from rqchat.engine.kvstore import KvStore
+from rqchat.engine.opening import OpenedModel
 from rqchat.engine.session import ChatSession, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 
@@ -29,7 +30,7 @@ def store(tmp_path: Path) -> KvStore:
 
 def _again(opened: ChatSession, store: KvStore | None) -> ChatSession:
     """Another process with the same model: nothing is in its cache."""
-    return ChatSession(opened._loaded, opened.plan, "pocket", store)
+    return ChatSession(OpenedModel(opened._loaded, opened.plan, "pocket"), store)
 
 
 def _ask(session: ChatSession, question: str, *documents: Document) -> tuple[str, Done, list[str]]:

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import AutoTokenizer, Gemma4ForConditionalGeneration, Gemma4ImageProcessorPil
 
 from rotorquant import RotorQuantError
+from rqchat.engine import opening
 from rqchat.engine import session as session_module
 from rqchat.engine.documents import Document
 from rqchat.engine.events import (
@@ -27,6 +28,7 @@ from rqchat.engine.events import (
 )
 from rqchat.engine.hardware import cpu_device
 from rqchat.engine.images import Picture
+from rqchat.engine.opening import OpenedModel
 from rqchat.engine.revision import model_revision
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.session import ChatSession, Message, UserTurn
@@ -56,7 +58,7 @@ def _open(folder: Path, **asked: Any) -> ChatSession:
 def _over(loaded: ChatSession, **changes: Any) -> ChatSession:
     """A new session over the model of `loaded`, in chunks of 16 tokens."""
     plan = dataclasses.replace(loaded.plan, **{"chunk_tokens": 16, **changes})
-    return ChatSession(loaded._loaded, plan, "tiny")
+    return ChatSession(OpenedModel(loaded._loaded, plan, "tiny"))
 
 
 def _copy(loaded: ChatSession, messages: tuple[Message, ...]) -> ChatSession:
@@ -472,8 +474,9 @@ def test_opening_says_what_it_does(tiny_folder: Path) -> None:
     assert session.model_name == str(tiny_folder)
     assert session.system == "Be short."
     assert session.context_tokens == 2048
-    assert [type(event) for event in events] == [LoadProgress, LoadProgress]
-    first, last = events
+    assert [type(event) for event in events] == [LoadProgress, LoadProgress, Notice]
+    first, last, advice = events
+    assert isinstance(advice, Notice) and "rqchat calibrate --model" in advice.text
     assert isinstance(first, LoadProgress) and isinstance(last, LoadProgress)
     assert first.done_bytes == 0 < last.done_bytes == last.total_bytes
     # the plan counts the parameters; the model has position tables and the like besides
@@ -482,7 +485,7 @@ def test_opening_says_what_it_does(tiny_folder: Path) -> None:
 
 
 def test_no_gpu_means_the_pocket_model_and_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "find_devices", lambda: (cpu_device(),))
+    monkeypatch.setattr(opening, "find_devices", lambda: (cpu_device(),))
     events: list[Event] = []
     session = ChatSession.open(Settings(), on_event=events.append)
 

@@ -18,6 +18,7 @@ from transformers.models.gemma4.modeling_gemma4 import Gemma4TextDecoderLayer
 from rotorquant import RotorQuantCache
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, Notice, TextDelta
+from rqchat.engine.opening import OpenedModel
 from rqchat.engine.session import ChatSession, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import RqchatError
@@ -35,7 +36,7 @@ def _over(opened: ChatSession, **chosen: Any) -> ChatSession:
     plan = opened.plan
     smaller = dataclasses.replace(plan.chosen, **chosen)
     plan = dataclasses.replace(plan, chunk_tokens=16, chosen=smaller)
-    return ChatSession(opened._loaded, plan, "tiny")
+    return ChatSession(OpenedModel(opened._loaded, plan, "tiny"))
 
 
 def _text(events: list[Event]) -> str:
