@@ -10,34 +10,33 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rqchat import __version__
-from rqchat.cli import opening, places
+from rqchat.cli import places
 from rqchat.cli.attached import Attachments
 from rqchat.cli.inputs import read_stdin
-from rqchat.cli.opening import BackgroundOpening, Session
+from rqchat.cli.opening import Session
 from rqchat.cli.saving import as_before, open_recorder, resume_hint
+from rqchat.cli.served import Carried, ServedModel
 from rqchat.cli.slash import attaching, table
 from rqchat.cli.sources import document_from_bytes, load_documents, load_picture
 from rqchat.cli.talk import Step, Talk
-from rqchat.engine.conversation import Message
 from rqchat.engine.documents import Document
-from rqchat.engine.events import Done, Event, LoadProgress, Notice
+from rqchat.engine.events import Done, Event
 from rqchat.engine.images import Picture
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
 from rqchat.engine.store.saved import SavedConversation
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen, is_terminal, keys_kept
 from rqchat.ui.conversations import resumed_view
-from rqchat.ui.stream import AnswerView, load_status
+from rqchat.ui.stream import AnswerView
 from rqchat.ui.tables import chat_status
 
 if TYPE_CHECKING:
     from rqchat.ui.prompt import LineEditor
 
-__all__ = ["Carried", "Chat", "run_chat"]
+__all__ = ["Chat", "run_chat"]
 
 _SWITCH_S = 0.0005  # a key waits so long for the thread that loads or answers; usual are 5 ms
 _LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
@@ -70,7 +69,7 @@ def run_chat(
         chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
         editor = _open_editor(chat, from_terminal=piped is not None)
         sys.setswitchinterval(_SWITCH_S)
-        chat.load()  # not before, or its imports would hold up those of the prompt
+        chat.model.load()  # not before, or its imports would hold up those of the prompt
         if piped is not None:
             chat.attach(piped)
         chat.editor = editor
@@ -95,21 +94,11 @@ def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
-    """What goes from one model to the next, and how the first one was picked."""
-
-    messages: tuple[Message, ...]
-    system: str | None
-    thinking: bool
-    settings: Settings
-
-
 class Chat:
     """One conversation at the prompt, and what is attached to the next message.
 
     Attributes:
-        settings: how the model was picked.
+        model: the model behind the prompt.
         sampling: how the next answer is drawn.
         fold_thoughts: whether thoughts are shown in one line.
         attached: what goes along with the next message.
@@ -129,7 +118,6 @@ class Chat:
         *,
         thinking: bool = False,
     ) -> None:
-        self.settings = settings
         self.sampling = SamplingSettings()
         self.fold_thoughts = True
         self.attached = Attachments()
@@ -141,17 +129,9 @@ class Chat:
         if saved is not None:
             self.recorder.adopt(saved)
             system = saved.record.system if system is None else system
-        self._saved = saved
         self._screen = screen
-        self._loading = "loading"
-        self._waiting = False
-        self._system = system
-        self._thinking = thinking
-        self._opening = self._open(settings)
-
-    def load(self) -> None:
-        """Begin to load the model."""
-        self._opening.start()
+        carried = Carried(saved.messages if saved else (), system, thinking)
+        self.model = ServedModel(screen, settings, carried, report=self.report, wake=self.wake)
 
     def run(self, editor: LineEditor) -> None:
         """Read and answer until the user leaves.
@@ -171,8 +151,8 @@ class Chat:
 
     def close(self) -> None:
         """Keep what was read and said, for the next time."""
-        if self._opening.session is not None:
-            self._opening.session.close()
+        if self.model.session is not None:
+            self.model.session.close()
         self.recorder.close()
         hint = resume_hint(self.recorder)
         if hint:
@@ -212,7 +192,7 @@ class Chat:
         Raises:
             RqchatError: it cannot be had or used.
         """
-        self.attach(load_picture(reference, self._screen, offline=self.settings.offline))
+        self.attach(load_picture(reference, self._screen, offline=self.model.settings.offline))
 
     def attach_documents(self, reference: str) -> None:
         """Attach what a path, a folder, a pattern or a URL names.
@@ -220,17 +200,11 @@ class Chat:
         Raises:
             RqchatError: it cannot be had or used.
         """
-        documents = load_documents(reference, self._screen, offline=self.settings.offline)
+        documents = load_documents(reference, self._screen, offline=self.model.settings.offline)
         if len(documents) == 1:
             self.attach(documents[0])
         else:
             self.say(self.attached.add_folder(reference, documents, self.session()))
-
-    @property
-    def system(self) -> str | None:
-        """The instructions above the conversation."""
-        session = self._opening.session
-        return session.system if session else self._system
 
     def show(self, renderable: Renderable) -> None:
         """A table that is no answer."""
@@ -255,29 +229,11 @@ class Chat:
                 self._screen.error(line)
             self._screen.error("this is a bug in rqchat; the chat goes on")
 
-    def switch(self, settings: Settings) -> None:
-        """Load another model behind the prompt and go on with it; the conversation stays.
-
-        Where it cannot be opened, the former one is opened again.
-
-        Raises:
-            RqchatError: the present model cannot be opened.
-        """
-        session = self.session()
-        carried = Carried(session.messages, session.system, session.thinking, self.settings)
-        session.close()
-        del session
-        self._opening.drop()
-        self._loading = "loading"
-        self.settings = settings
-        self._opening = self._open(settings, carried)
-        self.load()
-
     def status(self) -> str:
         """The status line."""
-        session = self._opening.session
+        session = self.model.session
         if session is None:
-            return self._loading
+            return self.model.loading
         rate = self.last.timing.decode_tokens_per_s if self.last else 0.0
         if self.talk.is_busy and self.talk.view is not None:
             rate = self.talk.view.deltas_per_s
@@ -287,7 +243,7 @@ class Chat:
 
     def must_wait(self, line: str) -> bool:
         """Whether `line` cannot be taken before the model is there and has answered."""
-        is_at_work = self.talk.is_busy or self._opening.is_pending
+        is_at_work = self.talk.is_busy or self.model.is_pending
         return is_at_work and not table.runs_at_once(line)
 
     def is_answering(self) -> bool:
@@ -296,13 +252,13 @@ class Chat:
 
     def stop(self) -> None:
         """Stop the answer."""
-        session = self._opening.session
+        session = self.model.session
         if session is not None and self.talk.is_busy:
             session.interrupt()
 
     def failure(self) -> BaseException | None:
         """What ends the chat: the model cannot be opened."""
-        return self._opening.error
+        return self.model.error
 
     def wake(self) -> None:
         """Tell the line editor that something has changed."""
@@ -315,15 +271,7 @@ class Chat:
         Raises:
             RqchatError: the model cannot be opened.
         """
-        if self._opening.session is None:
-            self._waiting = True
-            self._screen.status(self._loading)
-        try:
-            return self._opening.wait()
-        finally:
-            if self._waiting:
-                self._waiting = False
-                self._screen.clear_status()
+        return self.model.wait()
 
     def _turn(self, editor: LineEditor) -> bool:
         """Read a line and do what it says; whether the chat goes on."""
@@ -350,7 +298,7 @@ class Chat:
         except EOFError:
             raise
         except Exception as error:
-            if error is self._opening.error:
+            if error is self.model.error:
                 raise
             self.report(error)
 
@@ -364,34 +312,3 @@ class Chat:
             on_lost=lambda: self.type(text),
         )
         self.talk.start(step)
-
-    def _open(self, settings: Settings, carried: Carried | None = None) -> BackgroundOpening:
-        def open_it() -> Session:
-            if carried is None:
-                session = opening.open_session(settings, self._system, self._on_load)
-                session.thinking = self._thinking
-                if self._saved is not None:
-                    session.restore(self._saved.messages)
-                return session
-            try:
-                session = opening.open_session(settings, carried.system, self._on_load)
-            except RqchatError as error:
-                self.report(error)
-                self.say("going back to the model before", "warning")
-                self.settings = carried.settings
-                session = opening.open_session(carried.settings, carried.system, self._on_load)
-            session.restore(carried.messages)
-            session.thinking = carried.thinking
-            return session
-
-        return BackgroundOpening(open_it, self.wake)
-
-    def _on_load(self, event: Event) -> None:
-        match event:
-            case Notice(text):
-                self._screen.note(text)
-            case LoadProgress():
-                self._loading = load_status(event)
-                if self._waiting:
-                    self._screen.status(self._loading)
-                self.wake()

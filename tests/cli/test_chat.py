@@ -308,7 +308,7 @@ def test_status_line(keys: Keyboard, session: FakeSession) -> None:
     from rqchat.ui.console import Screen
 
     chat = Chat(Screen(quiet=True), Settings(), None)
-    chat.load()
+    chat.model.load()
     chat.session()
     assert chat.status() == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %) | 500 MB VRAM"
 

@@ -28,7 +28,7 @@ def _model(chat: Chat, argument: str) -> None:
     if not argument:
         chat.say(f"{chat.session().model_name}; /model NAME switches, Tab shows what is here")
         return
-    chat.switch(replace(chat.settings, model=argument))
+    chat.model.switch(replace(chat.model.settings, model=argument))
 
 
 def _plan(chat: Chat, argument: str) -> None:

@@ -21,7 +21,7 @@ def _clear(chat: Chat, argument: str) -> None:
 
 def _system(chat: Chat, argument: str) -> None:
     if not argument:
-        chat.say(chat.system or "no system prompt; /system TEXT sets one")
+        chat.say(chat.model.system or "no system prompt; /system TEXT sets one")
         return
     removed = argument in ("off", "none")
     chat.session().system = None if removed else argument
