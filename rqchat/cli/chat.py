@@ -62,10 +62,12 @@ def run_chat(
     piped = None
     if not is_terminal("stdin"):
         piped = document_from_bytes(read_stdin(screen), "standard input", screen)
-    with keys_kept():
+    with keys_kept() as typed:
         settings = as_before(settings, saved)
         chat = Chat(screen, settings, manner.system, saved, thinking=manner.think)
         chat.sampling = sampling
+        if typed and not typed.endswith("\r"):
+            chat.say("")  # the terminal has shown it, and no line end after it
         chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
         editor = _open_editor(chat, from_terminal=piped is not None)
         sys.setswitchinterval(_SWITCH_S)
@@ -74,6 +76,7 @@ def run_chat(
             chat.attach(piped)
         chat.editor = editor
         editor.vi = manner.keys == "vi"
+        editor.typed_before(typed)
         if saved is not None:
             chat.show_saved(saved)
         try:

@@ -27,7 +27,10 @@ from prompt_toolkit.enums import EditingMode
 from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.input import Input, create_input
+from prompt_toolkit.input.typeahead import store_typeahead
+from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyPressEvent
+from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.key_binding.vi_state import InputMode
 from prompt_toolkit.layout import (
     ConditionalContainer,
@@ -168,6 +171,13 @@ class LineEditor:
         if text.startswith(_QUOTES):
             text = text.removeprefix(_QUOTES).removesuffix(_QUOTES).strip()
         return text
+
+    def typed_before(self, keys: str) -> None:
+        """Take `keys`, typed before there was a prompt, as if they were pressed at the first."""
+        pressed: list[KeyPress] = []
+        parser = Vt100Parser(pressed.append)
+        parser.feed_and_flush(keys)
+        store_typeahead(self._app.input, pressed)
 
     def wake(self) -> None:
         """What goes on behind the prompt has changed. From any thread."""

@@ -80,6 +80,20 @@ def test_a_conversation(terminal: Terminal) -> None:
     assert terminal.leave() == 0
 
 
+def test_what_is_typed_before_the_prompt_is_there(tmp_path: Path) -> None:
+    running = Terminal(["-c", PROGRAM], home=tmp_path)
+    try:
+        running.press("say one\rsay two\rand th\x1b[D\x1b[Do")
+        running.wait_for("> say two\nhello\n")
+        running.settle()
+        assert running.shown.splitlines()[-2] == "> and oth"
+        assert "\nrqchat 0" in running.text
+        running.press("\x15\x04")
+        assert running.leave() == 0
+    finally:
+        running.close()
+
+
 def test_ctrl_d_leaves_in_the_middle_of_an_answer(terminal: Terminal) -> None:
     terminal.press("count\r")
     terminal.wait_for("word3 ")

@@ -169,6 +169,17 @@ def test_keys_typed_ahead_are_kept_unseen(monkeypatch: pytest.MonkeyPatch) -> No
         assert echoes()
 
 
+def test_enter_is_enter_before_there_is_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller, terminal = pty.openpty()
+    with os.fdopen(terminal) as stdin, os.fdopen(controller, "wb", buffering=0) as keyboard:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        keyboard.write("one\rtwo, gr\u00fcn".encode())
+        with keys_kept() as typed:
+            assert typed == "one\rtwo, gr\u00fcn"
+        with keys_kept() as typed:
+            assert typed == ""
+
+
 def test_without_a_terminal_there_are_no_keys_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     with keys_kept():
