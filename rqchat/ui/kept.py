@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from rqchat.engine.kvstore import Stored
 from rqchat.ui.text import format_bytes, format_count, safe_line
@@ -18,21 +19,25 @@ def kept_table(entries: Iterable[Stored]) -> RenderableType:
     """One row an entry."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("name", no_wrap=True, min_width=12)
-    table.add_column("of", overflow="ellipsis", no_wrap=True)
+    table.add_column("of")  # the columns that may wrap are those that rich makes narrower
     for heading, width in (("tokens", 7), ("size", 6), ("KV bits", 7)):
         table.add_column(heading, justify="right", no_wrap=True, min_width=width)
-    table.add_column("model", overflow="ellipsis", no_wrap=True)
+    table.add_column("model")
     table.add_column("last used", no_wrap=True, min_width=12)
     for entry in entries:
         label = entry.label
         what = ", ".join(label.names) if label and label.names else "a conversation"
         table.add_row(
             entry.name,
-            safe_line(what),
+            _one_line(what),
             format_count(entry.tokens),
             format_bytes(entry.size_bytes),
             str(label.kv_bits) if label else "?",
-            safe_line(f"{label.model} ({label.weights})") if label else "?",
+            _one_line(f"{label.model} ({label.weights})" if label else "?"),
             time.strftime("%d %b %H:%M", time.localtime(entry.used_s)),
         )
     return table
+
+
+def _one_line(text: str) -> Text:
+    return Text(safe_line(text), no_wrap=True, overflow="ellipsis")

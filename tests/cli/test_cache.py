@@ -71,3 +71,17 @@ def test_no_cache_reaches_the_engine(run: Run, session: FakeSession) -> None:
     run("ask", "--no-cache", "Hello")
 
     assert session.settings is not None and session.settings.no_cache
+
+
+def test_a_narrow_list_shortens_names_alone(
+    run: Run, kept: KvStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kept.begin("g", range(7000))
+    path.write_bytes(bytes(1000))
+    kept.finish(path, StoredLabel(("/a/long/way/to/the/book.txt",), "pocket", "fp32", 4))
+    monkeypatch.setenv("COLUMNS", "70")
+
+    heading, *rows = run("cache", "list").out.splitlines()
+
+    assert "last used" in heading and len(rows) == 3
+    assert all(row.rstrip()[-3] == ":" for row in rows)  # the time is whole

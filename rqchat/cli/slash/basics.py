@@ -1,11 +1,11 @@
-"""/help, /stats and /exit."""
+"""/help and /exit."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from rqchat.cli.slash.registry import Command
-from rqchat.ui.tables import help_table, stats_table
+from rqchat.ui.tables import help_table
 
 if TYPE_CHECKING:
     from rqchat.cli.chat import Chat
@@ -28,19 +28,11 @@ def _help(chat: Chat, argument: str) -> None:
     chat.show(help_table([*rows, *_KEYS]))
 
 
-def _stats(chat: Chat, argument: str) -> None:
-    if chat.last is None:
-        chat.say("no answer yet")
-    else:
-        chat.show(stats_table(chat.last))
-
-
 def _exit(chat: Chat, argument: str) -> None:
     raise EOFError
 
 
 COMMANDS = (
     Command("/help", "", "this list", _help, aliases=("/?",), at_once=True),
-    Command("/stats", "", "tokens, speed and memory of the last answer", _stats),
     Command("/exit", "", "leave", _exit, aliases=("/quit", "/bye"), at_once=True),
 )

@@ -1,4 +1,4 @@
-"""/context and /compact: what the context holds, and making it shorter."""
+"""/context, /stats and /compact: what the context holds, what it took, and making it shorter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rqchat.cli.talk import Messages, Step
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.models import POCKET
 from rqchat.errors import RqchatError, UsageError
-from rqchat.ui.tables import context_table
+from rqchat.ui.tables import context_table, stats_table
 from rqchat.ui.text import format_count
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ _REQUEST = (
 def _context(chat: Chat, argument: str) -> None:
     session = chat.session()
     chat.show(context_table(session.context_parts(), session.context_tokens))
+
+
+def _stats(chat: Chat, argument: str) -> None:
+    if chat.last is None:
+        chat.say("no answer yet")
+    else:
+        chat.show(stats_table(chat.last))
 
 
 def _compact(chat: Chat, argument: str) -> None:
@@ -100,6 +107,7 @@ def _saved(what: str, before: int, after: int) -> str:
 
 COMMANDS = (
     Command("/context", "", "what the context holds, in tokens", _context),
+    Command("/stats", "", "tokens, speed and memory of the last answer", _stats),
     Command(
         "/compact",
         "[drop]",
