@@ -49,8 +49,7 @@ def remove(
     """Remove some of it."""
     store = _store()
     entries = store.entries()
-    wanted = [_one(entries, name) for name in names]
-    _remove(store, wanted)
+    _remove(store, [entry for name in names for entry in _named(entries, name)])
 
 
 @app.command("clear")
@@ -80,10 +79,11 @@ def _remove(store: KvStore, entries: tuple[Stored, ...] | list[Stored]) -> None:
     Screen().note(f"removed {len(entries)}, {freed}")
 
 
-def _one(entries: tuple[Stored, ...], name: str) -> Stored:
+def _named(entries: tuple[Stored, ...], name: str) -> list[Stored]:
+    """Those of one name: the same document, as several plans read it."""
     found = [entry for entry in entries if name and entry.name.startswith(name)]
-    if len(found) == 1:
-        return found[0]
+    if len({entry.name for entry in found}) == 1:
+        return found
     problem = "there is no" if not found else f"{len(found)} entries begin with"
     raise UsageError(f"{problem} {name!r}; `rqchat cache list` shows the names")
 

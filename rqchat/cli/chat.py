@@ -177,9 +177,9 @@ class Chat:
             self.type(saved.pending.text)
             self.say("the last question had no answer yet; Enter asks it again")
 
-    def new_view(self, begun: str = "") -> AnswerView:
+    def new_view(self, begun: str = "", *, recalls: bool = False) -> AnswerView:
         """A place on the screen for the next answer."""
-        return AnswerView(self._screen, fold=self.fold_thoughts, begun=begun)
+        return AnswerView(self._screen, fold=self.fold_thoughts, begun=begun, recalls=recalls)
 
     def attach(self, item: Picture | Document) -> None:
         """Attach to the next message; answers `[Image 1: 640x480, 264 tokens]` or its like.

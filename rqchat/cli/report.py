@@ -76,7 +76,7 @@ class Report:
     def __init__(self, screen: Screen, output: Output) -> None:
         self._screen, self._output = screen, output
         self._echo = output.form == "text" and not output.held
-        self._view = AnswerView(screen, echo=self._echo)
+        self._view = AnswerView(screen, echo=self._echo, recalls=True)
 
     def show(self, event: Event) -> None:
         """Show one event of loading or answering.

@@ -142,7 +142,8 @@ class Talk:
         if step.base is not None:
             session.restore(step.base)
         base = session.messages
-        view = self.view = self._chat.new_view(step.begun)
+        is_first = not (base or self._former)
+        view = self.view = self._chat.new_view(step.begun, recalls=is_first)
         try:
             for event in self._chat.events(session, step):
                 view.show(event)

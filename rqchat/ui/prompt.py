@@ -50,7 +50,7 @@ from rqchat.ui.history import open_history
 from rqchat.ui.keys import make_bindings
 from rqchat.ui.live import LiveArea
 from rqchat.ui.pastes import Pastes
-from rqchat.ui.text import safe_line
+from rqchat.ui.text import one_row, safe_line
 
 __all__ = ["LEAVE_WITHIN_S", "LineEditor", "Work"]
 
@@ -315,7 +315,7 @@ class LineEditor:
         if self.vi:
             normal = self._app.vi_state.input_mode == InputMode.NAVIGATION
             text = f"{'NORMAL' if normal else 'INSERT'} | {text}"
-        return [("class:status", safe_line(text))]
+        return [("class:status", one_row(text, self._app.output.get_size().columns))]
 
 
 def _joined(first: str, second: str) -> str:

@@ -20,6 +20,7 @@ from rqchat.ui.text import format_bytes, format_count, format_seconds
 
 __all__ = ["AnswerView", "load_status", "prefill_status"]
 
+_RECALLED_TOKENS = 1024  # fewer take no time that anybody would miss
 _FOLDED_PIECES = 40  # of a folded thought are shown while it comes
 _STOP_NOTES = {
     "interrupted": "[interrupted: the answer is not complete]",
@@ -36,6 +37,7 @@ class AnswerView:
         markdown: draw its Markdown where standard output is a terminal that can show it.
         fold: of a thought show only its end while it comes, and one line when it is over.
         begun: how the answer began that goes on now.
+        recalls: say once how much of a long prompt had been read before.
         clock: seconds, for rates and redraws.
     """
 
@@ -47,9 +49,10 @@ class AnswerView:
         markdown: bool = True,
         fold: bool = False,
         begun: str = "",
+        recalls: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._screen = screen
+        self._screen, self._recalls = screen, recalls
         self._echo, self._fold = echo, fold
         self._clock = clock
         self._pieces: list[str] = []
@@ -93,6 +96,7 @@ class AnswerView:
                 self._count()
                 self._show_thought(text)
             case PrefillProgress():
+                self._recall(event)
                 self._screen.status(prefill_status(event))
             case LoadProgress():
                 self._screen.status(load_status(event))
@@ -112,6 +116,12 @@ class AnswerView:
             self._screen.answer("\n")
         self._open_answer = False
         self._screen.clear_status()
+
+    def _recall(self, event: PrefillProgress) -> None:
+        if self._recalls and event.cached_tokens >= _RECALLED_TOKENS:
+            cached, total = format_count(event.cached_tokens), format_count(event.total_tokens)
+            self._screen.note(f"{cached} of {total} tokens were read before")
+        self._recalls = False
 
     def _count(self) -> None:
         self._deltas += 1

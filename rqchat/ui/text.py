@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from rich.cells import get_character_cell_size
+from rich.cells import cell_len, get_character_cell_size, set_cell_size
 
 __all__ = [
     "format_bytes",
     "format_count",
     "format_seconds",
+    "one_row",
     "picture_chip",
     "safe_line",
     "safe_text",
@@ -35,6 +36,12 @@ def safe_text(text: str) -> str:
 def safe_line(text: str) -> str:
     """`safe_text` on one line: line breaks and tabs become blanks."""
     return " ".join(safe_text(text).split())
+
+
+def one_row(text: str, columns: int) -> str:
+    """`safe_line`, and an ellipsis in place of what does not fit into `columns` cells."""
+    line = safe_line(text)
+    return line if cell_len(line) <= columns else set_cell_size(line, columns - 1) + "…"
 
 
 def format_bytes(size_bytes: int) -> str:

@@ -45,6 +45,16 @@ def test_one_is_removed_by_the_beginning_of_its_name(run: Run, kept: KvStore) ->
     assert kept.entries() == (stays,)
 
 
+def test_what_several_plans_kept_of_one_document_goes_together(run: Run, kept: KvStore) -> None:
+    gone, stays = kept.entries()
+    path = kept.begin("another plan", range(gone.tokens))
+    path.write_bytes(bytes(1000))
+    kept.finish(path, StoredLabel(("a book.txt",), "pocket", "bf16", 3))
+
+    assert "removed 2" in run("cache", "rm", gone.name).err
+    assert kept.entries() == (stays,)
+
+
 @pytest.mark.parametrize("name", ["nothing", ""])
 def test_an_unknown_name_removes_nothing(run: Run, kept: KvStore, name: str) -> None:
     result = run("cache", "rm", kept.entries()[0].name, name)

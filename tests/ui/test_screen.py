@@ -71,6 +71,17 @@ def test_progress_is_drawn_over_and_gone_before_the_answer(monkeypatch: pytest.M
     )
 
 
+@pytest.mark.parametrize(("cached", "said"), [(8850, True), (40, False)])
+def test_a_long_prompt_that_was_read_before_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, cached: int, said: bool
+) -> None:
+    _, err = two_terminals(monkeypatch)
+    view = AnswerView(Screen(), recalls=True)
+    for done_tokens in (cached, 8873):
+        view.show(PrefillProgress(done_tokens, 8873, cached, 0.1))
+    assert err.getvalue().count("8,850 of 8,873 tokens were read before\x1b[0m\n") == said
+
+
 @pytest.mark.parametrize("quiet_by", ["dumb", "quiet", "pipe"])
 def test_no_progress_where_it_cannot_be_drawn_over(
     monkeypatch: pytest.MonkeyPatch, quiet_by: str

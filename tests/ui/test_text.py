@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqchat.ui.text import format_bytes, format_seconds, safe_line, safe_text
+from rqchat.ui.text import format_bytes, format_seconds, one_row, safe_line, safe_text
 
 
 @given(st.text(st.characters(exclude_categories=())))
@@ -65,3 +65,15 @@ def test_bytes(size: int, text: str) -> None:
 )
 def test_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "row"),
+    [
+        ("8,880 of 32,768", 15, "8,880 of 32,768"),
+        ("8,880 of 32,768", 14, "8,880 of 32,7…"),
+        ("日本語", 4, "日 …"),  # half a character is a blank
+    ],
+)
+def test_what_does_not_fit_a_row_is_marked(text: str, columns: int, row: str) -> None:
+    assert one_row(text, columns) == row
