@@ -13,7 +13,7 @@ import select
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, Protocol, TextIO
 
 from rich.cells import set_cell_size
@@ -218,11 +218,13 @@ def keys_kept() -> Iterator[str]:
     Without it the terminal itself would show them, `^C` too, in the middle of an answer, turn
     Enter into Ctrl-J, swallow Ctrl-D, and drop all of it at Ctrl-C, which still interrupts.
 
+    The terminal is standard error's where standard input is a document that is piped in.
+
     Yields:
         What was typed before, with the Enter that the terminal had turned into Ctrl-J.
     """
     try:
-        terminal = sys.stdin.fileno()
+        terminal = (sys.stdin if is_terminal("stdin") else sys.stderr).fileno()
         before = termios.tcgetattr(terminal)
     except (OSError, ValueError, AttributeError, termios.error):
         yield ""
@@ -240,8 +242,9 @@ def keys_kept() -> Iterator[str]:
 def _typed(terminal: int) -> str:
     """What waits to be read, without waiting for more."""
     typed = b""
-    while select.select([terminal], [], [], 0)[0] and (piece := os.read(terminal, 4096)):
-        typed += piece
+    with suppress(OSError):  # standard error can be open for writing alone
+        while select.select([terminal], [], [], 0)[0] and (piece := os.read(terminal, 4096)):
+            typed += piece
     return typed.decode(errors="ignore")
 
 

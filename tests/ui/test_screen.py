@@ -180,10 +180,14 @@ def test_keys_typed_ahead_are_kept_unseen(monkeypatch: pytest.MonkeyPatch) -> No
         assert echoes()
 
 
-def test_enter_is_enter_before_there_is_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", ["stdin", "stderr"])
+def test_enter_is_enter_before_there_is_a_prompt(
+    monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
     controller, terminal = pty.openpty()
-    with os.fdopen(terminal) as stdin, os.fdopen(controller, "wb", buffering=0) as keyboard:
-        monkeypatch.setattr(sys, "stdin", stdin)
+    with os.fdopen(terminal) as typed_at, os.fdopen(controller, "wb", buffering=0) as keyboard:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("a document"))
+        monkeypatch.setattr(sys, stream, typed_at)
         keyboard.write("one\rtwo, gr\u00fcn".encode())
         with keys_kept() as typed:
             assert typed == "one\rtwo, gr\u00fcn"
