@@ -74,7 +74,7 @@ def load_documents(
         return (document_from_bytes(data, name, screen, encoding=encoding, is_html=is_html),)
     if not found.documents:
         raise InputError(f"{reference} matches no text files; check the spelling and the folder")
-    screen.note(_list(reference, "read", [document.name for document in found.documents]))
+    screen.note(_list(reference, "read:", [document.name for document in found.documents]))
     if found.left_out:
         screen.note(_list(reference, "left out, no text:", found.left_out), style="warning")
     return found.documents

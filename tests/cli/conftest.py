@@ -53,6 +53,7 @@ class FakeSession:
     Attributes:
         script: the next answer's pieces; a number among them is a signal raised at that point.
         failure: raised by the next `ask` before any work.
+        before_signal: waits until the main thread can hear one.
     """
 
     script: list[str | int] = field(default_factory=lambda: ["It is ", "a cat."])
@@ -71,6 +72,7 @@ class FakeSession:
     closed: bool = False
     schema: str | None = None
     reason: StopReason = "eos"
+    before_signal: Callable[[], None] = lambda: None
     _stopped: bool = False
     _heard: threading.Event = field(default_factory=threading.Event)
 
@@ -126,6 +128,7 @@ class FakeSession:
         said = begun
         for piece in self.script:
             if isinstance(piece, int):
+                self.before_signal()
                 signal.raise_signal(piece)
                 if threading.current_thread() is not threading.main_thread():
                     self._heard.wait(20)  # the main thread is the one that hears it

@@ -25,6 +25,11 @@ class Keyboard:
     def __init__(self, pipe: PipeInput) -> None:
         self._pipe = pipe
         self._text = ""
+        self._is_reading: Callable[[], bool] = lambda: False
+
+    def wait_for_prompt(self) -> None:
+        """Wait until keys are read: as a prompt comes up, asyncio cannot be interrupted cleanly."""
+        _wait(self._is_reading)
 
     def send_text(self, text: str) -> None:
         """To be typed once the chat runs."""
@@ -49,10 +54,12 @@ class Keyboard:
                 taken.set()
             return line
 
-        def is_idle() -> bool:
+        def is_reading() -> bool:
             app = editor._app
-            is_reading = app.is_running and app.future is not None and not app.future.done()
-            return is_reading and not chat.must_wait("a line") and not editor._waiting
+            return bool(app.is_running and app.future is not None and not app.future.done())
+
+        def is_idle() -> bool:
+            return is_reading() and not chat.must_wait("a line") and not editor._waiting
 
         def type_lines() -> None:
             for line in lines:
@@ -62,7 +69,7 @@ class Keyboard:
                 if line.endswith("\r"):
                     _wait(taken.is_set)
 
-        editor.read = noted
+        editor.read, self._is_reading = noted, is_reading
         threading.Thread(target=type_lines, daemon=True).start()
         return editor
 

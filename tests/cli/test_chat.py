@@ -50,6 +50,8 @@ def talk(
 ) -> Talk:
     """`talk("Hello", "/stats")`: types the lines, clears what is left, leaves; both outputs."""
 
+    session.before_signal = keys.wait_for_prompt
+
     def type_and_leave(*lines: str) -> tuple[str, str]:
         keys.send_text("".join(line + ENTER for line in lines) + CTRL_C + CTRL_D)
         result = run()

@@ -113,7 +113,7 @@ def test_a_folder_and_a_pattern(run: Run, session: FakeSession, tmp_path: Path) 
         (tmp_path / name).write_bytes(b"\0" if name.endswith("bin") else name.encode())
     result = run("ask", "-f", str(tmp_path / "code"), "What?")
     assert _texts(session) == ["code/b.py", "code/read.me", "code/sub/a.py"]
-    assert f"{tmp_path}/code: 3 files read {tmp_path}/code/b.py, " in result.err
+    assert f"{tmp_path}/code: 3 files read: {tmp_path}/code/b.py, " in result.err
     assert f"1 files left out, no text: {tmp_path}/code/logo.bin" in result.err
     run("ask", "-f", str(tmp_path / "code/**/*.py"), "What?")
     assert _texts(session) == ["code/b.py", "code/sub/a.py"]
