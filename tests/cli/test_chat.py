@@ -267,6 +267,7 @@ def test_help_names_every_command_and_key(talk: Talk) -> None:
     _, err = talk("/help")
     for name in ("/image PATH", "/file PATH", "/clear", "/system", "/set", "/stats", "Ctrl-J"):
         assert name in err
+    assert "\nTab " in err and "/quit" in err
 
 
 def test_a_model_that_cannot_be_opened_ends_with_its_exit_code(

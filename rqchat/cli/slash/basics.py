@@ -15,6 +15,7 @@ __all__ = ["COMMANDS"]
 _KEYS = (
     ("Enter", "send"),
     ("Alt-Enter, Ctrl-J", 'new line; Enter makes one too after an open """'),
+    ("Tab", "complete a command and what it takes"),
     ("Up, Ctrl-R", "earlier lines, search them"),
     ("Ctrl-X Ctrl-E", "write in $VISUAL or $EDITOR"),
     ("Ctrl-C, Esc", "stop the answer and keep what came"),
@@ -34,5 +35,7 @@ def _exit(chat: Chat, argument: str) -> None:
 
 COMMANDS = (
     Command("/help", "", "this list", _help, aliases=("/?",), at_once=True),
-    Command("/exit", "", "leave", _exit, aliases=("/quit", "/bye"), at_once=True),
+    Command(
+        "/exit", "", "leave, as /quit and /bye do", _exit, aliases=("/quit", "/bye"), at_once=True
+    ),
 )

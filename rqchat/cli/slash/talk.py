@@ -30,7 +30,11 @@ def _system(chat: Chat, argument: str) -> None:
 
 COMMANDS = (
     Command(
-        "/clear", "", "forget the conversation and what is attached", _clear, aliases=("/new",)
+        "/clear",
+        "",
+        "forget the conversation and what is attached, as /new does",
+        _clear,
+        aliases=("/new",),
     ),
     Command("/system", "[TEXT|off]", "show, set or remove the instructions", _system),
 )
