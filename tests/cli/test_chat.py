@@ -257,6 +257,11 @@ def test_clear_forgets_conversation_and_attachments(
     assert session.asked[1][0].pictures == ()
 
 
+def test_set_shows_the_keys_too(talk: Talk) -> None:
+    _, err = talk("/set", "/set keys emacs")
+    assert err.count("keys = emacs") == 2
+
+
 def test_stats_before_and_after_an_answer(talk: Talk) -> None:
     _, err = talk("/stats", "What is it?", "/stats")
     assert "no answer yet" in err

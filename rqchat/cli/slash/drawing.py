@@ -68,6 +68,8 @@ def _set(chat: Chat, argument: str) -> None:
         if not name or field.name == name.replace("-", "_"):
             current = getattr(chat.sampling, field.name)
             chat.say(f"{_dashed(field.name)} = {'not set' if current is None else current}")
+    if not name:
+        _show_keys(chat)
 
 
 def _set_keys(chat: Chat, value: str) -> None:
@@ -75,7 +77,11 @@ def _set_keys(chat: Chat, value: str) -> None:
         raise UsageError("keys are 'emacs' or 'vi'")
     if chat.editor is not None:
         chat.editor.vi = value == "vi"
-    chat.say(f"keys = {value}")
+    _show_keys(chat)
+
+
+def _show_keys(chat: Chat) -> None:
+    chat.say(f"keys = {'vi' if chat.editor is not None and chat.editor.vi else 'emacs'}")
 
 
 def _dashed(name: str) -> str:
