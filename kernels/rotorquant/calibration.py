@@ -263,4 +263,8 @@ class _Listener:
 
 
 def _model_name(model: Any) -> str:
-    return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+    # A hub id, or the last part of a folder: a file that is passed on tells nothing of a machine
+    name = str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+    return (
+        name if name.count("/") == 1 and not name.startswith((".", "/", "~")) else Path(name).name
+    )

@@ -190,3 +190,17 @@ def test_a_channel_that_never_moves_is_no_fault() -> None:
 def test_the_options_of_a_cache_say_which() -> None:
     assert RotorQuantConfig().calibration == ""
     assert callable(rotorquant.calibrate)
+
+
+@pytest.mark.parametrize(
+    ("known_as", "told"),
+    [
+        ("/home/me/models/gemma", "gemma"),
+        ("./gemma", "gemma"),
+        ("google/gemma-4", "google/gemma-4"),
+    ],
+)
+def test_a_file_tells_nothing_of_the_machine(known_as: str, told: str) -> None:
+    model = gemma()
+    model.config._name_or_path = known_as
+    assert calibrate(model, random_tokens(1, 64, seed=3)).model == told
