@@ -74,7 +74,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.bench": ("rqchat.bench",),
     # It measures tensors, which cannot be seen from outside.
     **dict.fromkeys(
-        [f"rqchat.bench.{name}" for name in ("memory", "memory_case", "checkpoint", "meter")],
+        [
+            f"rqchat.bench.{name}"
+            for name in ("memory", "memory_case", "checkpoint", "meter", "loss")
+        ],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),
     ),
     # It draws what no model has written.

@@ -10,21 +10,24 @@ from rqchat.bench.screen import run_screen
 from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
 
+_BY_NAME = ("weights", "loss", "memory")  # these need torch, the others do not
+_NAMES = ("speed", "store", "screen", *_BY_NAME)
+
 
 def main() -> None:
     """Read the arguments and run the benchmark asked for."""
     parser = argparse.ArgumentParser(prog="python -m rqchat.bench", description=__doc__)
-    parser.add_argument("benchmark", choices=["speed", "store", "weights", "memory", "screen"])
+    parser.add_argument("benchmark", choices=_NAMES)
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--runs", type=int, default=5, help="counted runs after one warm-up")
     parser.add_argument("--document-tokens", type=int, default=8192)
     parser.add_argument("--sessions", type=int, default=10_000, help="in the store")
     parser.add_argument("--contexts", type=int, nargs="*", default=[], help="for memory")
+    parser.add_argument("--tokens", type=int, help="for loss")
     parser.add_argument("--folder", type=Path, help="for memory's random checkpoints")
     parser.add_argument("--report", type=Path, help="what memory appends its table to")
     arguments = parser.parse_args()
-    if arguments.benchmark in ("weights", "memory"):
-        # By name, since the others need no torch
+    if arguments.benchmark in _BY_NAME:
         runpy.run_module(f"rqchat.bench.{arguments.benchmark}", run_name="__main__")
     elif arguments.benchmark == "store":
         run_store(arguments.sessions, arguments.runs)

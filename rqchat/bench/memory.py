@@ -67,10 +67,12 @@ def _gpu_cases(scratch: Path, contexts: Sequence[int]) -> Iterator[tuple[str, Ca
                 yield "31B random", Case(str(folder), weights, context, cap_bytes=cap)
     shutil.rmtree(folder)
     if shutil.disk_usage(scratch).free < _BF16_DISK_BYTES:
-        sys.stdout.write("no room on the disk for bf16 weights: bf16, int8 and nf4 left out\n")
+        sys.stdout.write(
+            "no room on the disk for bf16 weights: bf16, int8, int8-bnb and nf4 left out\n"
+        )
         return
     folder = write_checkpoint(scratch / "bf16", config, pocket, packed=False)
-    for weights in ("bf16", "int8", "nf4"):
+    for weights in ("bf16", "int8", "int8-bnb", "nf4"):
         for context in contexts or _GPU_CONTEXTS:
             yield "31B random", Case(str(folder), weights, context)
 
@@ -87,7 +89,7 @@ def _cpu_cases(scratch: Path, contexts: Sequence[int]) -> Iterator[tuple[str, Ca
         "text_config": {"model_type": "gemma4_text", **text, **MID_TEXT},
     }
     folder = write_checkpoint(scratch / "bf16", config, pocket, packed=False)
-    for weights in (None, "bf16", "int8", "int4", "nf4", "int2"):
+    for weights in (None, "bf16", "int8", "int4", "int2", "int8-bnb", "nf4"):
         case = Case(str(folder), weights, (contexts or _CPU_CONTEXTS)[0], device="cpu")
         yield "random, 100 M", case
 

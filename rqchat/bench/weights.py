@@ -95,8 +95,9 @@ def _figures(device: torch.device, copy_gb: float) -> Iterator[Figure]:
     shrink, rows = (1, _ROWS) if on_gpu else (_SHRINK, _CPU_ROWS)
     plain = [(layer, "bf16") for layer in (*_SHAPES_31B, _HEAD_31B)]
     packed = [(layer, "int4") for layer in _SHAPES_31B] + [(layer, "int2") for layer in _SHAPES_31B]
+    packed += [(layer, "int8") for layer in (*_SHAPES_31B, _HEAD_31B)]
     other = [(layer, "gemlite int4") for layer in _SHAPES_31B] if gemlite and on_gpu else []
-    for (layer, outputs, inputs), method in [*plain, *packed, (_HEAD_31B, "int8"), *other]:
+    for (layer, outputs, inputs), method in [*plain, *packed, *other]:
         # Groups of 64 must divide what is left
         size = max(64, outputs // shrink), max(64, inputs // shrink // 64 * 64)
         made = _make(method, *size, device)

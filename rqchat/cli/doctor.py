@@ -27,7 +27,7 @@ __all__ = ["doctor"]
 _NEEDED = ("torch", "transformers")
 _FOR_GPUS = {
     "triton": "the GPU kernels",
-    "bitsandbytes": "int8 and nf4 weights",
+    "bitsandbytes": "int8-bnb and nf4 weights",
     "nvidia-ml-py": "seeing who else uses the GPU",
 }
 _REINSTALL = "run ./install.sh again"

@@ -102,13 +102,13 @@ def test_code_beside_the_weights_is_never_run(copied_folder: Path, tmp_path: Pat
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("weights", ["int8", "nf4"])
+@pytest.mark.parametrize("weights", ["int8-bnb", "nf4"])
 def test_weights_that_cannot_be_had_name_the_way_out(
     tiny_folder: Path, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
 
-    with pytest.raises(ModelError, match=r"pip install bitsandbytes.*--weights int4"):
+    with pytest.raises(ModelError, match=r"pip install bitsandbytes.*--weights int8"):
         load(tiny_folder, weights)
 
 

@@ -11,7 +11,7 @@ from rqchat.engine.formats import weights_of
 from rqchat.engine.hardware import planned_card
 from rqchat.engine.memory import GPU_CONTEXT_BYTES, LEFT_FREE_BYTES, Budget, Economy
 from rqchat.engine.plan import make_plan
-from rqchat.engine.settings import KV_BITS, Settings
+from rqchat.engine.settings import KV_BITS, WEIGHTS, Settings
 from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
 from rqchat.errors import DoesNotFitError
 
@@ -40,7 +40,7 @@ def _planned() -> dict[str, int]:
     bf16, int4 = weights_of("bf16"), weights_of("int4")
     tables = {bits: _BUDGET.weight_bytes(bf16, bits) - 2 * _rest() for bits in (16, 8)}
     found = {}
-    for name in ("bf16", "int8", "int4", "nf4", "int2"):
+    for name in WEIGHTS:
         linears = _BUDGET.weight_bytes(weights_of(name), 16) - 2 * (_SHAPE.embedding + _others())
         found[f"linears {name}"] = linears
     found |= {f"embedding and head, {bits} bits": size for bits, size in tables.items()}
@@ -65,7 +65,7 @@ def _rest() -> int:
 def test_every_formula_gives_its_number() -> None:
     rows = _rows(4)
 
-    assert len(rows) == 27
+    assert len(rows) == 28
     for part, formula, shown, _ in rows:
         assert f"{_value(formula):,}" == shown, part
 

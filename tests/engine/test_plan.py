@@ -40,7 +40,7 @@ _RING = 50 * 1024 * 16 * 2 * 256
 
 
 def _by_hand(gib: float, linear_bits: float, head_bits: int, kv_bits: int, ring: int) -> int:
-    rows = 0 if linear_bits != 8 else 4 * (50 * 70_144 + 10 * 72_192)  # a float32 per output
+    rows = 0 if linear_bits != 8 else 2 * (50 * 70_144 + 10 * 72_192)  # a 16-bit scale per output
     head = _TABLE * 2 if head_bits == 16 else _TABLE + 2 * 262_144
     vector = 1024 if kv_bits == 16 else 64 * kv_bits + 2
     maps = 0 if kv_bits == 16 else 40 * (3 * 512 + 1) * 512 * 4

@@ -65,7 +65,8 @@ def test_plan(drawn: Draw) -> None:
         "GB of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
         " context, at most: 936 GB/s of memory over what a token reads; the chosen row reads"
         " 20.0 GB per token.",
-        "Loss by weights: int4: not measured; Google's 4-bit checkpoints were trained for it.",
+        "Loss by weights: int4: KL divergence 0.093 on the pocket model; Google's 4-bit checkpoints"
+        " were trained for it.",
         "Loss by KV: relative squared error 4.1e-05 at 8 bits, 0.0095 at 4 bits (Lloyd-Max);"
         " 'rqchat verify' measures answers.",
     ]

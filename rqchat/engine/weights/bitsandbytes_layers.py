@@ -1,6 +1,6 @@
-"""Linear layers that bitsandbytes quantizes and multiplies: 8 bits per row, and NF4.
+"""Linear layers that bitsandbytes quantizes and multiplies: LLM.int8 and NF4.
 
-It is imported when a layer is made: it takes a second, and two rungs alone need it.
+It is imported when a layer is made: it takes a second, and no plan takes its two rungs unasked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def bitsandbytes_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights
     Args:
         weight: in the dtype that products shall have.
         bias: [rows], or None.
-        weights: `int8` or `nf4`.
+        weights: `int8-bnb` or `nf4`.
 
     Raises:
         ModelError: bitsandbytes is not installed.
@@ -37,10 +37,10 @@ def bitsandbytes_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights
     except ImportError:
         raise ModelError(
             f"{weights} weights need the package bitsandbytes: pip install bitsandbytes; without"
-            " it take --weights int4 or bf16"
+            " it take --weights int8 or int4"
         ) from None
     rows, columns = weight.shape
-    if weights == "int8":
+    if weights == "int8-bnb":
         return _int8(bnb, weight, bias, rows, columns)
     layer: Any = bnb.nn.Linear4bit(
         columns, rows, bias=False, compute_dtype=weight.dtype, quant_type="nf4", device="meta"

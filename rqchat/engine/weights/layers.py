@@ -7,12 +7,12 @@ from torch import nn
 
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear, stored_tensors
 from rqchat.engine.weights.fit import fit
-from rqchat.engine.weights.grid import INT2, INT4, Grid, Packed
+from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.modules import PackedLinear
 
 __all__ = ["DTYPES", "make_linear", "module_bytes"]
 
-_GRIDS: dict[str, Grid] = {"int4": INT4, "int2": INT2}
+_GRIDS: dict[str, Grid] = {"int8": INT8_ROWS, "int4": INT4, "int2": INT2}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Rungs without codes."""
 

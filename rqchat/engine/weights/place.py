@@ -29,7 +29,7 @@ class Recipe:
 
     Attributes:
         name: what errors call the model.
-        weights: the rung: `fp32`, `bf16`, `int8`, `int4`, `nf4` or `int2`.
+        weights: the rung: `fp32`, `bf16`, `int8`, `int4`, `int2`, `int8-bnb` or `nf4`.
         head_bits: 16, or 8 for an embedding and head of 8 bits.
         limit_bytes: what all weights together may take.
     """

@@ -1,0 +1,28 @@
+"""`python -m rqchat.bench loss` reads a text with every rung and compares."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from rqchat.bench.loss import run_loss
+from rqchat.engine.settings import WEIGHTS
+from tests.engine.weights.checkpoints import EVEN_CONFIG
+from tests.helpers import build_tiny_model
+
+
+def test_every_rung_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_loss(str(build_tiny_model(tmp_path, config=EVEN_CONFIG)), 40)
+
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.endswith("40 tokens")
+    told = {row.split()[0]: row.split()[1:] for row in rows}
+    assert tuple(told) == WEIGHTS
+    own = ("bf16", "int8", "int4", "int2")  # the others need bitsandbytes, or say so
+    means = [float(told[weights][0]) for weights in own]
+    assert means == sorted(means) and means[0] > 0
+    for weights in own:
+        mean, median, high, same = (float(cell.rstrip("%")) for cell in told[weights])
+        assert 0 <= median <= high and math.isfinite(mean) and 0 <= same <= 100
