@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from transformers.utils import is_torchvision_available
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.documents import Document
@@ -48,10 +49,11 @@ def test_transformers_auto_classes_load_the_folder() -> None:
     folder = model_folder()
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    processor = transformers.AutoImageProcessor.from_pretrained(folder)
     assert type(model).__name__ == "Gemma4ForConditionalGeneration"
     assert tokenizer.convert_tokens_to_ids("<|image|>") == model.config.image_token_id
-    assert processor.max_soft_tokens == 70
+    if is_torchvision_available() or transformers.__version__ >= "5.23":  # 5.17 needs torchvision
+        processor = transformers.AutoImageProcessor.from_pretrained(folder)
+        assert processor.max_soft_tokens == 70
 
 
 def test_the_files_stay_small() -> None:

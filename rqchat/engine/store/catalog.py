@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -66,11 +66,11 @@ def find_session(database: Database, reference: str) -> SessionRecord:
     reference = plain(reference)
     start = reference.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
     for where, value in (
-        ("id = lower(?)", reference),
-        ("name = ?", reference),
-        ("id LIKE ?1 ESCAPE '\\' OR name LIKE ?1 ESCAPE '\\'", start),
+        ("id = lower(:it)", reference),
+        ("name = :it", reference),
+        ("id LIKE :it ESCAPE '\\' OR name LIKE :it ESCAPE '\\'", start),
     ):
-        found = _select(database, f"WHERE {where} ORDER BY updated_s DESC", (value,))
+        found = _select(database, f"WHERE {where} ORDER BY updated_s DESC", {"it": value})
         if len(found) == 1 and reference:
             return found[0]
         if len(found) > 1:
@@ -143,7 +143,9 @@ def remove_sessions(database: Database, ids: Iterable[str]) -> None:
     database.erase_traces()
 
 
-def _select(database: Database, clause: str, values: Sequence[object]) -> tuple[SessionRecord, ...]:
+def _select(
+    database: Database, clause: str, values: Sequence[object] | Mapping[str, object]
+) -> tuple[SessionRecord, ...]:
     with database.read() as connection:
         rows = connection.execute(f"SELECT {_COLUMNS} FROM sessions {clause}", values).fetchall()
     return tuple(SessionRecord(*row) for row in rows)

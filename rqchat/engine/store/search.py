@@ -84,11 +84,11 @@ def _by_letters(database: Database, text: str) -> Iterator[Finding]:
         yield from _findings(
             connection.execute(
                 f"SELECT {_COLUMNS}, turns.number, substr({whole},"
-                f" max(1, instr(lower({whole}), lower(?1)) - {_EXCERPT_CHARACTERS}),"
-                f" {2 * _EXCERPT_CHARACTERS} + length(?1))"
+                f" max(1, instr(lower({whole}), lower(:text)) - {_EXCERPT_CHARACTERS}),"
+                f" {2 * _EXCERPT_CHARACTERS} + length(:text))"
                 " FROM turns JOIN sessions ON sessions.id = turns.session_id"
-                f" WHERE instr(lower({whole}), lower(?1)) ORDER BY turns.id DESC",
-                (text,),
+                f" WHERE instr(lower({whole}), lower(:text)) ORDER BY turns.id DESC",
+                {"text": text},
             )
         )
 
