@@ -77,7 +77,7 @@ def chat(
     del version
     command = context.invoked_subcommand
     if command is None:
-        from rqchat.cli.chat import run_chat
+        from rqchat.cli.repl import run_chat
         from rqchat.cli.saving import wanted_conversation
 
         settings, sampling = given.settings(), given.sampling()

@@ -1,34 +1,29 @@
-"""`rqchat` without a command: the chat.
+"""One conversation at the prompt.
 
-Typing starts at once while the model loads behind the prompt, and goes on while it answers. An
-error never ends the chat and never loses what was typed or attached; only a model that cannot be
+An error never ends it and never loses what was typed or attached; only a model that cannot be
 loaded does.
 """
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rqchat import __version__
-from rqchat.cli import places
 from rqchat.cli.attached import Attachments
-from rqchat.cli.inputs import read_stdin
 from rqchat.cli.opening import Session
-from rqchat.cli.saving import as_before, open_recorder, resume_hint
+from rqchat.cli.saving import open_recorder, resume_hint
 from rqchat.cli.served import Carried, ServedModel
 from rqchat.cli.slash import attaching, table
-from rqchat.cli.sources import document_from_bytes, load_documents, load_picture
+from rqchat.cli.sources import load_documents, load_picture
 from rqchat.cli.talk import Step, Talk
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event
 from rqchat.engine.images import Picture
-from rqchat.engine.settings import Manner, SamplingSettings, Settings
+from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.engine.store.saved import SavedConversation
-from rqchat.errors import RqchatError, UsageError
-from rqchat.ui.console import ReaderGoneError, Renderable, Screen, is_terminal, keys_kept
+from rqchat.errors import RqchatError
+from rqchat.ui.console import ReaderGoneError, Renderable, Screen
 from rqchat.ui.conversations import resumed_view
 from rqchat.ui.stream import AnswerView
 from rqchat.ui.tables import chat_status
@@ -36,65 +31,9 @@ from rqchat.ui.tables import chat_status
 if TYPE_CHECKING:
     from rqchat.ui.prompt import LineEditor
 
-__all__ = ["Chat", "run_chat"]
+__all__ = ["Chat"]
 
-_SWITCH_S = 0.0005  # a key waits so long for the thread that loads or answers; usual are 5 ms
 _LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
-
-
-def run_chat(
-    settings: Settings,
-    manner: Manner,
-    sampling: SamplingSettings,
-    saved: SavedConversation | None = None,
-) -> None:
-    """Chat until the user leaves. A document piped in is attached to the first message.
-
-    With `saved` it goes on where that conversation ended.
-
-    Raises:
-        UsageError: standard output or standard error is no terminal.
-        RqchatError: the model cannot be opened, or the piped document cannot be used.
-    """
-    screen = Screen()
-    if not (is_terminal("stdout") and is_terminal("stderr")):
-        raise UsageError('a chat needs a terminal; for pipes and files: rqchat ask "QUESTION"')
-    piped = None
-    if not is_terminal("stdin"):
-        piped = document_from_bytes(read_stdin(screen), "standard input", screen)
-    with keys_kept() as typed:
-        settings = as_before(settings, saved)
-        chat = Chat(screen, settings, manner.system, saved, thinking=manner.think)
-        chat.sampling = sampling
-        if typed and not typed.endswith("\r"):
-            chat.say("")  # the terminal has shown it, and no line end after it
-        chat.say(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
-        editor = _open_editor(chat, from_terminal=piped is not None)
-        sys.setswitchinterval(_SWITCH_S)
-        chat.model.load()  # not before, or its imports would hold up those of the prompt
-        if piped is not None:
-            chat.attach(piped)
-        chat.editor = editor
-        editor.vi = manner.keys == "vi"
-        editor.typed_before(typed)
-        if saved is not None:
-            chat.show_saved(saved)
-        try:
-            chat.run(editor)
-        finally:
-            chat.close()
-
-
-def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
-    """The line editor; `from_terminal` reads keys from the terminal past a piped input."""
-    from rqchat.ui.prompt import LineEditor
-
-    return LineEditor(
-        chat,
-        history_path=places.history_file(),
-        commands=chat.commands,
-        from_terminal=from_terminal,
-    )
 
 
 class Chat:
@@ -119,9 +58,11 @@ class Chat:
         system: str | None,
         saved: SavedConversation | None = None,
         *,
+        sampling: SamplingSettings | None = None,
         thinking: bool = False,
+        piped: Document | None = None,
     ) -> None:
-        self.sampling = SamplingSettings()
+        self.sampling = sampling or SamplingSettings()
         self.fold_thoughts = True
         self.attached = Attachments()
         self.commands = table.all_commands()
@@ -132,9 +73,9 @@ class Chat:
         if saved is not None:
             self.recorder.adopt(saved)
             system = saved.record.system if system is None else system
-        self._screen = screen
+        self._screen, self._piped = screen, piped
         carried = Carried(saved.messages if saved else (), system, thinking)
-        self.model = ServedModel(screen, settings, carried, report=self.report, wake=self.wake)
+        self.model = ServedModel(screen, settings, carried, self)
 
     def run(self, editor: LineEditor) -> None:
         """Read and answer until the user leaves.
@@ -161,8 +102,20 @@ class Chat:
         if hint:
             self.say(hint)
 
+    def opened(self, session: Session) -> None:
+        """A model is there. In the thread that opened it.
+
+        Raises:
+            RqchatError: it cannot take what was piped in.
+        """
+        if self._piped is not None:
+            self.say(self.attached.add(self._piped, session))
+            self._piped = None
+
     def events(self, session: Session, step: Step) -> Iterator[Event]:
         """The answer to a step, as it comes."""
+        if step.is_aside:
+            return self.recorder.follow_aside(session, step.turn, step.sampling)
         return self.recorder.record(session, step.turn, step.sampling, begun=step.begun)
 
     def changed(self, session: Session) -> None:
@@ -180,6 +133,14 @@ class Chat:
     def new_view(self, begun: str = "", *, recalls: bool = False) -> AnswerView:
         """A place on the screen for the next answer."""
         return AnswerView(self._screen, fold=self.fold_thoughts, begun=begun, recalls=recalls)
+
+    def instruct(self, system: str | None) -> None:
+        """Set or remove the instructions above the conversation.
+
+        Raises:
+            RqchatError: the model cannot be opened.
+        """
+        self.session().system = system
 
     def attach(self, item: Picture | Document) -> None:
         """Attach to the next message; answers `[Image 1: 640x480, 264 tokens]` or its like.
@@ -241,7 +202,11 @@ class Chat:
         if self.talk.is_busy and self.talk.view is not None:
             rate = self.talk.view.deltas_per_s
         return chat_status(
-            session.model_name, session.plan, session.used_tokens, session.used_bytes, rate
+            session.model_name,
+            session.plan,
+            self.talk.used_tokens(session),
+            session.used_bytes,
+            rate,
         )
 
     def must_wait(self, line: str) -> bool:

@@ -11,6 +11,7 @@ import typer
 
 from rqchat.cli.app import app
 from rqchat.cli.layers import KEYS
+from rqchat.cli.slash.basics import KEYS as CHAT_KEYS
 from rqchat.cli.slash.table import all_commands
 
 __all__ = ["reference"]
@@ -66,6 +67,7 @@ def reference() -> str:
     parts = [_OPENING, *_command("rqchat", root), "## In the chat\n"]
     slash = [(f"`{c.usage}`", c.summary) for c in all_commands().values()]
     parts += [_table("command", "what it does", slash)]
+    parts += [_table("key", "what it does", [(f"`{keys}`", does) for keys, does in CHAT_KEYS])]
     parts += ["## The settings file", _SETTINGS]
     keys = [(f"`{key.name}`", f"{key.meaning} ({key.kind.__name__})") for key in KEYS]
     parts += [_table("key", "what it sets", keys)]

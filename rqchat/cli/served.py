@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from rqchat.cli import opening
 from rqchat.cli.opening import BackgroundOpening, Session
@@ -14,7 +14,7 @@ from rqchat.errors import RqchatError
 from rqchat.ui.console import Screen
 from rqchat.ui.stream import load_status
 
-__all__ = ["Carried", "ServedModel"]
+__all__ = ["Carried", "Served", "ServedModel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,19 @@ class Carried:
     former: Settings | None = None
 
 
+class Served(Protocol):
+    """Whoever a model is opened for. All of it is called in the thread that opens."""
+
+    def opened(self, session: Session) -> None:
+        """The session is there; an RqchatError is reported, and it stays."""
+
+    def report(self, error: Exception) -> None:
+        """Show what went wrong."""
+
+    def wake(self) -> None:
+        """Something has changed."""
+
+
 class ServedModel:
     """One model at a time.
 
@@ -43,16 +56,9 @@ class ServedModel:
     """
 
     def __init__(
-        self,
-        screen: Screen,
-        settings: Settings,
-        carried: Carried,
-        *,
-        report: Callable[[Exception], None],
-        wake: Callable[[], None],
+        self, screen: Screen, settings: Settings, carried: Carried, served: Served
     ) -> None:
-        """`report` shows an error; `wake` is called when something has changed."""
-        self._screen, self._report, self._wake = screen, report, wake
+        self._screen, self._served = screen, served
         self._waiting = False
         self._prepare(settings, carried)
 
@@ -113,7 +119,7 @@ class ServedModel:
 
     def _prepare(self, settings: Settings, carried: Carried) -> None:
         self.settings, self._carried, self.loading = settings, carried, "loading"
-        self._opening = BackgroundOpening(lambda: self._open(carried), self._wake)
+        self._opening = BackgroundOpening(lambda: self._open(carried), self._served.wake)
 
     def _open(self, carried: Carried) -> Session:
         try:
@@ -121,13 +127,17 @@ class ServedModel:
         except RqchatError as error:
             if carried.former is None:
                 raise
-            self._report(error)
+            self._served.report(error)
             self._screen.note("going back to the model before", "warning")
             self.settings = carried.former
             session = opening.open_session(carried.former, carried.system, self._on_load)
         if carried.messages:
             session.restore(carried.messages)
         session.thinking = carried.thinking
+        try:
+            self._served.opened(session)
+        except RqchatError as error:
+            self._served.report(error)
         return session
 
     def _on_load(self, event: Event) -> None:
@@ -138,4 +148,4 @@ class ServedModel:
                 self.loading = load_status(event)
                 if self._waiting:
                     self._screen.status(self.loading)
-                self._wake()
+                self._served.wake()

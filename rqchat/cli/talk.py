@@ -40,6 +40,7 @@ class Step:
         sampling: how the answer is drawn.
         base: the conversation that it is put to; None is the present one.
         begun: how the answer begins.
+        is_aside: the turn is saved only as far as `settle` keeps it.
         settle: from the conversation that the model left to the one to keep, in the thread; an
             RqchatError says why there is none, and all is as it was before.
         on_kept, on_lost: called in the thread when the conversation has grown or not.
@@ -50,9 +51,19 @@ class Step:
     sampling: SamplingSettings
     base: Messages | None = None
     begun: str = ""
+    is_aside: bool = False
     settle: Callable[[Messages], Messages] = _as_it_is
     on_kept: Callable[[], None] = _nothing
     on_lost: Callable[[], None] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class _Former:
+    """What the conversation was before `what` was done, and what else takes that back."""
+
+    what: str
+    messages: Messages
+    undo: Callable[[], None] = _nothing
 
 
 class Talk:
@@ -64,16 +75,28 @@ class Talk:
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._former: list[tuple[str, Messages]] = []
+        self._former: list[_Former] = []
         # Joining a thread is no way to wait: interrupted, it takes the thread for dead
         self._idle = threading.Event()
         self._idle.set()
         self.view: AnswerView | None = None
+        self._counted: Messages = ()
+        self._counted_tokens = 0
 
     @property
     def is_busy(self) -> bool:
         """Whether an answer is on its way."""
         return not self._idle.is_set()
+
+    def used_tokens(self, session: Session) -> int:
+        """Tokens of the conversation; while it grows, those that the cache holds."""
+        if self.is_busy:
+            return session.used_tokens
+        if self._counted is not session.messages:
+            self._counted = session.messages
+            parts = session.context_parts() if self._counted else ()
+            self._counted_tokens = sum(part.tokens for part in parts)
+        return self._counted_tokens
 
     def start(self, step: Step) -> None:
         """Ask in a thread of its own.
@@ -91,10 +114,10 @@ class Talk:
         """Wait until the answer is there."""
         self._idle.wait(timeout_s)
 
-    def change(self, what: str, messages: Messages) -> None:
-        """Go on from other `messages`; `/undo` takes that back."""
+    def change(self, what: str, messages: Messages, *, undo: Callable[[], None] = _nothing) -> None:
+        """Go on from other `messages`; `/undo` takes that back, and calls `undo`."""
         session = self._chat.session()
-        self._former.append((what, session.messages))
+        self._former.append(_Former(what, session.messages, undo))
         session.restore(messages)
         self._chat.changed(session)
 
@@ -106,14 +129,15 @@ class Talk:
         """
         session = self._chat.session()
         if self._former:
-            what, messages = self._former.pop()
+            former = self._former.pop()
         elif session.messages:
-            what, messages = "the last turn", session.messages[:-2]
+            former = _Former("the last turn", session.messages[:-2])
         else:
             raise UsageError("there is nothing to take back")
-        session.restore(messages)
+        session.restore(former.messages)
+        former.undo()
         self._chat.changed(session)
-        return what
+        return former.what
 
     def forget(self) -> None:
         """What was before cannot be taken back from here on."""
@@ -128,7 +152,7 @@ class Talk:
             chat.report(error)
         finally:
             if grown:
-                self._former.append((step.what, former))
+                self._former.append(_Former(step.what, former))
                 step.on_kept()
             else:
                 session.restore(former)
@@ -154,5 +178,6 @@ class Talk:
             self._chat.say("")
         if len(session.messages) == len(base):
             return False
+        self._counted, self._counted_tokens = session.messages, session.used_tokens
         session.restore(step.settle(session.messages))
         return True

@@ -10,8 +10,6 @@ prompt it hints, and twice within `LEAVE_WITHIN_S` it leaves. Ctrl-D at an empty
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,33 +17,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.application import Application, create_app_session
-from prompt_toolkit.application.current import get_app_session
+from prompt_toolkit.application import Application
 from prompt_toolkit.document import Document
 from prompt_toolkit.enums import EditingMode
-from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
-from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.input.typeahead import store_typeahead
 from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyPressEvent
 from prompt_toolkit.key_binding.key_processor import KeyPress
 from prompt_toolkit.key_binding.vi_state import InputMode
-from prompt_toolkit.layout import (
-    ConditionalContainer,
-    FormattedTextControl,
-    HSplit,
-    Window,
-)
-from prompt_toolkit.output.plain_text import PlainTextOutput
-from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.patch_stdout import patch_stdout
-from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
-from rqchat.errors import InputError
 from rqchat.ui.completion import Completable, SlashCompleter
+from rqchat.ui.field import PROMPT, open_field
 from rqchat.ui.history import open_history
 from rqchat.ui.keys import make_bindings
 from rqchat.ui.live import LiveArea
@@ -57,16 +42,6 @@ __all__ = ["LEAVE_WITHIN_S", "LineEditor", "Work"]
 LEAVE_WITHIN_S = 2.0
 _LEAVE_HINT = "Ctrl-C once more leaves, as do Ctrl-D and /exit"
 _QUOTES = '"""'
-_STYLE = Style.from_dict(
-    {
-        "status": "noreverse",
-        "prompt": "bold",
-        "continuation": "dim",
-        "note": "dim",
-        "waiting": "dim",
-        "thought": "dim italic",
-    }
-)
 
 
 class Work(Protocol):
@@ -124,21 +99,14 @@ class LineEditor:
         self._waiting: deque[str] = deque()
         self._pastes = Pastes()
         self.live = LiveArea(lambda: [safe_line(line) for line in self._waiting])
-        output = get_app_session().output
-        if isinstance(output, Vt100_Output):
-            output.enable_cpr = False  # its answer would be one more thing to wait for
-        # Even to a dumb terminal prompt-toolkit's own output writes that the cursor be shown
-        plain = None if self.is_live else PlainTextOutput(sys.stdout)
-        with create_app_session(output=plain):
-            self._session = self._new_session(history_path, commands, vi, from_terminal)
-        status = Window(FormattedTextControl(self._status), height=1, style="class:status")
-        layout = self._session.layout
-        layout.container = HSplit(
-            [
-                self.live.container,
-                layout.container,
-                ConditionalContainer(status, ~is_done),
-            ]
+        self._session = open_field(
+            history=open_history(history_path, self._pastes.unfold),
+            completer=SlashCompleter(commands),
+            bindings=make_bindings(self),
+            above=self.live.container,
+            status=self._status,
+            vi=vi,
+            from_terminal=from_terminal,
         )
 
     @property
@@ -164,9 +132,7 @@ class LineEditor:
         """
         draft, self._draft = self._draft, ""
         with self.live.below(self._app), patch_stdout(raw=True) if self.is_live else nullcontext():
-            text = self._session.prompt(
-                [("class:prompt", "> ")], default=draft, pre_run=self._begin
-            )
+            text = self._session.prompt(PROMPT, default=draft, pre_run=self._begin)
         text = self._pastes.unfold(text).strip()
         if text.startswith(_QUOTES):
             text = text.removeprefix(_QUOTES).removesuffix(_QUOTES).strip()
@@ -253,28 +219,6 @@ class LineEditor:
         task = buffer.open_in_editor()
         task.add_done_callback(lambda done: self.live.hold(False))
 
-    def _new_session(
-        self,
-        history_path: Path | None,
-        commands: Mapping[str, Completable],
-        vi: bool,
-        from_terminal: bool,
-    ) -> PromptSession[str]:
-        return PromptSession(
-            history=open_history(history_path, self._pastes.unfold),
-            completer=SlashCompleter(commands),
-            complete_while_typing=Condition(self._is_typing_command),
-            key_bindings=make_bindings(self),
-            multiline=True,
-            prompt_continuation=[("class:continuation", "  ")],
-            style=_STYLE,
-            vi_mode=vi,
-            input=_terminal_keys() if from_terminal else None,
-            enable_suspend=True,
-            tempfile_suffix=".md",
-            reserve_space_for_menu=4,
-        )
-
     @property
     def _app(self) -> Application[str]:
         return self._session.app
@@ -305,10 +249,6 @@ class LineEditor:
     def _retype(self, text: str) -> None:
         self._session.default_buffer.document = Document(text)
 
-    def _is_typing_command(self) -> bool:
-        text = self._session.default_buffer.text
-        return text.startswith("/") and "\n" not in text
-
     def _status(self) -> StyleAndTextTuples:
         is_hinting = self._clock() - self._ctrl_c_at_s <= LEAVE_WITHIN_S
         text = _LEAVE_HINT if is_hinting else self._work.status()
@@ -320,15 +260,3 @@ class LineEditor:
 
 def _joined(first: str, second: str) -> str:
     return f"{first}\n{second}" if first and second else first + second
-
-
-def _terminal_keys() -> Input:
-    """The keyboard of the controlling terminal.
-
-    Raises:
-        InputError: there is none.
-    """
-    try:
-        return create_input(os.fdopen(os.open("/dev/tty", os.O_RDONLY)))
-    except OSError:
-        raise InputError("there is no terminal to type in; use rqchat ask instead") from None

@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
-from rqchat.cli import app, opening
+from rqchat.cli import app, opening, repl
+from rqchat.cli.chat import Chat
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import (
     Done,
@@ -33,6 +37,11 @@ from rqchat.engine.memory import MemoryBytes
 from rqchat.engine.plan import Candidate, MemoryPlan
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import ContextLengthError, RqchatError
+
+from .keyboard import Keyboard
+
+CTRL_C, CTRL_D, CTRL_J, ENTER = "\x03", "\x04", "\n", "\r"
+Talk = Callable[..., tuple[str, str]]
 
 CANDIDATE = Candidate("bf16", 16, 4, 1000, MemoryBytes(10, 20, 30, 40, 50))
 PLAN = MemoryPlan(
@@ -234,3 +243,41 @@ class NoGpuError(RqchatError):
     """An error with an exit code of its own."""
 
     exit_code = 3
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Keyboard]:
+    """A keyboard, on a terminal that draws nothing, with a home of its own."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(repl, "is_terminal", lambda name: True)
+    open_editor = repl._open_editor
+    with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
+        keyboard = Keyboard(pipe)
+
+        def open_watched(chat: Chat, *, from_terminal: bool) -> object:
+            return keyboard.watch(chat, open_editor(chat, from_terminal=from_terminal))
+
+        monkeypatch.setattr(repl, "_open_editor", open_watched)
+        yield keyboard
+
+
+@pytest.fixture
+def talk(
+    keys: Keyboard, run: Run, session: FakeSession, capsys: pytest.CaptureFixture[str]
+) -> Talk:
+    """`talk("Hello", "/stats")`: types the lines, clears what is left, leaves; both outputs."""
+
+    session.before_signal = keys.wait_for_prompt
+
+    def type_and_leave(*lines: str) -> tuple[str, str]:
+        keys.send_text("".join(line + ENTER for line in lines) + CTRL_C + CTRL_D)
+        result = run()
+        assert result.code == 0
+        return result.out, result.err
+
+    return type_and_leave
+
+
+def texts(session: FakeSession) -> list[str]:
+    return [turn.text for turn, _ in session.asked]

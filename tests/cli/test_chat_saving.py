@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,8 @@ from rqchat.engine.store.catalog import list_sessions, read_turns
 from rqchat.engine.store.database import Database
 from rqchat.engine.store.records import SessionRecord
 
-from . import test_chat
-from .conftest import FakeSession, Run
+from .conftest import CTRL_D, ENTER, FakeSession, Run, Talk, texts
 from .keyboard import Keyboard
-from .test_chat import CTRL_D, ENTER, Talk
-
-keys, talk = test_chat.keys, test_chat.talk
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +23,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store of the test's own."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     return tmp_path / "data"
+
+
+class Shortening(list[str | int]):
+    """Scripts for one answer after another, and "in short" for ever after."""
+
+    def __iter__(self) -> Iterator[str | int]:
+        yield self.pop(0) if self else "in short"
 
 
 def sessions() -> list[SessionRecord]:
@@ -97,7 +101,7 @@ def test_a_question_whose_answer_was_killed_is_at_the_prompt_again(
     session.asked.clear()
     keys.send_text(ENTER + CTRL_D)
     assert "the last question had no answer yet; Enter asks it again" in run("-c").err
-    assert test_chat.texts(session) == ["Two"]
+    assert texts(session) == ["Two"]
     assert [questions(each) for each in sessions()] == [["One", "Two"]]
     assert len(session.messages) == 4
 
@@ -125,6 +129,24 @@ def test_load_goes_on_with_another_and_undo_comes_back(talk: Talk, session: Fake
     assert "going on with first (" in err
     first, second = sessions()
     assert (questions(first), questions(second)) == (["One"], ["Two", "Four"])
+
+
+def test_undo_after_load_brings_the_system_prompt_back(talk: Talk, session: FakeSession) -> None:
+    talk("/system Be kind.", "One", "/save first")
+    session.clear()
+    _, err = talk("/system Be brief.", "/load first", "/system", "/undo", "/system")
+    assert err.index("\nBe kind.\n") < err.index("took back the loading") < err.index("\nBe brief.")
+
+
+def test_a_summary_leaves_the_conversation_that_it_stands_for(
+    talk: Talk, session: FakeSession
+) -> None:
+    session.model_name, session.script = "a model", Shortening(["many words " * 50] * 3)
+    talk("One", "Two", "Three", "/compact", "Four")
+    before, after = sessions()
+    assert questions(before) == ["One", "Two", "Three"]
+    assert [text.split()[0] for text in questions(after)] == ["Summarise", "Three", "Four"]
+    assert after.forked_from == before.id
 
 
 def test_fork_leaves_the_original(talk: Talk, session: FakeSession) -> None:

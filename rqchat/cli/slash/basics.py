@@ -1,4 +1,4 @@
-"""/help and /exit."""
+"""/help, the keys that it names, and /exit."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rqchat.ui.tables import help_table
 if TYPE_CHECKING:
     from rqchat.cli.chat import Chat
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "KEYS"]
 
-_KEYS = (
+KEYS = (
     ("Enter", "send"),
     ("Alt-Enter, Ctrl-J", 'new line; Enter makes one too after an open """'),
     ("Tab", "complete a command and what it takes"),
@@ -21,12 +21,13 @@ _KEYS = (
     ("Ctrl-C, Esc", "stop the answer and keep what came"),
     ("Ctrl-C", "clear what is typed; twice within two seconds: leave"),
     ("Ctrl-D", "leave"),
+    ("Ctrl-Z", "go back to the shell for a while; its fg goes on here"),
 )
 
 
 def _help(chat: Chat, argument: str) -> None:
     rows = [(command.usage, command.summary) for command in chat.commands.values()]
-    chat.show(help_table([*rows, *_KEYS]))
+    chat.show(help_table([*rows, ("", ""), *KEYS]))
 
 
 def _exit(chat: Chat, argument: str) -> None:
@@ -36,6 +37,11 @@ def _exit(chat: Chat, argument: str) -> None:
 COMMANDS = (
     Command("/help", "", "this list", _help, aliases=("/?",), at_once=True),
     Command(
-        "/exit", "", "leave, as /quit and /bye do", _exit, aliases=("/quit", "/bye"), at_once=True
+        "/exit",
+        "",
+        "leave, as /quit, /bye, exit and quit do",
+        _exit,
+        aliases=("/quit", "/bye", "exit", "quit"),
+        at_once=True,
     ),
 )

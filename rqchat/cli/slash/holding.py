@@ -78,8 +78,10 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
         return session.messages
 
     sampling = replace(chat.sampling, temperature=0.0, max_tokens=_SUMMARY_TOKENS)
-    step = Step("the compacting", UserTurn(_REQUEST), sampling, base=older, settle=settle)
-    chat.talk.start(step)
+    request = UserTurn(_REQUEST)
+    chat.talk.start(
+        Step("the compacting", request, sampling, base=older, is_aside=True, settle=settle)
+    )
 
 
 def _halves(messages: Messages) -> tuple[Messages, Messages]:

@@ -47,8 +47,8 @@ def _load(chat: Chat, argument: str) -> None:
     saved = load_saved(argument)
     session = chat.session()
     chat.recorder.adopt(saved)
-    session.system = saved.record.system
-    chat.talk.change("the loading", saved.messages)
+    before, session.system = session.system, saved.record.system
+    chat.talk.change("the loading", saved.messages, undo=lambda: chat.instruct(before))
     chat.show_saved(saved)
 
 

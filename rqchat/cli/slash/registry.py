@@ -35,7 +35,7 @@ class Command:
         run: does it, given the chat and the rest of the line; raises RqchatError where it cannot,
             and EOFError to leave the chat.
         suggest: what Tab offers after it; `PATHS` offers files.
-        aliases: other names, with their slashes.
+        aliases: other names; one without a slash counts only where it is all of the line.
         at_once: whether it runs while the model loads or answers; others wait.
     """
 

@@ -39,7 +39,9 @@ def all_commands() -> dict[str, Command]:
 def is_command(line: str) -> bool:
     """Whether `line` is meant as a slash command, known or not."""
     word = line.split(maxsplit=1)[0] if line.strip() else ""
-    if not word.startswith("/") or "/" in word[1:]:
+    if not word.startswith("/"):
+        return _lookup(line.strip()) is not None  # exit and quit, and nothing beside them
+    if "/" in word[1:]:
         return False
     return word == "/" or _lookup(word) is not None or not Path(word).exists()
 

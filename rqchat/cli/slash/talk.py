@@ -24,7 +24,7 @@ def _system(chat: Chat, argument: str) -> None:
         chat.say(chat.model.system or "no system prompt; /system TEXT sets one")
         return
     removed = argument in ("off", "none")
-    chat.session().system = None if removed else argument
+    chat.instruct(None if removed else argument)
     chat.say("system prompt removed" if removed else "system prompt set")
 
 

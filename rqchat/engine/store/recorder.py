@@ -84,6 +84,24 @@ class Recorder:
         receipt = replace(Receipt.begin(session, sampling), begun=begun, schema=schema)
         return self._recorded(session, events, Kept(turn, time.time(), receipt))
 
+    def follow_aside(
+        self, session: RecordedSession, turn: UserTurn, sampling: SamplingSettings
+    ) -> Iterator[Event]:
+        """The events of a turn that is not saved unless the conversation comes to hold it.
+
+        Raises:
+            RqchatError: as `session.ask` does, at once and from the iterator.
+        """
+        events, growth = session.ask(turn, sampling), Growth("")
+        kept = Kept(turn, time.time(), Receipt.begin(session, sampling))
+        return self._followed(events, growth, kept)
+
+    def _followed(self, events: Iterator[Event], growth: Growth, kept: Kept) -> Iterator[Event]:
+        for event in events:
+            growth.add(event)
+            yield event
+        self._past.append(growth.end(kept))
+
     def _recorded(
         self, session: RecordedSession, events: Iterator[Event], kept: Kept
     ) -> Iterator[Event]:

@@ -1,0 +1,100 @@
+"""The field that is typed in, between what others write above it and the status line below."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application.current import get_app_session
+from prompt_toolkit.completion import Completer
+from prompt_toolkit.filters import Condition, is_done
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.history import History
+from prompt_toolkit.input import Input, create_input
+from prompt_toolkit.key_binding import KeyBindings
+from prompt_toolkit.layout import ConditionalContainer, Container, HSplit, Window
+from prompt_toolkit.layout.controls import FormattedTextControl
+from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import is_dumb_terminal
+
+from rqchat.errors import InputError
+
+__all__ = ["PROMPT", "open_field"]
+
+PROMPT: StyleAndTextTuples = [("class:prompt", "> ")]
+_MENU_ROWS = 8
+_STYLE = Style.from_dict(
+    {
+        "status": "noreverse",
+        "prompt": "bold",
+        "continuation": "dim",
+        "note": "dim",
+        "waiting": "dim",
+        "thought": "dim italic",
+    }
+)
+
+
+def open_field(
+    *,
+    history: History,
+    completer: Completer,
+    bindings: KeyBindings,
+    above: Container,
+    status: Callable[[], StyleAndTextTuples],
+    vi: bool,
+    from_terminal: bool,
+) -> PromptSession[str]:
+    """The field, with `above` over it and the line `status` under it.
+
+    Args:
+        from_terminal: read keys from the terminal although standard input is something else.
+
+    Raises:
+        InputError: `from_terminal` where there is no terminal.
+    """
+    output = get_app_session().output
+    if isinstance(output, Vt100_Output):
+        output.enable_cpr = False  # its answer would be one more thing to wait for
+    # Even to a dumb terminal prompt-toolkit's own output writes that the cursor be shown
+    plain = PlainTextOutput(sys.stdout) if is_dumb_terminal() else None
+    with create_app_session(output=plain):
+        field: PromptSession[str] = PromptSession(
+            history=history,
+            completer=completer,
+            complete_while_typing=Condition(lambda: _is_command(field.default_buffer.text)),
+            key_bindings=bindings,
+            multiline=True,
+            prompt_continuation=[("class:continuation", "  ")],
+            style=_STYLE,
+            vi_mode=vi,
+            input=_terminal_keys() if from_terminal else None,
+            enable_suspend=True,
+            tempfile_suffix=".md",
+            reserve_space_for_menu=_MENU_ROWS,
+        )
+    line = Window(FormattedTextControl(status), height=1, style="class:status")
+    layout = field.layout
+    layout.container = HSplit([above, layout.container, ConditionalContainer(line, ~is_done)])
+    return field
+
+
+def _is_command(text: str) -> bool:
+    return text.startswith("/") and "\n" not in text
+
+
+def _terminal_keys() -> Input:
+    """The keyboard of the controlling terminal.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return create_input(os.fdopen(os.open("/dev/tty", os.O_RDONLY)))
+    except OSError:
+        raise InputError("there is no terminal to type in; use rqchat ask instead") from None
