@@ -27,6 +27,7 @@ class Candidate:
         bytes: where the memory goes.
         sliding_bits: what the sliding windows keep, 16 or 8.
         head_bits: of embedding and output head, 16 or 8.
+        chunk_tokens: tokens that one prefill step reads; a picture always fits into one.
         read_bytes: what one decode step reads with a full cache.
         tokens_per_s: the ceiling of decoding: the device's bandwidth over `read_bytes`; 0 where
             the bandwidth is unknown.
@@ -39,6 +40,7 @@ class Candidate:
     bytes: MemoryBytes
     sliding_bits: int = 16
     head_bits: int = 16
+    chunk_tokens: int = 512
     read_bytes: int = 0
     tokens_per_s: float = 0.0
 
@@ -49,6 +51,7 @@ class Candidate:
             "weight_bits": self.weight_bits,
             "kv_bits": self.kv_bits,
             "context": self.context_tokens,
+            "chunk": self.chunk_tokens,
             "bytes": self.bytes.as_json(),
         }
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rotorquant.layout import POSITION_BYTES, GlobalLayout, SlidingLayout
 from rqchat.engine.formats import Weights
@@ -19,6 +19,7 @@ __all__ = [
     "Budget",
     "Economy",
     "MemoryBytes",
+    "short_chunk",
 ]
 
 SINK_TOKENS = 64
@@ -33,7 +34,13 @@ LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
 # their rotary part in float32 in its reference (`chunks.py`, `ops/attend`)
 _HISTORY_TOKENS = 8192
 _SCORES, _TILE_TOKENS = 2**23, 4096
+_CHUNK_TOKENS, _LONG_CHUNKS = 512, (2048, 1024)  # docs/design.md: what a longer prefill step brings
 _HEAD_SCALE_BYTES = 2  # one 16-bit scale per row of an 8-bit table
+
+
+def short_chunk(image_tokens: int) -> int:
+    """Tokens that a prefill step reads where memory is short: a picture fits into one."""
+    return max(_CHUNK_TOKENS, image_tokens + 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,25 @@ class Budget:
             workspace=chunk + self.step_bytes(weights),
             reserve=self.reserve_bytes(),
         )
+
+    def with_longest_chunk(
+        self,
+        weights: Weights,
+        kv_bits: int,
+        economy: Economy,
+        context_tokens: int,
+        free_bytes: int,
+    ) -> Budget:
+        """The same with the longest prefill step that what is free has room for beside these.
+
+        On a CPU, and where nothing longer fits, the same.
+        """
+        longer = [n for n in _LONG_CHUNKS if self.chunk_tokens < n <= context_tokens]
+        for chunk_tokens in longer if self.is_gpu else ():
+            budget = replace(self, chunk_tokens=chunk_tokens)
+            if budget.of(weights, kv_bits, economy, context_tokens).total <= free_bytes:
+                return budget
+        return self
 
     def read_bytes(
         self, weights: Weights, kv_bits: int, economy: Economy, context_tokens: int

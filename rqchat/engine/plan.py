@@ -15,7 +15,7 @@ from typing import Any
 from rqchat.engine.candidate import Candidate, choose
 from rqchat.engine.formats import Weights, weights_of
 from rqchat.engine.gpus import DeviceInfo
-from rqchat.engine.memory import Budget, Economy, MemoryBytes
+from rqchat.engine.memory import Budget, Economy, MemoryBytes, short_chunk
 from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, KV_BITS, Settings
 from rqchat.engine.shape import ModelShape
 from rqchat.engine.smaller import smaller_models
@@ -28,7 +28,6 @@ _CPU_LADDER = ("fp32", "bf16")
 _CPU_KV_BITS = 4
 _MIN_CONTEXT_TOKENS = 2048
 _CONTEXT_STEP_TOKENS = 64
-_CHUNK_TOKENS = 512
 # The least harm first: one matrix in 8 bits, then the windows that most layers read
 _ECONOMIES = (Economy(16, 16), Economy(8, 16), Economy(8, 8), Economy(16, 8))
 
@@ -44,7 +43,6 @@ class MemoryPlan:
         reason: why that one, in up to three lines.
         asked_tokens: the context that was asked for.
         image_tokens: soft-token budget of one picture.
-        chunk_tokens: tokens that one prefill step reads; a picture always fits into one.
     """
 
     device: DeviceInfo
@@ -53,7 +51,6 @@ class MemoryPlan:
     reason: str
     asked_tokens: int
     image_tokens: int
-    chunk_tokens: int
 
     def as_json(self, model: str) -> dict[str, Any]:
         """The object that `rqchat plan --json` prints."""
@@ -104,7 +101,6 @@ class _Planner:
     ) -> None:
         self.shape, self.device, self.settings = shape, device, settings
         self.image_tokens = settings.image_tokens or DEFAULT_IMAGE_TOKENS
-        self.chunk_tokens = max(_CHUNK_TOKENS, self.image_tokens + 2)
         self.asked = settings.context_tokens or shape.max_context_tokens
         if self.asked > shape.max_context_tokens:
             raise UsageError(
@@ -115,8 +111,9 @@ class _Planner:
         self.ladder = self._ladder(formats)
         self.kv_ladder = self._kv_ladder()
         self.economies = self._economies()
+        chunk_tokens = short_chunk(self.image_tokens)
         self.budget = Budget(
-            shape, device.total_bytes, device.is_gpu, self.chunk_tokens, self.image_tokens
+            shape, device.total_bytes, device.is_gpu, chunk_tokens, self.image_tokens
         )
 
     def _ladder(self, formats: Iterable[str] | None) -> list[Weights]:
@@ -163,7 +160,6 @@ class _Planner:
             reason="\n".join(self._reasons(chosen, fitting)),
             asked_tokens=self.asked,
             image_tokens=self.image_tokens,
-            chunk_tokens=self.chunk_tokens,
         )
 
     def _longest(self, weights: Weights, kv_bits: int) -> Candidate | None:
@@ -196,15 +192,18 @@ class _Planner:
                 middle = (low + high) // 2
                 low, high = (middle, high) if fits(middle * _CONTEXT_STEP_TOKENS) else (low, middle)
             tokens = max(low * _CONTEXT_STEP_TOKENS, self.least)
-        read = self.budget.read_bytes(weights, kv_bits, economy, tokens)
+        given = weights, kv_bits, economy, tokens
+        read = self.budget.read_bytes(*given)
+        longest = self.budget.with_longest_chunk(*given, self.device.free_bytes)
         return Candidate(
             weights.name,
             weights.bits,
             kv_bits,
             tokens,
-            used(tokens),
+            longest.of(*given),
             economy.sliding_bits,
             economy.head_bits,
+            longest.chunk_tokens,
             read,
             self.device.bandwidth / read,
         )

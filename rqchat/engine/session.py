@@ -216,7 +216,11 @@ class ChatSession:
         self, turn: UserTurn, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
     ) -> Iterator[Event]:
         generation = Generation(
-            self._loaded, self._writer, self._prefix, self._plan.chunk_tokens, self._stop.is_set
+            self._loaded,
+            self._writer,
+            self._prefix,
+            self._plan.chosen.chunk_tokens,
+            self._stop.is_set,
         )
         generation.begin_with(begun)
         try:

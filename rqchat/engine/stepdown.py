@@ -1,7 +1,8 @@
 """Out of memory in the middle of an answer: what is given up so that the conversation goes on.
 
-First bits of the KV cache, by packing the live one again, which keeps what was read; then half of
-the context, which is read again. What was asked and answered is never lost.
+First long prefill steps; then bits of the KV cache, by packing the live one again, which keeps
+what was read; then half of the context, which is read again. What was asked and answered is never
+lost.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from rotorquant import RotorQuantCache
+from rqchat.engine.memory import short_chunk
 from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.settings import KV_BITS
@@ -43,12 +45,16 @@ def step_down(
     Raises:
         RqchatError: there is nothing left to give up.
     """
-    fewer = [bits for bits in KV_BITS if bits < plan.chosen.kv_bits]
-    if fewer:
+    chosen, shortest = plan.chosen, short_chunk(plan.image_tokens)
+    fewer = [bits for bits in KV_BITS if bits < chosen.kv_bits]
+    if chosen.chunk_tokens > shortest:
+        smaller = _replaced(plan, chunk_tokens=shortest)
+        said = f"{shortest:,} instead of {chosen.chunk_tokens:,} tokens of a prompt at a time"
+    elif fewer:
         smaller = _replaced(plan, kv_bits=max(fewer))
-        said = f"{max(fewer)} instead of {plan.chosen.kv_bits} bits of KV cache"
+        said = f"{max(fewer)} instead of {chosen.kv_bits} bits of KV cache"
     else:
-        halved = plan.chosen.context_tokens // 2 // _CONTEXT_STEP_TOKENS * _CONTEXT_STEP_TOKENS
+        halved = chosen.context_tokens // 2 // _CONTEXT_STEP_TOKENS * _CONTEXT_STEP_TOKENS
         if halved <= needed_tokens:
             prefix.reset()
             raise RqchatError(
@@ -56,8 +62,9 @@ def step_down(
                 " shorter --context or fewer bits with --weights, or close other programs"
             )
         smaller = _replaced(plan, context_tokens=halved)
-        said = f"a context of {halved:,} instead of {plan.chosen.context_tokens:,} tokens"
-    if not (fewer and _repacked(prefix, smaller.chosen.kv_bits)):
+        said = f"a context of {halved:,} instead of {chosen.context_tokens:,} tokens"
+    shorter = smaller.chosen.context_tokens < chosen.context_tokens
+    if shorter or not _repacked(prefix, smaller.chosen.kv_bits):
         prefix.replace(lambda: make_cache(smaller))
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

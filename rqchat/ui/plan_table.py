@@ -70,6 +70,7 @@ def _notes(plan: MemoryPlan, unit: str) -> Iterator[str]:
         f"{unit} of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
         f" context, at most: {ceiling}; the chosen row reads {read} per token."
     )
+    yield f"Prompts are read {format_count(plan.chosen.chunk_tokens)} tokens at a time."
     weights = dict.fromkeys(candidate.weights for candidate in plan.candidates)
     losses = [f"{name}: {weights_of(name).loss}" for name in weights]
     yield f"Loss by weights: {'; '.join(losses)}."

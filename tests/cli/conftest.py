@@ -51,7 +51,6 @@ PLAN = MemoryPlan(
     reason="It fits.",
     asked_tokens=1000,
     image_tokens=280,
-    chunk_tokens=512,
 )
 
 

@@ -29,7 +29,9 @@ def loaded(tiny_folder: Path) -> ChatSession:
 
 @pytest.fixture
 def session(loaded: ChatSession) -> ChatSession:
-    plan = dataclasses.replace(loaded.plan, chunk_tokens=16)
+    plan = dataclasses.replace(
+        loaded.plan, chosen=dataclasses.replace(loaded.plan.chosen, chunk_tokens=16)
+    )
     return ChatSession(OpenedModel(loaded._loaded, plan, "tiny"))
 
 

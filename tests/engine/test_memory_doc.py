@@ -93,7 +93,7 @@ def test_workspace_and_reserve_are_the_sum_of_their_rows() -> None:
     assert shown["left free on purpose"] == LEFT_FREE_BYTES
 
 
-@pytest.mark.parametrize("row", _rows(6), ids=lambda row: row[0])
+@pytest.mark.parametrize("row", _rows(7), ids=lambda row: row[0])
 def test_the_table_of_cards_is_what_is_planned(row: list[str]) -> None:
     card = planned_card(int(row[0].split()[0]) * 2**30)
     try:
@@ -102,6 +102,6 @@ def test_the_table_of_cards_is_what_is_planned(row: list[str]) -> None:
         assert row[1] == "does not fit"
         return
 
-    bits = chosen.head_bits, chosen.kv_bits, chosen.sliding_bits
+    bits = chosen.head_bits, chosen.kv_bits, chosen.sliding_bits, chosen.chunk_tokens
     assert chosen.context_tokens == _CONTEXT_TOKENS
     assert row[1:] == [chosen.weights, *map(str, bits), f"{chosen.bytes.total:,}"]

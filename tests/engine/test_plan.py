@@ -17,7 +17,7 @@ from rotorquant.ops.attend.reference import SCORE_BUDGET, TILE_KEYS
 from rqchat.engine import memory
 from rqchat.engine.catalog import KNOWN_MODELS, KnownModel
 from rqchat.engine.hardware import DeviceInfo, planned_card
-from rqchat.engine.plan import MemoryPlan, make_plan
+from rqchat.engine.plan import Candidate, MemoryPlan, make_plan
 from rqchat.engine.settings import KV_BITS, WEIGHTS, Settings
 from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
 from rqchat.errors import DoesNotFitError, UsageError
@@ -39,44 +39,53 @@ _OTHER = 31_273_088_876 - _LINEARS - _TABLE
 _RING = 50 * 1024 * 16 * 2 * 256
 
 
-def _by_hand(gib: float, linear_bits: float, head_bits: int, kv_bits: int, ring: int) -> int:
+def _by_hand(
+    gib: float, linear_bits: float, head_bits: int, kv_bits: int, ring: int, chunk: int
+) -> int:
     rows = 0 if linear_bits != 8 else 2 * (50 * 70_144 + 10 * 72_192)  # a 16-bit scale per output
     head = _TABLE * 2 if head_bits == 16 else _TABLE + 2 * 262_144
     vector = 1024 if kv_bits == 16 else 64 * kv_bits + 2
     maps = 0 if kv_bits == 16 else 40 * (3 * 512 + 1) * 512 * 4
     kv = 40 * (261_568 * vector + 640 * 1024) + maps + 4 * 262_144
     sliding = _RING * 2 if ring == 16 else _RING + _RING // 256 * 2
-    attention = 512 * ((6 * 5376 + 2 * 16_384) * 2 + 6 * 16_384 * 4) + 2 * 8192 * 4 * 512 * 2
-    mlp = 512 * (4 * 5376 + 4 * 21_504) * 2 + (0 if linear_bits == 16 else 5376 * 21_504 * 2)
-    step = max(attention, mlp) + 3 * 4 * 262_144 + 40 * 512 * 1024
+    attention = chunk * ((6 * 5376 + 2 * 16_384) * 2 + 6 * 16_384 * 4) + 2 * 8192 * 4 * 512 * 2
+    mlp = chunk * (4 * 5376 + 4 * 21_504) * 2 + (0 if linear_bits == 16 else 5376 * 21_504 * 2)
+    step = max(attention, mlp) + 3 * 4 * 262_144 + 40 * chunk * 1024
     reserve = 768 * 2**20 + int(0.015 * int(gib * _GIB))
     weights = int(_LINEARS * linear_bits / 8) + rows + head + _OTHER * 2
     return weights + kv + sliding + step + reserve
 
 
 @pytest.mark.parametrize(
-    ("gib", "weights", "stored_bits", "head_bits", "kv_bits", "ring"),
+    ("gib", "weights", "stored_bits", "head_bits", "kv_bits", "ring", "chunk"),
     [
-        (16, "int2", 2.5, 8, 5, 8),
-        (18, "int2", 2.5, 8, 8, 8),
-        (20, "int2", 2.5, 16, 8, 16),
-        (22, "int4", 4.5, 8, 3, 16),
-        (24, "int4", 4.5, 8, 6, 16),
-        (32, "int4", 4.5, 16, 16, 16),
-        (48, "int8", 8, 16, 16, 16),
-        (80, "bf16", 16, 16, 16, 16),
-        (96, "bf16", 16, 16, 16, 16),
-        (141, "bf16", 16, 16, 16, 16),
+        (16, "int2", 2.5, 8, 5, 8, 512),
+        (18, "int2", 2.5, 8, 8, 8, 512),
+        (20, "int2", 2.5, 16, 8, 16, 1024),
+        (22, "int4", 4.5, 8, 3, 16, 512),
+        (24, "int4", 4.5, 8, 6, 16, 512),
+        (32, "int4", 4.5, 16, 16, 16, 1024),
+        (48, "int8", 8, 16, 16, 16, 2048),
+        (80, "bf16", 16, 16, 16, 16, 2048),
+        (96, "bf16", 16, 16, 16, 16, 2048),
+        (141, "bf16", 16, 16, 16, 16, 2048),
     ],
 )
 def test_every_card_from_16_gib_holds_the_whole_context(
-    gib: int, weights: str, stored_bits: float, head_bits: int, kv_bits: int, ring: int
+    gib: int,
+    weights: str,
+    stored_bits: float,
+    head_bits: int,
+    kv_bits: int,
+    ring: int,
+    chunk: int,
 ) -> None:
     chosen = _plan(gib).chosen
 
     assert (chosen.weights, chosen.kv_bits, chosen.context_tokens) == (weights, kv_bits, 262_144)
     assert (chosen.head_bits, chosen.sliding_bits) == (head_bits, ring)
-    assert chosen.bytes.total == _by_hand(gib, stored_bits, head_bits, kv_bits, ring)
+    assert chosen.chunk_tokens == chunk
+    assert chosen.bytes.total == _by_hand(gib, stored_bits, head_bits, kv_bits, ring, chunk)
 
 
 def test_the_bytes_of_a_24_gib_card() -> None:
@@ -219,7 +228,7 @@ def test_json_has_exactly_the_contracts_keys() -> None:
     assert set(made["device"]) == {"name", "total_bytes", "free_bytes", "source"}
     rows = [made["chosen"], *made["candidates"]]
     for row in rows:
-        assert set(row) == {"weights", "weight_bits", "kv_bits", "context", "bytes"}
+        assert set(row) == {"weights", "weight_bits", "kv_bits", "context", "chunk", "bytes"}
         parts = {"weights", "kv_global", "kv_sliding", "workspace", "reserve"}
         assert set(row["bytes"]) == parts | {"total"}
         assert sum(row["bytes"][part] for part in parts) == row["bytes"]["total"]
@@ -288,6 +297,36 @@ def test_no_candidate_takes_more_than_is_free(asked: Settings, total: int, share
     assert max(c.bytes.total for c in plan.candidates) <= device.free_bytes
     assert plan.chosen in plan.candidates
     assert plan.chosen.context_tokens <= plan.asked_tokens
+
+
+def _without_chunk(candidate: Candidate) -> Candidate:
+    return replace(candidate, chunk_tokens=0, bytes=replace(candidate.bytes, workspace=0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=_asked,
+    total=st.integers(10 * _GIB, 100 * _GIB),
+    more=st.integers(1, 20 * _GIB) | st.integers(1, _GIB),
+)
+def test_a_longer_prefill_step_costs_nothing_else(asked: Settings, total: int, more: int) -> None:
+    card = planned_card(total)
+    try:
+        plan = make_plan(_31B, card, asked)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(memory, "_LONG_CHUNKS", ())
+            short = make_plan(_31B, card, asked)
+    except DoesNotFitError:
+        return
+
+    assert _without_chunk(plan.chosen) == _without_chunk(short.chosen)
+    assert [*map(_without_chunk, plan.candidates)] == [*map(_without_chunk, short.candidates)]
+    # And more free memory never gives a shorter one for the same weights and cache
+    larger = make_plan(_31B, replace(card, free_bytes=total + more), asked)
+    longest = {_without_chunk(c): c.chunk_tokens for c in larger.candidates}
+    for candidate in plan.candidates:
+        after = longest.get(_without_chunk(candidate), candidate.chunk_tokens)
+        assert after >= candidate.chunk_tokens
 
 
 @settings(max_examples=30, deadline=None)

@@ -55,9 +55,10 @@ def _open(folder: Path, **asked: Any) -> ChatSession:
     return ChatSession.open(Settings(model=str(folder), device="cpu", kv_bits=16, **asked))
 
 
-def _over(loaded: ChatSession, **changes: Any) -> ChatSession:
-    """A new session over the model of `loaded`, in chunks of 16 tokens."""
-    plan = dataclasses.replace(loaded.plan, **{"chunk_tokens": 16, **changes})
+def _over(loaded: ChatSession, chunk_tokens: int = 16) -> ChatSession:
+    """A new session over the model of `loaded`."""
+    chosen = dataclasses.replace(loaded.plan.chosen, chunk_tokens=chunk_tokens)
+    plan = dataclasses.replace(loaded.plan, chosen=chosen)
     return ChatSession(OpenedModel(loaded._loaded, plan, "tiny"))
 
 

@@ -34,8 +34,8 @@ def opened(tiny_folder: Path) -> ChatSession:
 
 def _over(opened: ChatSession, **chosen: Any) -> ChatSession:
     plan = opened.plan
-    smaller = dataclasses.replace(plan.chosen, **chosen)
-    plan = dataclasses.replace(plan, chunk_tokens=16, chosen=smaller)
+    smaller = dataclasses.replace(plan.chosen, **{"chunk_tokens": 16, **chosen})
+    plan = dataclasses.replace(plan, chosen=smaller)
     return ChatSession(OpenedModel(opened._loaded, plan, "tiny"))
 
 
@@ -116,6 +116,22 @@ def test_when_bits_are_used_up_the_context_is_halved(
         "out of memory: going on with a context of 512 instead of 1,024 tokens",
     ]
     assert session.context_tokens == 512
+    assert _text(events) == _text(undisturbed)
+
+
+def test_long_prefill_steps_are_given_up_first(
+    opened: ChatSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
+    session = _over(opened, chunk_tokens=1024)
+    _small_device(monkeypatch, lambda number: number in (3, 9))
+
+    events = list(session.ask(_TURN, _GREEDY))
+
+    assert _notices(events) == [
+        "out of memory: going on with 512 instead of 1,024 tokens of a prompt at a time",
+        "out of memory: going on with 3 instead of 4 bits of KV cache",
+    ]
     assert _text(events) == _text(undisturbed)
 
 

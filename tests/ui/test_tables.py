@@ -32,7 +32,7 @@ LONG = Candidate(
     read_bytes=20 * GB,
     tokens_per_s=46.8,
 )
-PLAN = MemoryPlan(DeviceInfo("card", GB, GB, "x"), LONG, (LONG,), "Because.", 1, 280, 512)
+PLAN = MemoryPlan(DeviceInfo("card", GB, GB, "x"), LONG, (LONG,), "Because.", 1, 280)
 
 
 Draw = Callable[..., list[str]]
@@ -51,7 +51,7 @@ def drawn(capsys: pytest.CaptureFixture[str]) -> Draw:
 
 def test_plan(drawn: Draw) -> None:
     device = DeviceInfo("a [red] card\x1b", 24 * GB, 23 * GB, "nvidia-smi", bandwidth=936 * GB)
-    plan = MemoryPlan(device, LONG, (WIDE, LONG), "One.\nTwo.", 262_144, 280, 512)
+    plan = MemoryPlan(device, LONG, (WIDE, LONG), "One.\nTwo.", 262_144, 280)
     assert drawn(plan_table(plan, "google/gemma-4-31B-it", {"int4": 23 * GB}), width=200) == [
         "google/gemma-4-31B-it on a [red] card: 23.0 GB free of 24.0 GB (nvidia-smi)",
         "",
@@ -65,6 +65,7 @@ def test_plan(drawn: Draw) -> None:
         "GB of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
         " context, at most: 936 GB/s of memory over what a token reads; the chosen row reads"
         " 20.0 GB per token.",
+        "Prompts are read 512 tokens at a time.",
         "Loss by weights: int4: KL divergence 0.093 on the pocket model; Google's 4-bit checkpoints"
         " were trained for it.",
         "Loss by KV: relative squared error 4.1e-05 at 8 bits, 0.0095 at 4 bits (Lloyd-Max);"
