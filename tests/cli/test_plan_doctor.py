@@ -44,7 +44,7 @@ def test_plan_json_has_the_contracts_keys(run: Run) -> None:
         "free_bytes": 24 * 2**30,
         "source": "--vram",
     }
-    keys = ["weights", "weight_bits", "kv_bits", "context", "bytes"]
+    keys = ["weights", "weight_bits", "kv_bits", "context", "chunk", "bytes"]
     parts = ["weights", "kv_global", "kv_sliding", "workspace", "reserve", "total"]
     for candidate in (record["chosen"], *record["candidates"]):
         assert list(candidate) == keys
