@@ -8,38 +8,46 @@ quantization (HQQ, Badri and Shaji, 2023) was measured worse at two bits: docs/l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from rqchat.engine.weights.grid import Grid, Packed
+from rqchat.engine.weights.parts import row_parts
 
-__all__ = ["fit"]
+__all__ = ["fit", "fit_rows"]
 
 _STEPS = (9.0, 8.0, 7.5, 7.0, 6.5, 6.0, 5.0, 4.0)  # largest |code| that the largest |value| may get
 _STARTS = (0.55, 0.7, 0.85)  # share of the range between lowest and highest value
 _ROUNDS = 6
-_PART_VALUES = 2**24  # bounds the temporary memory on a GPU to some 0.5 GB
-_CPU_PART_VALUES = 2**18  # stays in a cache; measured twice as fast as 2**24
 _TINY = 1e-7
 
 
 def fit(weight: torch.Tensor, grid: Grid) -> Packed:
     """The packed form of `weight` [rows, columns], on its device."""
     rows, columns = weight.shape
+    return fit_rows(lambda part: weight[part.start : part.stop], rows, columns, grid, weight.device)
+
+
+def fit_rows(
+    read: Callable[[range], torch.Tensor],
+    rows: int,
+    columns: int,
+    grid: Grid,
+    device: torch.device,
+) -> Packed:
+    """The packed form of a matrix that `read` gives some rows of at a time, on `device`.
+
+    Raises:
+        ModelError: groups do not divide its columns.
+    """
     group = grid.group_of(columns)
-    on_cpu = weight.device.type == "cpu"
-    part = max(1, (_CPU_PART_VALUES if on_cpu else _PART_VALUES) // columns)
-    pieces = []
-    for begin in range(0, rows, part):
-        values = weight[begin : begin + part].float().unflatten(-1, (-1, group))
-        pieces.append(_fit_part(values, grid))
-    if len(pieces) == 1:
-        return pieces[0]
-    words, scale, offset = zip(*((p.words, p.scale, p.offset) for p in pieces), strict=True)
-    return Packed(
-        grid,
-        torch.cat(words),
-        torch.cat(scale),
-        torch.cat(offset) if grid.has_offset else None,
+    return Packed.join(
+        (
+            _fit_part(read(part).float().unflatten(-1, (-1, group)), grid)
+            for part in row_parts(rows, columns, device)
+        ),
+        rows,
     )
 
 

@@ -7,23 +7,18 @@ import torch
 from rqchat.engine.weights.gguf_file import BLOCKS
 from rqchat.engine.weights.grid import INT4, Packed
 
-__all__ = ["pack_q4_0", "unpack"]
+__all__ = ["PLAIN", "pack_q4_0", "unpack"]
 
-_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_PART_BLOCKS = 2**16
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Types that are no blocks."""
 
 
 def unpack(raw: torch.Tensor, kind: str, shape: tuple[int, ...]) -> torch.Tensor:
     """Values of `shape` from bytes [n]: in the stored type, or bfloat16 out of quantized blocks."""
-    if kind in _PLAIN:
-        return raw.view(_PLAIN[kind]).view(shape)
-    values, size = BLOCKS[kind]
-    blocks = raw.view(-1, size)
-    made = torch.empty(len(blocks), values, dtype=torch.bfloat16, device=raw.device)
-    for begin in range(0, len(blocks), _PART_BLOCKS):
-        part = blocks[begin : begin + _PART_BLOCKS]
-        made[begin : begin + len(part)] = _UNPACK[kind](part)
-    return made.view(shape)
+    if kind in PLAIN:
+        return raw.view(PLAIN[kind]).view(shape)
+    _, size = BLOCKS[kind]
+    return _UNPACK[kind](raw.view(-1, size)).bfloat16().view(shape)
 
 
 def pack_q4_0(raw: torch.Tensor, shape: tuple[int, ...]) -> Packed:

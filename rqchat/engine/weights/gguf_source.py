@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from rqchat.engine.weights.gguf_blocks import pack_q4_0, unpack
+from rqchat.engine.weights.gguf_blocks import PLAIN, pack_q4_0, unpack
 from rqchat.engine.weights.gguf_file import GgufTensor, read_gguf
 from rqchat.engine.weights.grid import Packed
+from rqchat.engine.weights.parts import matrix_of, row_parts
 from rqchat.engine.weights.safetensors_files import check_sums
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
@@ -116,22 +117,35 @@ class GgufSource:
         """See `WeightSource`."""
         return self._stored[name].kind == "Q4_0"
 
-    def dense(self, name: str, stream: ByteStream) -> torch.Tensor:
+    def dtype(self, name: str) -> torch.dtype | None:
+        """See `WeightSource`."""
+        return PLAIN.get(self._stored[name].kind)
+
+    def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
         """See `WeightSource`."""
         tensor = self._stored[name]
-        made = unpack(self._read(name, stream), tensor.kind, tensor.shape)
+        _, columns = matrix_of(self.shape(name))
+        made = unpack(self._read(name, part, stream), tensor.kind, (len(part), columns))
         if name == _PATCHES:
             # [width, colour, row, column] as a convolution has it, to [width, row, column, colour]
-            made = made.permute(0, 2, 3, 1)
-        return made.reshape(self.shape(name))
+            made = made.view(-1, *tensor.shape[1:]).permute(0, 2, 3, 1).reshape(made.shape)
+        return made
 
     def packed(self, name: str, stream: ByteStream) -> Packed:
         """See `WeightSource`."""
-        return pack_q4_0(self._read(name, stream), self._stored[name].shape)
+        rows, columns = matrix_of(self.shape(name))
+        pieces = (
+            pack_q4_0(self._read(name, part, stream), (len(part), columns))
+            for part in row_parts(rows, columns, stream.device)
+        )
+        return Packed.join(pieces, rows)
 
-    def _read(self, name: str, stream: ByteStream) -> torch.Tensor:
+    def _read(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
+        """Bytes of some rows; a row is a whole number of blocks."""
         tensor = self._stored[name]
-        return stream.read(tensor.path, tensor.begin, tensor.nbytes)
+        row_bytes = tensor.nbytes // matrix_of(self.shape(name))[0]
+        begin = tensor.begin + part.start * row_bytes
+        return stream.read(tensor.path, begin, len(part) * row_bytes)
 
 
 def _model_name(key: str) -> str:

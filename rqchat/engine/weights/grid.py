@@ -11,6 +11,7 @@ This file is the specification, in torch; `kernel.py` computes the same on a GPU
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -96,6 +97,28 @@ class Packed:
         for field in range(1, grid.fields):
             words |= fields[..., field].to(torch.int32) << (grid.bits * field)
         return cls(grid, words, scale, offset)
+
+    @classmethod
+    def join(cls, pieces: Iterable[Packed], rows: int) -> Packed:
+        """The matrix of `rows` rows whose rows come in `pieces`, none of which is kept."""
+        whole, done = None, 0
+        for piece in pieces:
+            whole = whole or piece._empty(rows)
+            end = done + piece.words.shape[0]
+            whole.words[done:end], whole.scale[done:end] = piece.words, piece.scale
+            if whole.offset is not None and piece.offset is not None:
+                whole.offset[done:end] = piece.offset
+            done = end
+        assert whole is not None and done == rows
+        return whole
+
+    def _empty(self, rows: int) -> Packed:
+        """Room for so many rows of the same kind."""
+        words = self.words.new_empty(rows, self.words.shape[1])
+        scale = self.scale.new_empty(rows, self.scale.shape[1])
+        return Packed(
+            self.grid, words, scale, None if self.offset is None else torch.empty_like(scale)
+        )
 
     @property
     def columns(self) -> int:

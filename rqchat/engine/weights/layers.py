@@ -5,31 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear, stored_tensors
-from rqchat.engine.weights.fit import fit
-from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
-from rqchat.engine.weights.modules import PackedLinear
+from rqchat.engine.weights.bitsandbytes_layers import stored_tensors
+from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid
 
-__all__ = ["DTYPES", "make_linear", "module_bytes"]
+__all__ = ["DTYPES", "GRIDS", "module_bytes"]
 
-_GRIDS: dict[str, Grid] = {"int8": INT8_ROWS, "int4": INT4, "int2": INT2}
+GRIDS: dict[str, Grid] = {"int8": INT8_ROWS, "int4": INT4, "int2": INT2}
+"""Rungs of packed matrices; bitsandbytes makes the layers of all others that have codes."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Rungs without codes."""
-
-
-def make_linear(
-    weights: str, weight: torch.Tensor | Packed, bias: torch.Tensor | None, dtype: torch.dtype
-) -> nn.Module:
-    """A quantized layer on the device of `weight`, which is packed only where `weights` is int4.
-
-    Raises:
-        ModelError: the groups do not divide its columns, or bitsandbytes is missing.
-    """
-    if isinstance(weight, Packed):
-        return PackedLinear(weight, bias)
-    if weights in _GRIDS:
-        return PackedLinear(fit(weight, _GRIDS[weights]), bias)
-    return bitsandbytes_linear(weight.to(dtype), bias, weights)
 
 
 def module_bytes(model: nn.Module) -> int:

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from rqchat.engine.formats import weights_of
-from rqchat.engine.weights.fit import fit
-from rqchat.engine.weights.grid import INT8_ROWS, Packed
-from rqchat.engine.weights.layers import DTYPES, make_linear
+from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
+from rqchat.engine.weights.fit import fit_rows
+from rqchat.engine.weights.grid import INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.layers import DTYPES, GRIDS
 from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
+from rqchat.engine.weights.parts import matrix_of, row_parts
 from rqchat.engine.weights.source import WeightSource
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
@@ -82,8 +84,6 @@ class _Placing:
     def names(self) -> list[str]:
         """What to read, in the source's order, biases before the layers that take them.
 
-        Tables to be packed come first, while there is room for them in 16 bits, too.
-
         Raises:
             ModelError: the checkpoint lacks a tensor, or one has another shape.
         """
@@ -101,7 +101,7 @@ class _Placing:
                     f"{self.recipe.name} does not fit its config.json: {name} is {found}, not"
                     f" {shape}; download it again"
                 )
-        return sorted(there, key=lambda n: (n not in self.tables, n not in self.biases))
+        return sorted(there, key=lambda name: name not in self.biases)
 
     def bytes_of(self, name: str) -> int:
         """Bytes that it will take on the device."""
@@ -133,24 +133,44 @@ class _Placing:
             self._replace(name, self._linear(name, module))
         elif name in self.tables:
             self._pack_table(name, module)
+        elif leaf in module._parameters:
+            setattr(module, leaf, nn.Parameter(self._dense(name), False))
         else:
-            tensor = self.source.dense(name, self.stream).to(self.recipe.dtype)
-            if leaf in module._parameters:
-                setattr(module, leaf, nn.Parameter(tensor, False))
-            else:
-                setattr(module, leaf, tensor)
+            setattr(module, leaf, self._dense(name))
         self.placed_bytes += self.bytes_of(name)
 
     def _linear(self, name: str, module: Any) -> nn.Module:
-        weight: torch.Tensor | Packed
-        if self.recipe.weights == "int4" and self.source.is_packed(name):
-            weight = self.source.packed(name, self.stream)
-        else:
-            weight = self.source.dense(name, self.stream)
-        return make_linear(self.recipe.weights, weight, module.bias, self.recipe.dtype)
+        grid = GRIDS.get(self.recipe.weights)
+        if grid:
+            return PackedLinear(self._packed(name, grid), module.bias)
+        return bitsandbytes_linear(self._dense(name), module.bias, self.recipe.weights)
+
+    def _packed(self, name: str, grid: Grid) -> Packed:
+        """On `grid`: as it is stored, or fitted to it a part at a time."""
+        if grid == INT4 and self.source.is_packed(name):
+            return self.source.packed(name, self.stream)
+        rows, columns = matrix_of(self.source.shape(name))
+        return fit_rows(
+            lambda part: self.source.rows(name, part, self.stream),
+            rows,
+            columns,
+            grid,
+            self.stream.device,
+        )
+
+    def _dense(self, name: str) -> torch.Tensor:
+        """In the dtype of the recipe: as it is stored, or converted a part at a time."""
+        dtype, shape = self.recipe.dtype, self.source.shape(name)
+        rows, columns = matrix_of(shape)
+        if self.source.dtype(name) == dtype:
+            return self.source.rows(name, range(rows), self.stream).view(shape)
+        made = torch.empty(rows, columns, dtype=dtype, device=self.stream.device)
+        for part in row_parts(rows, columns, self.stream.device):
+            made[part.start : part.stop] = self.source.rows(name, part, self.stream)
+        return made.view(shape)
 
     def _pack_table(self, name: str, module: Any) -> None:
-        packed = fit(self.source.dense(name, self.stream), INT8_ROWS)
+        packed = self._packed(name, INT8_ROWS)
         if name == _HEAD:
             self._replace(name, PackedLinear(packed))
         else:

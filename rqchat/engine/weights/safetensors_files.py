@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from rqchat.engine.weights.parts import matrix_of
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
 
@@ -45,6 +46,13 @@ class StoredTensor:
         """The tensor as it is stored, on the stream's device."""
         raw = stream.read(self.path, self.begin, self.nbytes)
         return raw.view(self.dtype).view(self.shape)
+
+    def rows(self, part: range, stream: ByteStream) -> torch.Tensor:
+        """Some rows [n, columns] of the matrix that its last dimension makes of it."""
+        _, columns = matrix_of(self.shape)
+        row_bytes = columns * self.dtype.itemsize
+        raw = stream.read(self.path, self.begin + part.start * row_bytes, len(part) * row_bytes)
+        return raw.view(self.dtype).view(-1, columns)
 
 
 def read_headers(folder: Path, name: str) -> dict[str, StoredTensor]:

@@ -43,8 +43,11 @@ class WeightSource(Protocol):
     def is_packed(self, name: str) -> bool:
         """Whether `packed` gives it as it is stored."""
 
-    def dense(self, name: str, stream: ByteStream) -> torch.Tensor:
-        """It on the stream's device, in a floating type."""
+    def dtype(self, name: str) -> torch.dtype | None:
+        """What it is stored in, and read without a copy; None where it has to be unpacked."""
+
+    def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
+        """Some rows of the matrix that its last dimension makes of it, in a floating type."""
 
     def packed(self, name: str, stream: ByteStream) -> Packed:
         """It on the grid `INT4`."""
@@ -98,11 +101,18 @@ class SafetensorsSource:
         """See `WeightSource`."""
         return name in self._packed
 
-    def dense(self, name: str, stream: ByteStream) -> torch.Tensor:
+    def dtype(self, name: str) -> torch.dtype | None:
         """See `WeightSource`."""
-        if self.is_packed(name):
-            return self.packed(name, stream).dequantize()
-        return self._stored[name].read(stream)
+        return None if self.is_packed(name) else self._stored[name].dtype
+
+    def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
+        """See `WeightSource`."""
+        if not self.is_packed(name):
+            return self._stored[name].rows(part, stream)
+        words, scale = (
+            self._stored[name + suffix].rows(part, stream) for suffix in ("_packed", "_scale")
+        )
+        return Packed(INT4, words, scale).dequantize()
 
     def packed(self, name: str, stream: ByteStream) -> Packed:
         """See `WeightSource`."""

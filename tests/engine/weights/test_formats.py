@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from rqchat.bench.meter import TensorMeter
 from rqchat.engine.events import Event, LoadProgress, Notice
+from rqchat.engine.weights import parts
 from rqchat.engine.weights.layers import module_bytes
 from rqchat.engine.weights.modules import PackedLinear
 from tests.engine.weights.checkpoints import EVEN_CONFIG, tensors_of, write_shards, write_w4a16
@@ -230,3 +232,17 @@ def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> No
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned
     found = divergence(exact, logits_of(loaded.model))
     assert found == 0 if weights == "fp32" else 0 < found < {"bf16": 0.03}.get(weights, 4.0)
+
+
+@pytest.mark.parametrize("weights", ["bf16", "int8", "int4", "int2"])
+def test_a_load_holds_little_beside_what_it_places(
+    weights: str, even_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part_values = 2**11  # of 2**15 and more in a matrix
+    monkeypatch.setattr(parts, "_CPU_PART_VALUES", part_values)
+
+    with TensorMeter() as meter:
+        loaded = load(even_folder, weights, head_bits=8)
+
+    # A fit holds some ten float32 tensors of a part; buffers that the model computes are small
+    assert meter.peak_bytes <= loaded.weight_bytes + 16 * 4 * part_values + 50_000
