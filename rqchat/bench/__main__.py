@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="for loss")
     parser.add_argument("--folder", type=Path, help="for memory's random checkpoints")
     parser.add_argument("--report", type=Path, help="what memory appends its table to")
+    parser.add_argument("--budget-s", type=float, help="for memory: end in so many seconds")
     arguments = parser.parse_args()
     if arguments.benchmark in _BY_NAME:
         runpy.run_module(f"rqchat.bench.{arguments.benchmark}", run_name="__main__")

@@ -1,6 +1,6 @@
-"""Random checkpoints of true shapes, written as the hub has them, for the real loader to read.
+"""A random checkpoint as the hub has Google's 4-bit ones, for the real loader to read and be timed.
 
-Memory does not depend on what weights say, so 31B can be measured without its download.
+Linears are packed (compressed-tensors, groups of 32), all other weights are bf16.
 """
 
 from __future__ import annotations
@@ -8,62 +8,50 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
-__all__ = ["MID_TEXT", "write_checkpoint"]
+from rqchat.bench.random_weights import RandomSource, with_token_ids
+from rqchat.engine.weights.parts import matrix_of
+from rqchat.engine.weights.stream import ByteStream
 
-# 100 million parameters with the 31B's structure, for machines without a GPU
-MID_TEXT: Mapping[str, Any] = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "num_global_key_value_heads": 1,
-    "head_dim": 128,
-    "global_head_dim": 256,
-    "sliding_window": 512,
-    "max_position_embeddings": 65_536,
-    "hidden_size_per_layer_input": 0,
-}
+__all__ = ["copy_small_files", "write_checkpoint"]
+
 _SHARD_BYTES = 2 * 10**9
 _GROUP = 32
 _POCKET_FILES = ("*.json", "*.jinja")
 
 
 def write_checkpoint(
-    folder: Path, config: Mapping[str, Any], tokenizer_folder: Path, *, packed: bool
-) -> Path:
-    """Random weights of `config` in `folder`, with the tokenizer of another model.
+    folder: Path, config: Mapping[str, Any], tokenizer_folder: Path, device: torch.device
+) -> int:
+    """Random weights of `config` in `folder`, drawn on `device`; the bytes of its tensors.
 
-    `packed` writes the decoder's linears as Google's 4-bit checkpoints have them
-    (compressed-tensors, groups of 32), else all weights are bf16.
+    Tokenizer and special tokens are those of another model.
     """
+    merged = copy_small_files(folder, config, tokenizer_folder)
+    source = RandomSource(merged, packed=True)
+    merged["quantization_config"] = _packing()
+    (folder / "config.json").write_text(json.dumps(merged), encoding="utf-8")
+    with ByteStream(device) as stream:
+        _write_shards(folder, _tensors(source, stream))
+    return sum(source.nbytes(name) for name in source.names())
+
+
+def copy_small_files(
+    folder: Path, config: Mapping[str, Any], tokenizer_folder: Path
+) -> dict[str, Any]:
+    """Puts tokenizer, template and config.json into `folder`; the configuration in it."""
     folder.mkdir(parents=True, exist_ok=True)
     for pattern in _POCKET_FILES:
         for file in tokenizer_folder.glob(pattern):
             shutil.copy(file, folder / file.name)
-    own = json.loads((tokenizer_folder / "config.json").read_text(encoding="utf-8"))
-    merged = _with_token_ids(deepcopy(dict(config)), own)
-    if packed:
-        merged["quantization_config"] = _packing()
+    merged = with_token_ids(config, tokenizer_folder)
     (folder / "config.json").write_text(json.dumps(merged), encoding="utf-8")
-    _write_shards(folder, _tensors({k: v for k, v in merged.items() if k[:5] != "quant"}, packed))
-    return folder
-
-
-def _with_token_ids(config: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids of special tokens have to be those of the tokenizer."""
-    config |= {name: value for name, value in own.items() if name.endswith(("_id", "_index"))}
-    ids = {name: value for name, value in own["text_config"].items() if name.endswith("token_id")}
-    config["text_config"] = {**config["text_config"], **ids}
-    return config
+    return merged
 
 
 def _packing() -> dict[str, Any]:
@@ -78,38 +66,17 @@ def _packing() -> dict[str, Any]:
     }
 
 
-def _tensors(config: dict[str, Any], packed: bool) -> Iterator[tuple[str, torch.Tensor]]:
-    with torch.device("meta"):
-        model = Gemma4ForConditionalGeneration(Gemma4Config(**config))
-    linears = {
-        f"{name}.weight"
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and "language_model.layers" in name
-    }
-    torch.manual_seed(0)
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+def _tensors(source: RandomSource, stream: ByteStream) -> Iterator[tuple[str, torch.Tensor]]:
+    for name in source.names():
+        if not source.is_packed(name):
+            shape = source.shape(name)
+            rows, _ = matrix_of(shape)
+            yield name, source.rows(name, range(rows), stream).view(shape).cpu()
             continue
-        if packed and name in linears:
-            yield from _packed(name.removesuffix(".weight"), *tensor.shape)
-        else:
-            yield name, _random(name, tensor.shape)
-
-
-def _random(name: str, shape: torch.Size) -> torch.Tensor:
-    """Small enough that 60 layers of them stay finite."""
-    if len(shape) < 2:
-        value = shape[-1] ** -0.5 if name.endswith("q_norm.weight") else 1.0
-        return torch.full(shape, value, dtype=torch.bfloat16)
-    return torch.randn(shape, dtype=torch.bfloat16).mul_(shape[-1] ** -0.5)
-
-
-def _packed(name: str, rows: int, columns: int) -> Iterator[tuple[str, torch.Tensor]]:
-    codes = torch.randint(-(2**31), 2**31, (rows, columns // 8), dtype=torch.int32)
-    scale = torch.full((rows, columns // _GROUP), 0.2 * columns**-0.5, dtype=torch.bfloat16)
-    yield f"{name}.weight_packed", codes
-    yield f"{name}.weight_scale", scale
-    yield f"{name}.weight_shape", torch.tensor([rows, columns])
+        packed = source.packed(name, stream)
+        yield f"{name}_packed", packed.words.cpu()
+        yield f"{name}_scale", packed.scale.cpu()
+        yield f"{name}_shape", torch.tensor(source.shape(name))
 
 
 def _write_shards(folder: Path, tensors: Iterator[tuple[str, torch.Tensor]]) -> None:

@@ -1,40 +1,70 @@
-"""One measurement of `python -m rqchat.bench memory` in a process of its own: JSON in and out."""
+"""One rung of `python -m rqchat.bench memory` in a process of its own: JSON in, a line per context.
+
+The weights are random and made on the device, the context is filled and not read (`filling.py`);
+what is measured then is real: two chunks of text, a picture, a question, and an answer.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import resource
 import sys
-from contextlib import nullcontext
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
 
 import torch
 from PIL import Image
 
-from rqchat.bench.meter import TensorMeter
+import rqchat
+from rqchat.bench.checkpoint import copy_small_files
+from rqchat.bench.filling import prefill
+from rqchat.bench.meter import AllocatorMeter, TensorMeter, meter_of
+from rqchat.bench.random_weights import MID_TEXT, RandomSource
+from rqchat.engine.catalog import known_model
+from rqchat.engine.claim import claim_device
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done
 from rqchat.engine.images import Picture
+from rqchat.engine.loader import LoadedModel, load_model
+from rqchat.engine.models import POCKET, ModelSource, resolve_model
+from rqchat.engine.occupancy import release_unused
+from rqchat.engine.opening import OpenedModel, device_for
+from rqchat.engine.plan import MemoryPlan, make_plan
 from rqchat.engine.session import ChatSession
-from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.engine.settings import WEIGHTS, SamplingSettings, Settings
+from rqchat.engine.shape import ModelShape
 from rqchat.errors import RqchatError
 
-__all__ = ["Case", "Outcome", "measure"]
+__all__ = ["MID", "POCKET_FOLDER", "Case", "Failure", "Outcome", "config_of", "measure"]
 
-_ANSWER_TOKENS = 8
+MID = "random, 100 M"
+POCKET_FOLDER = Path(rqchat.__file__).parent / POCKET
+_PACKED = ("int4", "int2")  # made from Google's 4-bit files, as with a model of the catalog
+_FIRST_TOKENS, _TIMED_TOKENS = 8, 32
 _SPARE_TOKENS = 64
+_SIDE_PIXELS = 768  # a picture of the default 280 soft tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is loaded and read. `cap_bytes` is the card to pretend, 0 for the one that is there."""
+    """What is loaded, and the contexts that are filled one after the other.
+
+    Attributes:
+        model: `pocket`, `MID`, or a model of the catalog.
+        weights, kv_bits: the rung; None as the plan has it.
+        contexts: in tokens.
+        cap_bytes: the card to pretend, 0 for the one that is there.
+        device: as in `Settings`.
+    """
 
     model: str
     weights: str | None
-    context_tokens: int
+    contexts: tuple[int, ...]
     kv_bits: int | None = None
     cap_bytes: int = 0
     device: str = "auto"
@@ -42,83 +72,168 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a case took, in bytes and seconds.
+    """What a rung took with one context, in bytes and seconds.
 
     Attributes:
-        case, weights, kv_bits, head_bits: what was asked and what was loaded.
-        read_tokens: length of the prompt, one picture included.
+        weights, kv_bits, head_bits, sliding_bits, chunk_tokens, context_tokens: what was planned.
+        prompt_tokens, read_tokens: length of the prompt, and how much of it was really read.
         planned_bytes: of tensors: weights, caches and workspace.
-        measured_bytes: the most that tensors took at a time: of torch's allocator on a GPU, of a
-            meter of live storages on a CPU.
+        measured_bytes: the most that tensors took at a time while it answered.
+        load_peak_bytes: the most that they took while the weights were placed.
         planned_total_bytes: the whole plan.
         process_bytes: what the process took of the GPU, or its peak resident size on a CPU.
         host_bytes: peak resident size.
-        load_s, prefill_s, decode_tokens_per_s: how long it took.
+        placed_s: making, quantizing and placing the weights.
+        prefill_tokens_per_s: of what was read on top of the filled context, picture included.
+        decode_tokens_per_s: of an answer at the end of the context.
     """
 
-    case: Case
     weights: str
     kv_bits: int
     head_bits: int
+    sliding_bits: int
+    chunk_tokens: int
+    context_tokens: int
+    prompt_tokens: int
     read_tokens: int
     planned_bytes: int
     measured_bytes: int
+    load_peak_bytes: int
     planned_total_bytes: int
     process_bytes: int
     host_bytes: int
-    load_s: float
-    prefill_s: float
+    placed_s: float
+    prefill_tokens_per_s: float
     decode_tokens_per_s: float
 
 
-def measure(case: Case) -> Outcome:
-    """Loads, reads a picture and a document that fill the context, and answers.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no outcome."""
 
-    Raises:
-        RqchatError: it does not fit, or cannot be loaded.
-    """
-    on_gpu = case.device != "cpu" and torch.cuda.is_available()
-    meter = None if on_gpu else TensorMeter()
-    with meter or nullcontext():
-        session = ChatSession.open(
-            Settings(
-                model=case.model,
-                weights=case.weights,
-                kv_bits=case.kv_bits,
-                context_tokens=case.context_tokens,
-                vram_bytes=case.cap_bytes or None,
-                device=case.device,
-                offline=True,
-            )
-        )
-        if meter:
-            model = session._loaded.model
-            meter.count([*model.parameters(), *model.buffers()])
-            meter.restart()
-        turn = _turn(session)
-        read_tokens = session.count_tokens(turn)
-        *_, done = session.ask(turn, SamplingSettings(temperature=0, max_tokens=_ANSWER_TOKENS))
-    assert isinstance(done, Done)
-    chosen, host = session.plan.chosen, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if meter:
-        measured, process = meter.peak_bytes, host
-    else:
-        measured, process = torch.cuda.max_memory_allocated(), _taken_bytes()
-    return Outcome(
-        case,
-        chosen.weights,
-        chosen.kv_bits,
-        chosen.head_bits,
-        read_tokens,
-        chosen.bytes.total - chosen.bytes.reserve,
-        measured,
-        chosen.bytes.total,
-        process,
-        host,
-        done.timing.load_s,
-        done.timing.prefill_s,
-        done.timing.decode_tokens_per_s,
+    error: str
+
+
+def measure(case: Case) -> Iterator[Outcome | Failure]:
+    """Loads once, then fills every context, reads, answers and measures: a record for each."""
+    try:
+        for tokens, done in zip(case.contexts, _measured(case), strict=True):
+            yield done if isinstance(done, Outcome) else Failure(f"{tokens:,} tokens: {done.error}")
+    except (RqchatError, torch.OutOfMemoryError) as error:
+        yield from [Failure(_first_line(error))] * len(case.contexts)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _measured(case: Case) -> Iterator[Outcome | Failure]:
+    """Raises RqchatError where nothing can be loaded, before anything is yielded."""
+    asked = Settings(
+        weights=case.weights,
+        kv_bits=case.kv_bits,
+        vram_bytes=case.cap_bytes or None,
+        device=case.device,
+        offline=True,
     )
+    device = device_for(asked)
+    shape = ModelShape.from_config(config_of(case.model))
+
+    def plan_of(settings: Settings, tokens: int) -> MemoryPlan:
+        tokens = min(tokens, shape.max_context_tokens)
+        return make_plan(shape, device, dataclasses.replace(settings, context_tokens=tokens))
+
+    longest = plan_of(asked, max(case.contexts))
+    claim_device(longest)
+    chosen = longest.chosen
+    weights = chosen.weights if chosen.weights in WEIGHTS else None  # fp32 cannot be asked for
+    held = dataclasses.replace(asked, weights=weights, head_bits=chosen.head_bits)
+    with meter_of(torch.device(device.torch_name)) as meter:
+        loaded = _load(case.model, longest)
+        meter.count([*loaded.model.parameters(), *loaded.model.buffers()])
+        load_peak = meter.peak_bytes
+        for tokens in case.contexts:
+            try:
+                opened = OpenedModel(loaded, plan_of(held, tokens), case.model)
+                yield _answered(opened, meter, load_peak)
+            except (RqchatError, torch.OutOfMemoryError) as error:
+                yield Failure(_first_line(error))
+            release_unused()
+
+
+def config_of(model: str) -> dict[str, object]:
+    """The config.json of a model that cases can have."""
+    own: dict[str, object] = json.loads((POCKET_FOLDER / "config.json").read_text(encoding="utf-8"))
+    known = known_model(model)
+    if known is not None:
+        return dict(known.config)
+    if model == POCKET:
+        return own
+    assert isinstance(own["text_config"], dict)
+    text = {"vocab_size": own["text_config"]["vocab_size"], "attention_k_eq_v": True}
+    return {
+        "model_type": "gemma4",
+        "vision_config": own["vision_config"],
+        "text_config": {"model_type": "gemma4_text", **text, **MID_TEXT},
+    }
+
+
+def _load(model: str, plan: MemoryPlan) -> LoadedModel:
+    if model == POCKET:
+        source = resolve_model(Settings(model=POCKET), has_gpu=False)
+        return load_model(source, plan, lambda event: None, offline=True)
+    with tempfile.TemporaryDirectory() as folder:
+        config = copy_small_files(Path(folder), config_of(model), POCKET_FOLDER)
+        source = ModelSource(model, config, Path(folder))
+        weights = RandomSource(config, packed=plan.chosen.weights in _PACKED)
+        return load_model(source, plan, lambda event: None, offline=True, weights=weights)
+
+
+def _answered(
+    opened: OpenedModel, meter: AllocatorMeter | TensorMeter, load_peak_bytes: int
+) -> Outcome:
+    """What it took to read and to answer on top of a filled context; timed the second time."""
+    session = ChatSession(opened)
+    cache = session._prefix.cache
+    for name in ("mark", "rewind"):  # copies in the host's memory
+        setattr(cache, name, meter.ignoring(getattr(cache, name)))
+    first, second = (_turn(session, color) for color in ("grey", "white"))
+    prompt = session._write(first)
+    filled = prefill(session, prompt)
+    meter.restart()
+    _ask(session, first, _FIRST_TOKENS)
+    session.restore(())
+    done = _ask(session, second, _TIMED_TOKENS)
+    plan = opened.plan
+    chosen, total = plan.chosen, plan.chosen.bytes.total
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    read, timing = done.tokens.input - done.tokens.cached, done.timing
+    assert done.tokens.cached == filled, (done.tokens.cached, filled)
+    return Outcome(
+        weights=chosen.weights,
+        kv_bits=chosen.kv_bits,
+        head_bits=chosen.head_bits,
+        sliding_bits=chosen.sliding_bits,
+        chunk_tokens=chosen.chunk_tokens,
+        context_tokens=chosen.context_tokens,
+        prompt_tokens=done.tokens.input,
+        read_tokens=read,
+        planned_bytes=total - chosen.bytes.reserve,
+        measured_bytes=meter.peak_bytes,
+        load_peak_bytes=load_peak_bytes,
+        planned_total_bytes=total,
+        process_bytes=_taken_bytes() if plan.device.torch_name.startswith("cuda") else host,
+        host_bytes=host,
+        placed_s=opened.loaded.load_s,
+        prefill_tokens_per_s=timing.prefill_tokens_per_s,
+        decode_tokens_per_s=timing.decode_tokens_per_s,
+    )
+
+
+def _ask(session: ChatSession, turn: UserTurn, tokens: int) -> Done:
+    *_, done = session.ask(turn, SamplingSettings(temperature=0, max_tokens=tokens))
+    assert isinstance(done, Done)
+    return done
 
 
 def _taken_bytes() -> int:
@@ -130,12 +245,16 @@ def _taken_bytes() -> int:
     return total - free + torch.cuda.max_memory_reserved() - torch.cuda.memory_reserved()
 
 
-def _turn(session: ChatSession) -> UserTurn:
+def _turn(session: ChatSession, color: str) -> UserTurn:
     """A picture and as much prose of the Python reference as the context holds."""
-    grey = Picture("grey", 768, 768, Image.new("RGB", (768, 768), "grey"))
-    pictures = (grey,) if session.sees_pictures else ()
+    side = _SIDE_PIXELS
+    pictures = (
+        (Picture(color, side, side, Image.new("RGB", (side, side), color)),)
+        if session.sees_pictures
+        else ()
+    )
     prose = "\n\n".join(topics[name] for name in sorted(topics))
-    wanted = session.context_tokens - _ANSWER_TOKENS - _SPARE_TOKENS
+    wanted = session.context_tokens - _TIMED_TOKENS - _SPARE_TOKENS
     sample = UserTurn("What?", pictures, (Document("prose", prose[:20_000]),))
     empty = session.count_tokens(UserTurn("What?", pictures, (Document("prose", "a"),)))
     per_token = 20_000 / (session.count_tokens(sample) - empty)
@@ -150,14 +269,10 @@ def _turn(session: ChatSession) -> UserTurn:
 
 
 def main() -> None:
-    """Measures the case in the first argument and prints one line of JSON."""
-    case = Case(**json.loads(sys.argv[1]))
-    result: dict[str, Any]
-    try:
-        result = asdict(measure(case))
-    except RqchatError as error:
-        result = {"case": asdict(case), "error": str(error)}
-    sys.stdout.write(json.dumps(result) + "\n")
+    """Measures the case in the first argument and prints a line of JSON for each context."""
+    for found in measure(Case(**json.loads(sys.argv[1]))):
+        sys.stdout.write(json.dumps(asdict(found)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

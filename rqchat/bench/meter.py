@@ -7,14 +7,56 @@ plan can be compared with it to the byte.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["TensorMeter"]
+__all__ = ["AllocatorMeter", "TensorMeter", "meter_of"]
+
+
+def meter_of(device: torch.device) -> AllocatorMeter | TensorMeter:
+    """What counts the tensors on `device`."""
+    return AllocatorMeter() if device.type == "cuda" else TensorMeter()
+
+
+class AllocatorMeter:
+    """The same from torch's allocator on a GPU, which knows all of it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing was begun."""
+
+    @property
+    def live_bytes(self) -> int:
+        """See `TensorMeter`."""
+        return torch.cuda.memory_allocated()
+
+    @property
+    def peak_bytes(self) -> int:
+        """See `TensorMeter`."""
+        return torch.cuda.max_memory_allocated()
+
+    def restart(self) -> None:
+        """See `TensorMeter`."""
+        torch.cuda.reset_peak_memory_stats()
+
+    def count(self, tensors: Iterable[torch.Tensor]) -> None:
+        """See `TensorMeter`; the allocator has counted them."""
+
+    def ignoring(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """See `TensorMeter`; what lies on the host is never counted here."""
+        return run
 
 
 class TensorMeter(TorchDispatchMode):
@@ -38,6 +80,15 @@ class TensorMeter(TorchDispatchMode):
         """Counts tensors that came to be without an operator, such as those of a file."""
         for tensor in tensors:
             self._see(tensor.untyped_storage())
+
+    def ignoring(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        """`run`, whose new tensors are not counted: on a GPU they would lie on the host."""
+
+        def unseen(*args: Any, **kwargs: Any) -> Any:
+            with _disable_current_modes():
+                return run(*args, **kwargs)
+
+        return unseen
 
     def __torch_dispatch__(
         self,

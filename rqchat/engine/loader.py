@@ -24,6 +24,7 @@ from rqchat.engine.revision import model_revision
 from rqchat.engine.weights.open import open_source
 from rqchat.engine.weights.place import Recipe, place_weights
 from rqchat.engine.weights.skeleton import build_skeleton
+from rqchat.engine.weights.source import WeightSource
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
 
@@ -85,8 +86,12 @@ def load_model(
     on_event: Callable[[Event], None],
     *,
     offline: bool = False,
+    weights: WeightSource | None = None,
 ) -> LoadedModel:
     """Loads `source` as `plan` says, tensor by tensor, straight onto the plan's device.
+
+    `weights` are where tensors come from instead of the model's files, for a measurement without
+    them; its folder then holds the small files alone.
 
     Raises:
         ModelError: files are missing or damaged, a library or device is, or there is less memory
@@ -97,11 +102,14 @@ def load_model(
     _check_device(plan)
     if not plan.device.is_gpu and source.shape.parameters < _ONE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
-    folder = fetch_model(source, offline=offline, weights=plan.chosen.weights, on_event=on_event)
+    folder = source.folder
+    if weights is None or folder is None:
+        chosen = plan.chosen.weights
+        folder = fetch_model(source, offline=offline, weights=chosen, on_event=on_event)
     _say_what_it_costs(source, plan, on_event)
     small = fetch_small_files(source, folder, offline=offline, on_event=on_event)
     with _model_errors(source.name):
-        model, weight_bytes = _fill(source, folder, small, plan, on_event)
+        model, weight_bytes = _fill(source, folder, small, plan, on_event, weights)
         tokenizer, image_processor = _fill_small(model, small)
     if plan.device.is_gpu:
         fuse_layers(model)
@@ -170,6 +178,7 @@ def _fill(
     small: Path,
     plan: MemoryPlan,
     on_event: Callable[[Event], None],
+    weights: WeightSource | None,
 ) -> tuple[Any, int]:
     """The model with the weights in `folder`, configured by `small`, and the bytes they take."""
     device, chosen = torch.device(plan.device.torch_name), plan.chosen
@@ -177,7 +186,7 @@ def _fill(
     # A packed checkpoint has a config.json of its own; what ties the head is the planned model's
     config = read_config(small, source.name)
     config["tie_word_embeddings"] = source.shape.head == 0
-    weights = open_source(folder, config, source.name)
+    weights = weights or open_source(folder, config, source.name)
     model = build_skeleton(config, recipe.dtype, device)
     with ByteStream(device) as stream:
         placed_bytes = place_weights(

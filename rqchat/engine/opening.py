@@ -18,7 +18,7 @@ from rqchat.engine.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import Settings
 from rqchat.errors import ModelError
 
-__all__ = ["OpenedModel", "make_cache", "open_model"]
+__all__ = ["OpenedModel", "device_for", "make_cache", "open_model"]
 
 
 class OpenedModel(NamedTuple):
@@ -36,7 +36,7 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
         RqchatError: no such model or device, or it does not fit.
     """
     release_unused()
-    device = _device(settings)
+    device = device_for(settings)
     source = resolve_model(settings, device.is_gpu)
     if settings.model == "auto" and source.name == POCKET:
         on_event(Notice(f"no GPU found: using the {POCKET} model, a small demonstration"))
@@ -72,7 +72,7 @@ def make_cache(opened: OpenedModel) -> RotorQuantCache:
         raise ModelError(f"{opened.name} cannot be used: {error}") from error
 
 
-def _device(settings: Settings) -> DeviceInfo:
+def device_for(settings: Settings) -> DeviceInfo:
     """The device to load on; `--vram` limits what may be used of it."""
     device = choose_device(settings, find_devices())
     if settings.vram_bytes is None:

@@ -1,0 +1,119 @@
+"""How fast the loader reads a 4-bit checkpoint, beside how fast the same bytes can be read at all.
+
+    python -m rqchat.bench.load_case write FOLDER MODEL      a random checkpoint, packed
+    python -m rqchat.bench.load_case load FOLDER MODEL       one line of JSON
+
+Two processes, so that the second one's peak of main memory is the loader's alone.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from rqchat.bench.checkpoint import write_checkpoint
+from rqchat.bench.memory_case import POCKET_FOLDER, config_of
+from rqchat.engine.hardware import choose_device, find_devices
+from rqchat.engine.loader import load_model
+from rqchat.engine.models import ModelSource, read_config
+from rqchat.engine.plan import make_plan
+from rqchat.engine.settings import Settings
+
+__all__ = ["LoadOutcome", "load", "write"]
+
+_PIECE_BYTES = 2**26
+_LINK_BYTES = 2**28
+_COPIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOutcome:
+    """Bytes of the tensors in the files, seconds to load them, and what they could take.
+
+    Attributes:
+        file_bytes: of all weights.
+        load_s: from the folder to a model that can answer, tokenizer included.
+        read_bytes_per_s: of the files alone, into main memory, from the page cache if they are
+            there.
+        link_bytes_per_s: from pinned main memory onto the device; 0 without a GPU.
+        host_bytes: peak resident size.
+    """
+
+    file_bytes: int
+    load_s: float
+    read_bytes_per_s: float
+    link_bytes_per_s: float
+    host_bytes: int
+
+    @property
+    def share(self) -> float:
+        """Of the slower of disk and link."""
+        limit = min(r for r in (self.read_bytes_per_s, self.link_bytes_per_s) if r)
+        return self.file_bytes / self.load_s / limit
+
+
+def write(folder: Path, model: str) -> None:
+    """A random checkpoint of `model` in `folder`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    write_checkpoint(folder, config_of(model), POCKET_FOLDER, device)
+
+
+def load(folder: Path, model: str) -> LoadOutcome:
+    """Reads the files once for their speed, then loads them.
+
+    Raises:
+        RqchatError: it does not fit.
+    """
+    settings = Settings(weights="int4")
+    device = choose_device(settings, find_devices())
+    source = ModelSource(model, read_config(folder, model), folder)
+    plan = make_plan(source.shape, device, settings, source.formats)
+    files = sorted(folder.glob("*.safetensors"))
+    begun_s = time.perf_counter()
+    read = sum(_read(file) for file in files)
+    rate = read / (time.perf_counter() - begun_s)
+    loaded = load_model(source, plan, lambda event: None, offline=True)
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return LoadOutcome(read, loaded.load_s, rate, _link_bytes_per_s(), host)
+
+
+def _read(file: Path) -> int:
+    """Bytes in `file`, every one of them read."""
+    room, size = bytearray(_PIECE_BYTES), 0
+    with file.open("rb", buffering=0) as content:
+        while count := content.readinto(room):
+            size += count
+    return size
+
+
+def _link_bytes_per_s() -> float:
+    if not torch.cuda.is_available():
+        return 0.0
+    host = torch.empty(_LINK_BYTES, dtype=torch.uint8, pin_memory=True)
+    there = host.to("cuda")
+    torch.cuda.synchronize()
+    begun_s = time.perf_counter()
+    for _ in range(_COPIES):
+        there.copy_(host, non_blocking=True)
+    torch.cuda.synchronize()
+    return _COPIES * _LINK_BYTES / (time.perf_counter() - begun_s)
+
+
+def main() -> None:
+    """Writes or loads, as the first argument says."""
+    what, folder, model = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    if what == "write":
+        write(folder, model)
+    else:
+        found = load(folder, model)
+        sys.stdout.write(json.dumps({**asdict(found), "share": found.share}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
