@@ -76,7 +76,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         [
             f"rqchat.bench.{name}"
-            for name in ("memory", "memory_case", "checkpoint", "meter", "loss")
+            for name in (
+                *("memory", "memory_case", "load_case", "checkpoint", "random_weights"),
+                *("filling", "meter", "loss"),
+            )
         ],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),
     ),

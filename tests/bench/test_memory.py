@@ -128,6 +128,7 @@ def test_the_table_has_a_row_for_each_context_whatever_comes_of_it(
         Case("pocket", "int8", (1024, 2048), cap_bytes=2**20, device="cpu"),
     ]
     monkeypatch.setattr(memory, "_cpu_cases", lambda contexts: cases)
+    monkeypatch.setattr(memory, "_gpu_cases", lambda model, contexts: cases)
     monkeypatch.setattr(memory, "_has_room", lambda place, need: False)
     report = tmp_path / "new" / "memory.md"
 
