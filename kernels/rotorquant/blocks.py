@@ -12,7 +12,7 @@ import torch
 
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.dequantize import unpack_codes
-from rotorquant.ops.quantize import pack_codes
+from rotorquant.ops.quantize import pack_codes, put
 
 __all__ = ["BLOCK", "BlockCodec"]
 
@@ -35,17 +35,18 @@ class BlockCodec:
         self.pairs: int | None = None
         self.offset: torch.Tensor | None = None
 
-    def encode(self, vectors: torch.Tensor) -> Rows:
-        """Rows of vectors [B, H, N, D]."""
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """See `Codec`."""
         blocks = vectors.float().unflatten(-1, (-1, BLOCK))
         largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
         step = largest.abs() / 127 if self._bits == 8 else largest / -8
         inverse = torch.where(step == 0, 0.0, 1 / step)
         scale = step.squeeze(-1).to(torch.float16)
         if self._bits == 8:
-            return Rows((blocks * inverse).round().to(torch.int8).flatten(-2), None, scale)
+            whole = (blocks * inverse).round().to(torch.int8).flatten(-2)
+            return Rows(*put((whole, None, scale), into))
         codes = (blocks * inverse + 8.5).floor().clamp(0, 15).to(torch.uint8)
-        return Rows(pack_codes(codes.flatten(-2), 4)[0], None, scale)
+        return Rows(*put((pack_codes(codes.flatten(-2), 4)[0], None, scale), into))
 
     def decode(self, rows: Rows) -> torch.Tensor:
         """Vectors [B, H, N, D] float32 of rows."""

@@ -16,13 +16,15 @@ from typing import NamedTuple, Protocol
 import torch
 
 from rotorquant.codebook import lloyd_max
+from rotorquant.mixing import mix_of
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.dequantize import decode_table, dequantize
+from rotorquant.ops.encode import Dense, encode, serves
+from rotorquant.ops.mix import Mix, mix_packed
 from rotorquant.ops.planes import planes_of
-from rotorquant.ops.quantize import pack_codes, quantize
+from rotorquant.ops.quantize import Packed, make_codebook, put, quantize
 from rotorquant.ops.rotors import Rotors
 from rotorquant.rotation import PlanarRotation, Rotation
-from rotorquant.shaping import shaped_codes
 
 __all__ = ["Codec", "Frame", "PackedCodec", "RawCodec"]
 
@@ -56,8 +58,8 @@ class Codec(Protocol):
     pairs: int | None
     offset: torch.Tensor | None
 
-    def encode(self, vectors: torch.Tensor) -> Rows:
-        """Rows of vectors [B, H, N, D]."""
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """Rows of vectors [B, H, N, D], in the tensors `into` if there are any."""
         ...
 
     def decode(self, rows: Rows) -> torch.Tensor:
@@ -82,9 +84,9 @@ class RawCodec:
         self.pairs: int | None = head_dim // 2
         self.offset: torch.Tensor | None = None
 
-    def encode(self, vectors: torch.Tensor) -> Rows:
-        """Rows of vectors [B, H, N, D]."""
-        return Rows(vectors, None, None)
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """See `Codec`."""
+        return Rows(*put((vectors, None, None), into))
 
     def decode(self, rows: Rows) -> torch.Tensor:
         """Vectors [B, H, N, D] float32 of rows."""
@@ -108,8 +110,8 @@ class PackedCodec:
         head_dim: D.
         device: where vectors lie.
         frame: in the place of the rotation, or None.
-        matched: whether the scale makes decoded vectors as long as they were; else it is
-            |z| / sqrt(D).
+        matched: whether the scale makes decoded vectors as long as they were, as it does with a
+            frame; else it is |z| / sqrt(D).
         centroids: for unit variance; Lloyd-Max by default.
     """
 
@@ -125,29 +127,42 @@ class PackedCodec:
         centroids: tuple[float, ...] | None = None,
     ) -> None:
         self.bits = bits
-        self._rotation, self._frame, self._matched = rotation, frame, matched
+        self._rotation, self._frame = rotation, frame
+        self._matched = matched or frame is not None
         # Planar rotors go into the kernels: no rotated copy is made
         self._rotors: Rotors | None = None
         if frame is None and isinstance(rotation, PlanarRotation):
             self._rotors = rotation.cos, rotation.sin
-        values = lloyd_max(bits) if centroids is None else centroids
-        self._centroids = torch.tensor(values, dtype=torch.float32, device=device)
+        self._book = make_codebook(lloyd_max(bits) if centroids is None else centroids, device)
+        self._centroids = self._book.centroids
         self._order = torch.tensor(planes_of(bits).storage_order(head_dim), device=device)
         self.place = self._order.argsort()
         self.table: torch.Tensor | None = decode_table(self._centroids, bits)
         self.pairs: int | None = rotation.pairs
         self.offset = None if frame is None else frame.offset
+        self._map = self._kernel_map(head_dim)
 
-    def encode(self, vectors: torch.Tensor) -> Rows:
-        """Rows of vectors [B, H, N, D]."""
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """See `Codec`."""
+        packed: Packed
+        if isinstance(self._map, Mix):
+            packed = mix_packed(vectors, self._book, self._map, self._matched, into)
+        elif self._map is not None:
+            packed = encode(vectors, self._book, self._map, self._matched, into)
+        else:
+            rotated = vectors if self._rotors else self._rotation.apply(vectors.float())
+            packed = quantize(rotated, self._book, self._rotors, self._matched, into)
+        return Rows(*packed)
+
+    def _kernel_map(self, head_dim: int) -> Dense | Mix | None:
+        """What kernels take in the place of `Rotation.apply`; frames are the same everywhere."""
         if self._frame is not None:
-            return self._encode_framed(vectors, self._frame)
-        rotated = vectors if self._rotors else self._rotation.apply(vectors.float())
-        primary, extra, scale = quantize(rotated, self._centroids, self.bits, self._rotors)
-        if not self._matched:
-            norm = torch.linalg.vector_norm(rotated.float(), dim=-1)
-            scale = (norm / rotated.shape[-1] ** 0.5).to(torch.float16)
-        return Rows(primary, extra, scale)
+            return Dense(self._frame.matrix, self._frame.offset, self._frame.feedback)
+        if self._rotors or not serves(self._centroids, head_dim):
+            return None
+        eye = torch.eye(head_dim, device=self._centroids.device)
+        dense = self._rotation.apply(eye).mT[None].contiguous()
+        return mix_of(self._rotation, head_dim) or Dense(dense)
 
     def decode(self, rows: Rows) -> torch.Tensor:
         """Vectors [B, H, N, D] float32 of rows."""
@@ -173,13 +188,3 @@ class PackedCodec:
         if self._frame is None:
             return self._rotation.invert(natural)
         return natural @ self._frame.inverse.mT
-
-    def _encode_framed(self, vectors: torch.Tensor, frame: Frame) -> Rows:
-        """Codes by `shaping.py`; the scale makes z as long as it was, as `quantize` does."""
-        inner = (vectors.float() - frame.offset) @ frame.matrix.mT
-        norm = torch.linalg.vector_norm(inner, dim=-1, keepdim=True)
-        sigma = (norm / inner.shape[-1] ** 0.5).clamp_min(torch.finfo(torch.float32).tiny)
-        codes = shaped_codes(inner / sigma, frame.feedback, self._centroids)
-        decoded = torch.linalg.vector_norm(self._centroids[codes], dim=-1)
-        scale = (norm.squeeze(-1) / decoded).to(torch.float16)
-        return Rows(*pack_codes(codes.to(torch.uint8), self.bits), scale)

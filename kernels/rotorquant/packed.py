@@ -13,6 +13,7 @@ import torch
 from rotorquant.buffers import Meter, TokenBuffer
 from rotorquant.codec import Codec
 from rotorquant.ops.attend import Rows
+from rotorquant.ops.quantize import put
 
 __all__ = ["PackedBuffer"]
 
@@ -48,9 +49,10 @@ class PackedBuffer(TokenBuffer):
         tokens = streams[0].shape[2]
         self.make_room(tokens)
         for low, high in _pieces(tokens):
-            piece = (stream[:, :, low:high] for stream in streams)
-            rows = [c.encode(vectors) for c, vectors in zip(self.codecs, piece, strict=True)]
-            self.append(_flat(rows))
+            room = self.streams(self.length, self.length + high - low)
+            for codec, stream, rows in zip(self.codecs, streams, room, strict=True):
+                codec.encode(stream[:, :, low:high], rows)
+            self.length += high - low
 
     def streams(self, low: int = 0, high: int | None = None) -> list[Rows]:
         """Views of the rows of every stream, tokens `low` to `high`."""
@@ -91,8 +93,14 @@ class PackedBuffer(TokenBuffer):
         new = PackedBuffer(codecs, like, capacity, self._meter, self.count)
         new.make_room(self.length)
         for low, high in _pieces(self.length):
-            rows = zip(self.codecs, new.codecs, self.streams(low, high), strict=True)
-            new.append(_flat([r if a is b else b.encode(a.decode(r)) for a, b, r in rows]))
+            rows = self.streams(low, high)
+            pairs = zip(self.codecs, new.codecs, rows, new.streams(low, high), strict=True)
+            for old, codec, row, target in pairs:
+                if old is codec:
+                    put(row, target)
+                else:
+                    codec.encode(old.decode(row), target)
+            new.length = high
         return new
 
 

@@ -16,6 +16,7 @@ import torch
 
 from rotorquant.codec import PackedCodec
 from rotorquant.ops.attend import Rows
+from rotorquant.ops.quantize import put
 
 __all__ = ["ResidualCodec"]
 
@@ -42,15 +43,15 @@ class ResidualCodec:
         self.pairs: int | None = None
         self.offset: torch.Tensor | None = None
 
-    def encode(self, vectors: torch.Tensor) -> Rows:
-        """Rows of vectors [B, H, N, D]."""
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """See `Codec`; the second stage is torch code everywhere."""
         rows = self._inner.encode(vectors)
         residual = vectors.float() - self._inner.decode(rows)
         signs = _pack(residual @ self._projection.mT >= 0)
         extra = signs if rows.extra is None else torch.cat((rows.extra, signs), dim=-1)
         length = torch.linalg.vector_norm(residual, dim=-1).to(torch.float16)
         assert rows.scale is not None
-        return Rows(rows.primary, extra, torch.stack((rows.scale, length), dim=-1))
+        return Rows(*put((rows.primary, extra, torch.stack((rows.scale, length), dim=-1)), into))
 
     def decode(self, rows: Rows) -> torch.Tensor:
         """Vectors [B, H, N, D] float32 of rows."""

@@ -168,7 +168,7 @@ class SplitRotation:
         self, planar: PlanarRotation, rest: Rotation, head_dim: int, device: torch.device
     ) -> None:
         self.pairs = planar.pairs
-        self._planar, self._rest = planar, rest
+        self._planar, self.rest = planar, rest
         half = head_dim // 2
         dims = torch.arange(head_dim, device=device)
         turned = dims % half < self.pairs
@@ -178,12 +178,12 @@ class SplitRotation:
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """R x for x [..., D] float32."""
         pairs, rest = self._parts(vectors)
-        return self._join(self._planar.apply(pairs), self._rest.apply(rest))
+        return self._join(self._planar.apply(pairs), self.rest.apply(rest))
 
     def invert(self, vectors: torch.Tensor) -> torch.Tensor:
         """R^T x for x [..., D] float32."""
         pairs, rest = self._parts(vectors)
-        return self._join(self._planar.invert(pairs), self._rest.invert(rest))
+        return self._join(self._planar.invert(pairs), self.rest.invert(rest))
 
     def _parts(self, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         sizes = [2 * self.pairs, vectors.shape[-1] - 2 * self.pairs]

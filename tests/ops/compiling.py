@@ -28,13 +28,14 @@ from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rope, Rows
 from rotorquant.ops.attend import kernel as attend
 from rotorquant.ops.attend.launch import HEAD_DIMS, pairs_limit
+from rotorquant.ops.codebook import make_codebook
 from rotorquant.ops.decode import Exact, Reading, Stored
 from rotorquant.ops.decode import kernel as decode
 from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.dequantize import kernel as dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.quantize import kernel as quantize
-from tests.ops import compiling_chunk, compiling_small
+from tests.ops import compiling_chunk, compiling_encode, compiling_small
 from tests.ops.limits import faults, loop_spills, table
 
 CARDS = (86, 90, 80, 120, 100, 89)
@@ -46,8 +47,10 @@ KERNELS = (
     (decode, "decode_kernel"),
     (decode, "merge_kernel"),
     *compiling_chunk.KERNELS,
+    *compiling_encode.KERNELS,
     *compiling_small.KERNELS,
 )
+PARTS = compiling_chunk, compiling_encode, compiling_small
 TOKENS = 256
 
 
@@ -124,10 +127,10 @@ def launch(what: str, head_dim: int, bits: int) -> None:
     """Call the wrappers as the cache does."""
     half = torch.ones(head_dim // 2)
     if what == "pack":
-        centroids = torch.tensor(lloyd_max(bits), dtype=torch.float32)
+        book = make_codebook(lloyd_max(bits), torch.device("cpu"))
         vectors = torch.zeros(1, TOKENS, 4, head_dim, dtype=torch.bfloat16).transpose(1, 2)
-        packed = quantize.quantize(vectors, centroids, bits, (half, half))
-        dequantize.dequantize(*packed, centroids, bits, (half, half))
+        packed = quantize.quantize(vectors, book, (half, half), True, None)
+        dequantize.dequantize(*packed, book.centroids, bits, (half, half))
         return
     tied = what in ("part", "tied", "moved")
     pairs = pairs_limit(head_dim) if tied else 0
@@ -202,7 +205,7 @@ def compile_cases(few: bool) -> Iterator[Result]:
     for module, name in KERNELS:
         setattr(module, name, Compiler(getattr(module, name), compiled))
     setattr(dispatch, "processors_of", lambda tensor: 100)  # noqa: B010
-    parts = ((part.cases, part.launch) for part in (compiling_chunk, compiling_small))
+    parts = ((part.cases, part.launch) for part in PARTS)
     every = ((start, *case) for listed, start in ((cases, launch), *parts) for case in listed(few))
     for start, what, head_dim, bits, card in every:
         driver.set_active(Absent(card))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rotorquant.codebook import lloyd_max
+from rotorquant.ops.codebook import Codebook, make_codebook
 from rotorquant.ops.planes import planes_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -37,6 +38,10 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def centroids_of(bits: int) -> torch.Tensor:
     return torch.tensor(lloyd_max(bits), dtype=torch.float32, device=DEVICE)
+
+
+def book_of(bits: int) -> Codebook:
+    return make_codebook(lloyd_max(bits), DEVICE)
 
 
 def rotors_of(head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ from rotorquant.ops.attend import Part, Rope, Rows, attend_exact, attend_packed,
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.quantize import quantize
+from tests.ops.kernels import book_of
 
 # Float32 sums over at most some hundred keys, in another order.
 CLOSE: dict[str, Any] = {"atol": 2e-5, "rtol": 2e-5}
@@ -98,7 +99,7 @@ def test_a_last_step_of_one_query_is_served(length: int, window: int | None) -> 
 def test_packed_attention_is_the_softmax_over_the_decoded_rows(bits: int, padded: bool) -> None:
     torch.manual_seed(1)
     centroids = torch.tensor(lloyd_max(bits), dtype=torch.float32)
-    keys = [quantize(torch.randn(2, 2, 23, 16), centroids, bits) for _ in range(2)]
+    keys = [quantize(torch.randn(2, 2, 23, 16), book_of(bits)) for _ in range(2)]
     key, value = (dequantize(*rows, centroids, bits) for rows in keys)
     query = torch.randn(2, 2, 9, 16)
     order = torch.tensor(planes_of(bits).storage_order(16))

@@ -43,6 +43,8 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "merge_kernel",
         "chunk_kernel",
         "rebuild_kernel",
+        "map_kernel",
+        "mix_kernel",
         "norm_kernel",
         "gate_kernel",
         "heads_kernel",

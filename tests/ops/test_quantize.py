@@ -7,16 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotorquant.codebook import lloyd_max, lloyd_max_distortion
+from rotorquant.codebook import LEGACY_CENTROIDS, lloyd_max, lloyd_max_distortion
 from rotorquant.ops.dequantize import dequantize, unpack_codes
 from rotorquant.ops.planes import PACKED_BITS, planes_of
-from rotorquant.ops.quantize import pack_codes, quantize
+from rotorquant.ops.quantize import make_codebook, pack_codes, quantize
+from tests.ops.kernels import book_of, centroids_of, rotors_of
 
 WIDTHS = pytest.mark.parametrize("bits", PACKED_BITS)
-
-
-def centroids_of(bits: int) -> torch.Tensor:
-    return torch.tensor(lloyd_max(bits), dtype=torch.float32)
 
 
 @settings(deadline=None, max_examples=60)
@@ -62,7 +59,7 @@ def test_every_bit_lies_where_the_layout_says(bits: int) -> None:
 def test_each_value_gets_the_nearest_centroid(bits: int, dtype: torch.dtype) -> None:
     vectors = (torch.randn(9, 24) * torch.logspace(-3, 3, 9)[:, None]).to(dtype)
     centroids = centroids_of(bits)
-    primary, extra, scale = quantize(vectors, centroids, bits)
+    primary, extra, scale = quantize(vectors, book_of(bits))
     unit = vectors.double()
     unit = unit / unit.square().mean(-1, keepdim=True).sqrt()
     distance = (unit[..., None] - centroids.double()).abs()
@@ -76,7 +73,7 @@ def test_each_value_gets_the_nearest_centroid(bits: int, dtype: torch.dtype) -> 
 def test_a_decoded_vector_is_as_long_as_the_original(bits: int) -> None:
     vectors = torch.randn(2, 3, 5, 128)
     centroids = centroids_of(bits)
-    decoded = dequantize(*quantize(vectors, centroids, bits), centroids, bits)
+    decoded = dequantize(*quantize(vectors, book_of(bits)), centroids, bits)
     assert decoded.shape == vectors.shape
     # The scale is rounded to float16: 11 bits.
     torch.testing.assert_close(decoded.norm(dim=-1), vectors.norm(dim=-1), rtol=2**-11, atol=0)
@@ -87,7 +84,7 @@ def test_the_error_on_a_gaussian_is_the_theoretical_one(bits: int) -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(500, 512, generator=generator)
     centroids = centroids_of(bits)
-    decoded = dequantize(*quantize(vectors, centroids, bits), centroids, bits)
+    decoded = dequantize(*quantize(vectors, book_of(bits)), centroids, bits)
     error = (decoded - vectors).square().sum() / vectors.square().sum()
     # The matched norm stretches by 1 / sqrt(1 - D): 2 (1 - sqrt(1 - D)) instead of D.
     expected = 2 * (1 - (1 - lloyd_max_distortion(bits)) ** 0.5)
@@ -96,7 +93,7 @@ def test_the_error_on_a_gaussian_is_the_theoretical_one(bits: int) -> None:
 
 def test_a_zero_vector_comes_back_as_zero() -> None:
     centroids = centroids_of(4)
-    decoded = dequantize(*quantize(torch.zeros(2, 16), centroids, 4), centroids, 4)
+    decoded = dequantize(*quantize(torch.zeros(2, 16), book_of(4)), centroids, 4)
     assert torch.equal(decoded, torch.zeros(2, 16))
 
 
@@ -104,3 +101,44 @@ def test_a_zero_vector_comes_back_as_zero() -> None:
 def test_what_cannot_be_packed_is_refused(head_dim: int, bits: int) -> None:
     with pytest.raises(ValueError, match="packed are"):
         pack_codes(torch.zeros(1, head_dim, dtype=torch.uint8), bits)
+
+
+@pytest.mark.parametrize(
+    "values", [*map(lloyd_max, PACKED_BITS), LEGACY_CENTROIDS, (-3.0, 0.0, 0.25, 9.0)]
+)
+def test_a_cell_and_one_comparison_find_the_code(values: tuple[float, ...]) -> None:
+    book = make_codebook(values, torch.device("cpu"))
+    bounds = (book.centroids[1:] + book.centroids[:-1]) / 2
+    far = torch.tensor(torch.inf)
+    # Also the very bounds and what is next to them, and the edges of the cells.
+    edges = (torch.arange(len(book.cells)) - book.first) / book.per_unit
+    near = torch.cat((bounds, torch.nextafter(bounds, far), torch.nextafter(bounds, -far)))
+    unit = torch.cat((torch.randn(10_000), near, edges, torch.tensor([-1e30, 1e30, -far, far])))
+    cell = (unit * book.per_unit + book.first).clamp(0, len(book.cells) - 1).int()
+    bound = (book.cells[cell] >> 32).int().view(torch.float32)
+    code = book.cells[cell].int() + (unit > bound)
+    assert torch.equal(code, torch.bucketize(unit, bounds))
+
+
+@pytest.mark.parametrize("values", [(0.0, 1.0), (0.0, 1.0, 2.0), (0.0, 1e-9, 2e-9, 1.0)])
+def test_what_is_no_codebook_is_refused(values: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="centroids"):
+        make_codebook(values, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("rotors", [False, True])
+def test_rows_go_where_they_belong_and_nowhere_else(rotors: bool) -> None:
+    vectors = torch.randn(2, 3, 5, 64)
+    by = rotors_of(64) if rotors else None
+    packed = quantize(vectors, book_of(3), by, matched=False)
+    # Without the matched norm the scale is the root of the mean square.
+    mean = vectors.square().mean(-1).sqrt()
+    torch.testing.assert_close(packed[2].float(), mean, rtol=2**-10, atol=0)
+    room = [torch.full((2, 3, 9, *f.shape[3:]), 7, dtype=f.dtype) for f in packed if f is not None]
+    primary, extra, scale = (field[:, :, 2:7] for field in room)
+    quantize(vectors, book_of(3), by, matched=False, into=(primary, extra, scale))
+    for field, target in zip(packed, room, strict=True):
+        assert field is not None
+        assert torch.equal(target[:, :, 2:7], field)
+        assert (target[:, :, :2] == 7).all()
+        assert (target[:, :, 7:] == 7).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["capability_of", "on_gpu", "processors_of"]
+__all__ = ["capability_of", "float32_products", "on_gpu", "processors_of"]
 
 _INTERPRETED_PROCESSORS = 2
 
@@ -24,3 +24,8 @@ def processors_of(tensor: torch.Tensor) -> int:
     if not tensor.is_cuda:
         return _INTERPRETED_PROCESSORS
     return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)
+
+
+def float32_products(tensor: torch.Tensor) -> str:
+    """How Triton multiplies float32 matrices there: by three products of tf32 where it has them."""
+    return "tf32x3" if capability_of(tensor) >= (8, 0) and not torch.version.hip else "ieee"

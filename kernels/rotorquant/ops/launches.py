@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["HEAD_DIMS", "TABLE", "RowsLaunch", "launch_rows", "timed"]
+__all__ = [
+    "HEAD_DIMS",
+    "TABLE",
+    "MapLaunch",
+    "RowsLaunch",
+    "launch_map",
+    "launch_rows",
+    "timed",
+]
 
 HEAD_DIMS = (32, 64, 128, 256, 512)
 Key = tuple[str, tuple[int, int], tuple[int, ...]]
@@ -31,13 +39,29 @@ class RowsLaunch:
 def launch_rows(kernel: str, head_dim: int, bits: int, capability: tuple[int, int]) -> RowsLaunch:
     """Of a kernel that works on vectors one by one.
 
-    Reckoned: 2048 values to a program, eight to sixteen to a thread.
+    Reckoned: 4096 values to a program, 32 to a thread, over which fixed costs are shared.
 
     Args:
-        kernel: "quantize" or "dequantize".
+        kernel: "quantize", "dequantize" or "mix".
         head_dim: one of `HEAD_DIMS`.
         bits: 2, 3, 4, 5, 6 or 8.
         capability: of the card, as torch gives it.
     """
-    reckoned = max(1, 2048 // head_dim), 4
+    reckoned = 4096 // head_dim, 4
     return RowsLaunch(*timed((kernel, capability, (head_dim, bits)), reckoned))
+
+
+@dataclass(frozen=True, slots=True)
+class MapLaunch:
+    """One program takes `block_rows` vectors; matrices come in tiles of `block_columns`."""
+
+    block_rows: int
+    block_columns: int
+    num_warps: int
+    num_stages: int
+
+
+def launch_map(head_dim: int, bits: int, shaped: bool, capability: tuple[int, int]) -> MapLaunch:
+    """Of the kernel that maps vectors by matrices; see `launch_rows`."""
+    reckoned = 16, 16, 8 if head_dim > 128 else 4, 1
+    return MapLaunch(*timed(("map", capability, (head_dim, bits, int(shaped))), reckoned))

@@ -90,10 +90,10 @@ def _put(
     tl.store(target + dims + D // 2, two.to(target.dtype.element_ty), mask=seen)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def dequantize_kernel(
     primary_ptr, extra_ptr, scale_ptr, centroids_ptr, cos_ptr, sin_ptr, vectors_ptr,
-    rows, heads, tokens,
+    heads, tokens,
     primary_batch, primary_head, primary_token,
     extra_batch, extra_head, extra_token,
     scale_batch, scale_head, scale_token,
@@ -102,18 +102,20 @@ def dequantize_kernel(
 ):  # fmt: skip
     """Vectors [B, H, N, D], contiguous, of rows at any strides of B, H and N.
 
-    PARTS parts of W columns each share the bytes of the extra plane (`constants`).
+    Grid (token tiles, B H). PARTS parts of W columns each share the bytes of the extra plane
+    (`constants`).
     """
     F: tl.constexpr = 8 // P
     STEP: tl.constexpr = 1 << P
+    both = tl.program_id(1).to(tl.int64)
+    batch, head = both // heads, both % heads
     # [BLOCK, 1]
-    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    seen = row < rows
-    token, head, batch = row % tokens, (row // tokens) % heads, row // tokens // heads
+    token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    seen = token < tokens
     place = batch * scale_batch + head * scale_head + token * scale_token
     scale = tl.load(scale_ptr + place, mask=seen, other=0.0).to(tl.float32)
     source = primary_ptr + batch * primary_batch + head * primary_head + token * primary_token
-    target = vectors_ptr + row * D
+    target = vectors_ptr + (both * tokens + token) * D
     # [BLOCK, W] from here on
     columns = tl.arange(0, W)[None, :]
     high = tl.zeros((BLOCK, W), tl.int32)
@@ -165,18 +167,17 @@ def dequantize(
     shape = scale.shape
     head_dim = primary.shape[-1] * planes_of(bits).fields
     vectors = torch.empty(*shape, head_dim, dtype=torch.float32, device=primary.device)
-    rows = scale.numel()
-    if rows == 0:
+    if scale.numel() == 0:
         return vectors
     planes = [_rows(plane) for plane in (primary, primary if extra is None else extra)]
     scales = _rows(scale.unsqueeze(-1))
-    _, heads, tokens, _ = scales.shape
+    batch, heads, tokens, _ = scales.shape
     launch = launch_rows("dequantize", head_dim, bits, dispatch.capability_of(primary))
     cos, sin = (centroids, centroids) if rotors is None else rotors
     strides = [plane.stride()[:3] for plane in (*planes, scales)]
-    dequantize_kernel[(triton.cdiv(rows, launch.block_rows),)](
+    dequantize_kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
         *planes, scales, centroids, cos, sin, vectors,
-        rows, heads, tokens, *strides[0], *strides[1], *strides[2],
+        heads, tokens, *strides[0], *strides[1], *strides[2],
         **constants(head_dim, bits, rotors is not None, launch), num_warps=launch.num_warps,
         enable_fp_fusion=True,
     )  # fmt: skip

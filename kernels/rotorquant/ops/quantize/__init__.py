@@ -8,12 +8,14 @@ from types import ModuleType
 import torch
 
 from rotorquant.ops import dispatch
+from rotorquant.ops.codebook import Codebook, make_codebook
 from rotorquant.ops.launches import HEAD_DIMS
 from rotorquant.ops.planes import HEAD_DIM_STEP, PACKED_BITS
 from rotorquant.ops.quantize import reference
+from rotorquant.ops.quantize.reference import Packed, Room, put
 from rotorquant.ops.rotors import Rotors, turn
 
-__all__ = ["pack_codes", "quantize"]
+__all__ = ["Codebook", "Packed", "Room", "make_codebook", "pack_codes", "put", "quantize"]
 
 _kernel: ModuleType | None = None
 if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
@@ -22,29 +24,31 @@ if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring 
 
 
 def quantize(
-    vectors: torch.Tensor, centroids: torch.Tensor, bits: int, rotors: Rotors | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Codes and matched-norm scale of every vector.
+    vectors: torch.Tensor,
+    book: Codebook,
+    rotors: Rotors | None = None,
+    matched: bool = True,
+    into: Room | None = None,
+) -> Packed:
+    """Codes and scale of every vector.
 
     Args:
         vectors: [..., D] of any float dtype, already rotated but for `rotors`; D a multiple of 8.
-        centroids: [2**bits] float32, ascending, for unit variance.
-        bits: 2, 3, 4, 5, 6 or 8.
+        book: of 2, 3, 4, 5, 6 or 8 bits.
         rotors: turn the vectors first, or None.
+        matched: the scale makes decoded vectors as long as they were; else it is |y| / sqrt(D).
+        into: where the result goes, at any strides of all but the last dimension; new by default.
 
     Returns:
         primary plane [..., D * primary / 8] uint8, extra plane [..., D * extra / 8] uint8 or None
         where the width has none (`ops.planes`), scale [...] float16.
     """
-    _check(vectors.shape[-1], bits)
-    if centroids.shape != (2**bits,):
-        raise ValueError(f"centroids have shape {tuple(centroids.shape)}; {bits} bits need 2**bits")
+    _check(vectors.shape[-1], book.bits)
     if _kernel is not None and dispatch.on_gpu(vectors) and vectors.shape[-1] in HEAD_DIMS:
-        packed: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
-        packed = _kernel.quantize(vectors, centroids, bits, rotors)
+        packed: Packed = _kernel.quantize(vectors, book, rotors, matched, into)
         return packed
     turned = vectors if rotors is None else turn(vectors.float(), rotors)
-    return reference.quantize(turned, centroids, bits)
+    return put(reference.quantize(turned, book.centroids, matched), into)
 
 
 def pack_codes(codes: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -5,31 +5,62 @@ With y a rotated vector of D values, c the centroids for N(0, 1) and sigma = |y|
     code_d = index of the centroid nearest to y_d / sigma
     scale  = |y| / |c[code]|          (matched norm: the decoded vector is as long as y)
 
-A zero vector gets scale 0.
+or, where the norm is not matched, scale = sigma. A zero vector gets scale 0.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 
 from rotorquant.ops.planes import planes_of
 
-__all__ = ["pack_codes", "quantize"]
+__all__ = ["Packed", "Room", "finish", "pack_codes", "put", "quantize", "standardized"]
+
+Packed = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+"""Primary plane, extra plane or None, scale."""
+
+Room = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+"""What `Packed` is written to; `attend.Rows` is one."""
+
+_Fields = TypeVar("_Fields", bound=Room)
 
 
-def quantize(
-    vectors: torch.Tensor, centroids: torch.Tensor, bits: int
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+def quantize(y: torch.Tensor, centroids: torch.Tensor, matched: bool = True) -> Packed:
     """See `rotorquant.ops.quantize.quantize`."""
-    y = vectors.float()
-    norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
-    sigma = norm / y.shape[-1] ** 0.5
-    unit = y / sigma.clamp_min(torch.finfo(torch.float32).tiny)
+    unit, norm = standardized(y.float())
     boundaries = (centroids[1:] + centroids[:-1]) / 2
     codes = torch.bucketize(unit, boundaries, out_int32=True)
-    decoded_norm = torch.linalg.vector_norm(centroids[codes], dim=-1)
-    scale = (norm.squeeze(-1) / decoded_norm).to(torch.float16)
-    return (*pack_codes(codes.to(torch.uint8), bits), scale)
+    return finish(codes, norm, centroids, matched)
+
+
+def standardized(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors [..., D] float32 of unit variance, and their norms [..., 1] before."""
+    norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
+    sigma = norm / y.shape[-1] ** 0.5
+    return y / sigma.clamp_min(torch.finfo(torch.float32).tiny), norm
+
+
+def finish(
+    codes: torch.Tensor, norm: torch.Tensor, centroids: torch.Tensor, matched: bool
+) -> Packed:
+    """Planes and scale of codes [..., D] int32 of vectors with norms [..., 1]."""
+    length = norm.squeeze(-1)
+    if matched:
+        scale = length / torch.linalg.vector_norm(centroids[codes], dim=-1)
+    else:
+        scale = length / codes.shape[-1] ** 0.5
+    bits = centroids.shape[0].bit_length() - 1
+    return (*pack_codes(codes.to(torch.uint8), bits), scale.to(torch.float16))
+
+
+def put(packed: _Fields, into: Room | None) -> _Fields:
+    """The same, after a copy to the tensors `into` if there are any."""
+    for target, field in zip(into or (), packed, strict=into is not None):
+        if target is not None and field is not None:
+            target.copy_(field)
+    return packed
 
 
 def pack_codes(codes: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -1,0 +1,51 @@
+"""Map head vectors by matrices, choose codes that share their errors, and pack them."""
+
+from __future__ import annotations
+
+import contextlib
+from types import ModuleType
+
+import torch
+
+from rotorquant.ops import dispatch
+from rotorquant.ops.codebook import Codebook
+from rotorquant.ops.encode import reference
+from rotorquant.ops.encode.reference import BLOCK, Dense
+from rotorquant.ops.launches import HEAD_DIMS
+from rotorquant.ops.quantize import Packed, Room, put
+
+__all__ = ["BLOCK", "Dense", "encode", "serves"]
+
+_kernel: ModuleType | None = None
+if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
+    with contextlib.suppress(ImportError):
+        from rotorquant.ops.encode import kernel as _kernel
+
+
+def serves(tensor: torch.Tensor, head_dim: int) -> bool:
+    """Whether a kernel takes vectors of `head_dim` values that lie where `tensor` does."""
+    return _kernel is not None and dispatch.on_gpu(tensor) and head_dim in HEAD_DIMS
+
+
+def encode(
+    vectors: torch.Tensor,
+    book: Codebook,
+    by: Dense,
+    matched: bool = True,
+    into: Room | None = None,
+) -> Packed:
+    """Codes and scale of every mapped vector, as `ops.quantize.quantize` returns them.
+
+    Args:
+        vectors: [B, H, N, D] of any float dtype.
+        book: of 2, 3, 4, 5, 6 or 8 bits.
+        by: the map.
+        matched, into: as for `quantize`.
+    """
+    head_dim = vectors.shape[-1]
+    if by.matrix.shape[-2:] != (head_dim, head_dim):
+        raise ValueError(f"a map {tuple(by.matrix.shape)} does not fit {tuple(vectors.shape)}")
+    if _kernel is not None and serves(vectors, head_dim):
+        packed: Packed = _kernel.encode(vectors, book, by, matched, into)
+        return packed
+    return put(reference.encode(vectors, book.centroids, by, matched), into)

@@ -1,0 +1,65 @@
+"""Specification of the encode op, in float32: z = T (x - m), then codes and scale of z.
+
+Without feedback codes are those of `ops/quantize`. With feedback F, zero on and below the blocks of
+`BLOCK` dimensions on its diagonal, they are chosen from the last block to the first, and with
+u = z / sigma and the errors e = u - c[code] of the later blocks
+
+    code_b = nearest(u_b + sum over later blocks l of F_bl e_l)
+
+(`rotorquant/shaping.py` says what for).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from rotorquant.ops.quantize.reference import Packed, finish, quantize, standardized
+
+__all__ = ["BLOCK", "Dense", "encode", "shaped_codes"]
+
+BLOCK = 32
+
+
+class Dense(NamedTuple):
+    """A map of head vectors, float32.
+
+    matrix: [H, D, D], T, or [1, D, D] for all heads.
+    offset: [H, 1, D], m, or None. feedback: [H, D, D], F, or None; both of as many heads as T.
+    """
+
+    matrix: torch.Tensor
+    offset: torch.Tensor | None = None
+    feedback: torch.Tensor | None = None
+
+
+def encode(vectors: torch.Tensor, centroids: torch.Tensor, by: Dense, matched: bool) -> Packed:
+    """See `rotorquant.ops.encode.encode`."""
+    moved = vectors.float() if by.offset is None else vectors.float() - by.offset
+    inner = moved @ by.matrix.mT
+    if by.feedback is None:
+        return quantize(inner, centroids, matched)
+    unit, norm = standardized(inner)
+    return finish(shaped_codes(unit, by.feedback, centroids), norm, centroids, matched)
+
+
+def shaped_codes(
+    unit: torch.Tensor, feedback: torch.Tensor, centroids: torch.Tensor
+) -> torch.Tensor:
+    """Codes [B, H, N, D] int32 of vectors of unit variance, [B, H, N, D] float32.
+
+    Args:
+        unit: the vectors.
+        feedback: [H, D, D], F.
+        centroids: [2**bits], ascending.
+    """
+    boundaries = (centroids[1:] + centroids[:-1]) / 2
+    codes = torch.empty_like(unit, dtype=torch.int32)
+    errors = torch.empty_like(unit)
+    for low in reversed(range(0, unit.shape[-1], BLOCK)):
+        block, later = slice(low, low + BLOCK), slice(low + BLOCK, None)
+        wanted = unit[..., block] + errors[..., later] @ feedback[:, block, later].mT
+        codes[..., block] = torch.bucketize(wanted, boundaries, out_int32=True)
+        errors[..., block] = unit[..., block] - centroids[codes[..., block]]
+    return codes
