@@ -40,7 +40,7 @@ def fit_turns(
     cutting was not asked for.
 
     Raises:
-        InputError: what is no document takes all the room.
+        ContextLengthError: what is no document takes all the room.
     """
     if place is None:
         return turns, None
@@ -73,17 +73,17 @@ def answer_all(
         RqchatError: an answer that has to match `schema` was cut short.
         Exit: the user interrupted.
     """
-    if len(turns) > 1:
-        # The longest one first, for its length alone: nothing is answered if that is too long
-        with _ways_out(longest := max(turns, key=session.count_tokens)):
-            session.ask(longest, sampling)
+    for turn in turns[1:]:
+        # For its length alone: nothing is answered if one of them is too long
+        with _ways_out(turn):
+            session.ask(turn, sampling)
     before = session.messages
     for turn in turns:
         session.restore(before)
         done = _answer(session, recorder, turn, sampling, schema, report)
         if schema is not None:
             _check_whole(done)
-        report.finish(session, turn.text, done, dropped_tokens)
+        report.finish(session, turn.text, done, recorder.session_id, dropped_tokens)
         if done.stop_reason == "interrupted":
             break
     session.close()

@@ -8,6 +8,7 @@ Only what `--help` and `--version` need is imported here; each command loads the
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -108,15 +109,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    _mend_closed_streams()
     try:
+        if sys.stdout is None:
+            raise RqchatError("standard output is closed, so nothing can be answered")
         code = app(args=arguments, prog_name="rqchat", standalone_mode=False)
     except RqchatError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
+    except SystemExit as left:
+        # Typer's own end when the reader of a help text has gone
+        if isinstance(left.__context__, BrokenPipeError):
+            return 0
+        raise
     except Exception as error:
         return _usage_or_bug(error)
     return code if isinstance(code, int) else 0
+
+
+def _mend_closed_streams() -> None:
+    """Python has None for a standard error that was closed by whoever started the program."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _usage_or_bug(error: Exception) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ask"]
 
 _OUTPUT = "Output"
+_SCHEMA_TOKENS = 4096  # a string without maxLength may go on until the context ends
 
 
 @options.taking(options.MANNER, options.SESSION, options.ANSWER)
@@ -66,7 +68,8 @@ def ask(
         str | None,
         typer.Option(
             metavar="FILE|JSON",
-            help="A JSON schema; the answer is JSON that matches it.",
+            help="A JSON schema; the answer is JSON that matches it, of at most"
+            f" {_SCHEMA_TOKENS:,} tokens unless --max-tokens says otherwise.",
         ),
     ] = None,
     truncate: Annotated[
@@ -153,6 +156,8 @@ def ask(
     form = choose_form(raw=raw, as_json=as_json, as_events=as_events, several=several)
     place = _place(truncate)
     shape = read_schema(schema) if schema is not None else None
+    if shape is not None and sampling.max_tokens is None:
+        sampling = replace(sampling, max_tokens=_SCHEMA_TOKENS)
     saved = wanted_conversation(latest=continue_, reference=resume)
     if saved is not None and several:
         raise UsageError("a conversation goes on with one question; ask the others after it")

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from rqchat.cli import options, places
+from rqchat.cli.exporting import write_new
 from rqchat.cli.layers import KEYS, layered, read_file
 from rqchat.errors import RqchatError, UsageError
 
@@ -65,7 +66,7 @@ def edit() -> None:
     try:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(template(), encoding="utf-8")
+            write_new(file, template())
         code = subprocess.run([*_editor(), str(file)]).returncode
     except OSError as error:
         raise RqchatError(f"{file} cannot be edited: {error.strerror or error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -33,7 +34,7 @@ def export_text(database: Database, session: SessionRecord, form: str) -> str:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Writes a file that does not exist yet, readable by its owner alone.
+    """Writes a file that does not exist yet, readable by its owner alone: all of it, or none.
 
     Raises:
         InputError: it exists, or cannot be written.
@@ -44,6 +45,8 @@ def write_new(path: Path, text: str) -> None:
     except FileExistsError:
         raise InputError(f"{path} exists already; give the name of a new file") from None
     except OSError as error:
+        with contextlib.suppress(OSError):
+            path.expanduser().unlink()
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
 

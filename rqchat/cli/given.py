@@ -10,6 +10,7 @@ from typing import Any
 
 from rqchat.cli.layers import layered
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
+from rqchat.errors import UsageError
 
 __all__ = ["Command", "Given", "Group", "taking"]
 
@@ -43,7 +44,11 @@ class Given:
         Raises:
             UsageError: a value is out of range; see `layers.layered`.
         """
-        return SamplingSettings(**self._of(SamplingSettings, {}))
+        values = self._of(SamplingSettings, {})
+        try:
+            return SamplingSettings(**values)
+        except UsageError as error:  # of an option: the settings file has been checked before
+            raise UsageError(f"--{error}") from None
 
     def manner(self) -> Manner:
         """How answers begin.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rqchat.errors import UsageError
+
+_OTHER_URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 __all__ = ["as_path", "is_url", "one_path", "split_paths", "split_references"]
 
@@ -42,11 +45,13 @@ def one_path(text: str) -> Path:
     a name keep the shell from removing its own.
 
     Raises:
-        UsageError: it names nothing, as a variable that is not set does.
+        UsageError: it names nothing, as a variable that is not set does, or a URL of another kind.
     """
     path = as_path(text)
     if path == Path() and text.strip() != ".":
         raise UsageError(f"{text!r} names no file; is a variable not set?")
+    if _OTHER_URL.match(text) and not _exists(path):
+        raise UsageError(f"{text} cannot be fetched; only http:// and https:// can, and files")
     if not _exists(path):
         with contextlib.suppress(UsageError):
             unquoted = split_paths(text)

@@ -34,10 +34,16 @@ def state_folder() -> Path | None:
     given = Path(os.environ.get("XDG_STATE_HOME") or "")
     if given.is_absolute():
         return given / "rqchat"
+    home = _home()
+    return home and home / ".local" / "state" / "rqchat"
+
+
+def _home() -> Path | None:
     try:
-        return Path.home() / ".local" / "state" / "rqchat"
+        home = Path.home()
     except RuntimeError:
         return None
+    return home if home.is_absolute() else None
 
 
 def history_file() -> Path | None:
@@ -51,10 +57,8 @@ def kv_cache_folder() -> Path | None:
     given = Path(os.environ.get("XDG_CACHE_HOME") or "")
     if given.is_absolute():
         return given / "rqchat" / "kv"
-    try:
-        return Path.home() / ".cache" / "rqchat" / "kv"
-    except RuntimeError:
-        return None
+    home = _home()
+    return home and home / ".cache" / "rqchat" / "kv"
 
 
 def store_file() -> Path:

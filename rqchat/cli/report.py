@@ -93,9 +93,16 @@ class Report:
             self._screen.answer_raw(event.text)
 
     def finish(
-        self, session: Session, question: str, done: Done, dropped_tokens: int | None
+        self,
+        session: Session,
+        question: str,
+        done: Done,
+        saved_as: str | None,
+        dropped_tokens: int | None,
     ) -> None:
-        """The end of an answer; what is shown next belongs to another one.
+        """The end of an answer, which is `saved_as` a conversation of that id, or nowhere.
+
+        What is shown next belongs to another answer.
 
         Raises:
             ReaderGoneError: standard output has been closed.
@@ -110,7 +117,7 @@ class Report:
                 self._write(
                     ({"event": "done"} if form == "jsonl" else {})
                     | ({"question": question} if self._output.several else {})
-                    | _record(text, session, done, dropped_tokens)
+                    | _record(text, session, done, saved_as, dropped_tokens)
                 )
         if self._output.stats:
             self._screen.aside(stats_table(done))
@@ -130,13 +137,15 @@ class Report:
 
 
 def _record(
-    answer: str, session: Session, done: Done, dropped_tokens: int | None
+    answer: str, session: Session, done: Done, saved_as: str | None, dropped_tokens: int | None
 ) -> dict[str, Any]:
-    """The object of `--json`; its keys are a contract. `dropped` is there where it was allowed."""
+    """The object of `--json`; its keys are a contract. `dropped` is there where it was allowed;
+    `session` is what `--resume` takes, or null where nothing was saved."""
     chosen = session.plan.chosen
     dropped = {} if dropped_tokens is None else {"dropped": dropped_tokens}
     return {
         "answer": answer,
+        "session": saved_as,
         "model": session.model_name,
         "weights": chosen.weights,
         "kv_bits": chosen.kv_bits,

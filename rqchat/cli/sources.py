@@ -64,9 +64,9 @@ def load_documents(
         return (made,)
     path = one_path(reference)
     if os.path.isdir(path):  # unlike the method, False for names that are too long
-        found = read_folder(path)
+        found = read_folder(path, encoding=encoding)
     elif not os.path.exists(path) and (paths := _matches(reference)):
-        found = read_files(paths, reference)
+        found = read_files(paths, reference, encoding=encoding)
     else:
         data = read_bytes(path, MAX_DOCUMENT_BYTES, "a text file")
         is_html = path.suffix.lower() in _HTML_SUFFIXES
@@ -76,7 +76,8 @@ def load_documents(
         raise InputError(f"{reference} matches no text files; check the spelling and the folder")
     screen.note(_list(reference, "read:", [document.name for document in found.documents]))
     if found.left_out:
-        screen.note(_list(reference, "left out, no text:", found.left_out), style="warning")
+        what = f"left out, no text in {(encoding or 'UTF-8').upper()}:"
+        screen.note(_list(reference, what, found.left_out), style="warning")
     return found.documents
 
 
@@ -141,4 +142,5 @@ def _list(reference: str, what: str, names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NAMED_FILES])
     more = len(names) - _NAMED_FILES
     rest = f" and {format_count(more)} more" if more > 0 else ""
-    return f"{reference}: {format_count(len(names))} files {what} {shown}{rest}"
+    files = f"{format_count(len(names))} file{'' if len(names) == 1 else 's'}"
+    return f"{reference}: {files} {what} {shown}{rest}"

@@ -69,6 +69,11 @@ class Constraint:
         self._thought_start, self._thought_end = thought_start, thought_end
         self._in_thought = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the JSON is whole and nothing but a stop token can follow."""
+        return not self._in_thought and bool(self._matcher.is_stopped())
+
     def mask(self, logits: Tensor) -> Tensor:
         """`logits` [vocabulary] with minus infinity where a token would break the schema."""
         if self._in_thought:

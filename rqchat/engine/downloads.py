@@ -11,8 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage
-from typing import IO
+from http.client import HTTPException
 
 from rqchat import __version__
 from rqchat.errors import InputError
@@ -21,6 +20,7 @@ __all__ = ["DEADLINE_S", "Download", "download"]
 
 DEADLINE_S = 60.0
 _MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE_BYTES = 65_536
 
 
@@ -59,6 +59,7 @@ def download(url: str, *, max_bytes: int, deadline_s: float = DEADLINE_S) -> Dow
             results.put(error)
         except Exception as error:
             reason = getattr(error, "reason", None) or error
+            reason = getattr(reason, "strerror", None) or reason
             results.put(InputError(f"{url} cannot be fetched: {reason or type(error).__name__}"))
 
     threading.Thread(target=work, name="rqchat-download", daemon=True).start()
@@ -77,16 +78,20 @@ def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
     )
     try:
         with _opener().open(request, timeout=max(0.1, ends_s - time.monotonic())) as response:
+            announced = response.length or 0  # what the server says; unknown in chunks
+            if announced > max_bytes:
+                raise _too_large(url, max_bytes)
             data = bytearray()
             while piece := response.read1(_PIECE_BYTES):
                 data += piece
                 if len(data) > max_bytes:
-                    raise InputError(
-                        f"{url} has more than {max_bytes / 1e6:.0f} MB, which is the limit;"
-                        " download it and take a part of it"
-                    )
+                    raise _too_large(url, max_bytes)
                 if time.monotonic() > ends_s:
                     raise _too_slow(url)
+            if len(data) < announced:  # urllib takes that for the end
+                raise InputError(
+                    f"{url} broke off after {len(data):,} of {announced:,} bytes; try again"
+                )
             return Download(
                 url,
                 bytes(data),
@@ -95,6 +100,11 @@ def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
             )
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code in _REDIRECTS:
+            raise InputError(
+                f"{url} redirects in a circle, more than {_MAX_REDIRECTS} times, or to what is no"
+                " http(s) address; take the address that a browser ends at"
+            ) from None
         raise InputError(
             f"{url} cannot be fetched: the server answers {error.code} {error.reason}"
         ) from None
@@ -107,23 +117,9 @@ def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, to http and https alone."""
+    """Follows a few redirects; the base class goes to no other scheme than http, https and ftp."""
 
     max_redirections = _MAX_REDIRECTS
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if not newurl.lower().startswith(("http://", "https://")):
-            fp.close()
-            raise InputError(f"{req.full_url} redirects to {newurl}, which is no http(s) address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -140,6 +136,12 @@ def _opener() -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
+
+
+def _too_large(url: str, max_bytes: int) -> InputError:
+    return InputError(
+        f"{url} has more than {max_bytes / 1e6:.0f} MB, which is the limit; make it smaller first"
+    )
 
 
 def _too_slow(url: str) -> InputError:

@@ -26,14 +26,15 @@ class FolderText:
 
     Attributes:
         documents: one for each text file, in the order of their names.
-        left_out: names of the files that hold no text: binary, empty, or not to be read.
+        left_out: names of the files that hold no text: binary, empty, in another encoding, or not
+            to be read.
     """
 
     documents: tuple[Document, ...]
     left_out: tuple[str, ...]
 
 
-def read_folder(folder: Path) -> FolderText:
+def read_folder(folder: Path, *, encoding: str | None = None) -> FolderText:
     """Every text file below `folder`.
 
     In a git work tree those that git tracks or would track, so that `.gitignore` is obeyed;
@@ -43,13 +44,13 @@ def read_folder(folder: Path) -> FolderText:
         InputError: there is no text, or more than the limits; nothing is ever left out for them.
     """
     paths = _known_to_git(folder)
-    found = read_files(_walk(folder) if paths is None else paths, str(folder))
+    found = read_files(_walk(folder) if paths is None else paths, str(folder), encoding=encoding)
     if not found.documents:
         raise InputError(f"{folder} holds no text files; name another folder")
     return found
 
 
-def read_files(paths: Iterable[Path], whole: str) -> FolderText:
+def read_files(paths: Iterable[Path], whole: str, *, encoding: str | None = None) -> FolderText:
     """Every text file among `paths`; errors call all of them `whole`.
 
     Raises:
@@ -71,7 +72,7 @@ def read_files(paths: Iterable[Path], whole: str) -> FolderText:
                 f" {MAX_FOLDER_BYTES / 1e6:.0f} MB; name a part of it, such as '{whole}/*.md'"
             )
         try:
-            documents.append(read_document(path))
+            documents.append(read_document(path, encoding=encoding))
         except InputError:
             left_out.append(str(path))
     return FolderText(tuple(documents), tuple(left_out))

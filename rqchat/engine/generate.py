@@ -120,6 +120,9 @@ class Generation:
             self.output_tokens += 1
             self._drawn.append(token)
             yield from self._text.add(token)
+            if sampler.is_over:
+                self.stop_reason = "eos"
+                return
             if self.output_tokens == most_tokens:
                 self.stop_reason = "length"
                 return

@@ -28,6 +28,8 @@ MAX_PICTURE_BYTES = 100_000_000
 MAX_PICTURE_PIXELS = 64_000_000
 PATCH_PIXELS = 16
 _POOLING = 3
+_LOOKED_AT_BYTES = 1024
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1")
 _NOT_PICTURES = ("EPS", "WMF")  # programs to run: pillow hands them to Ghostscript and to Windows
 
 
@@ -80,11 +82,14 @@ def decode_picture(data: bytes, name: str) -> Picture:
                     raise UnidentifiedImageError
                 _check_pixels(name, opened.width, opened.height)
                 upright = _flatten(ImageOps.exif_transpose(opened))
-        except Image.DecompressionBombError as error:
-            raise InputError(f"{name} is too large: {error}; make it smaller first") from None
+        except Image.DecompressionBombError:
+            raise InputError(
+                f"{name} has more than {MAX_PICTURE_PIXELS / 1e6:.0f} megapixels, which is the"
+                " limit; make it smaller first"
+            ) from None
         except UnidentifiedImageError:
             raise InputError(
-                f"{name} is no picture that can be read; PNG, JPEG, WebP, GIF, BMP and TIFF work"
+                f"{name} is {_kind(data)}; PNG, JPEG, WebP, GIF, BMP and TIFF work"
             ) from None
         except (OSError, SyntaxError, ValueError, EOFError, TypeError, MemoryError) as error:
             raise InputError(f"{name} is damaged or cut short: {error}") from None
@@ -112,6 +117,20 @@ def resized_size(width: int, height: int, budget: int) -> tuple[int, int]:
     elif new_width == 0:
         new_width, new_height = side, min(height // width, budget) * side
     return new_width, new_height
+
+
+def _kind(data: bytes) -> str:
+    """What people take for a picture, by its first bytes."""
+    start = data[:_LOOKED_AT_BYTES].lstrip().lower()
+    if b"<svg" in start:
+        return "an SVG drawing, which is no pixels; export it as a PNG first"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the picture itself"
+    if start.startswith(b"%pdf-"):
+        return "a PDF file, which --file takes for its text"
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return "a HEIC picture, as phones make them; save it as a JPEG first"
+    return "no picture that can be read"
 
 
 def _flatten(image: Image.Image) -> Image.Image:

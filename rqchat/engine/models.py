@@ -43,7 +43,7 @@ class ModelSource:
     """A model that was found, or whose configuration at least is known.
 
     Attributes:
-        name: what `--json` calls it: `pocket`, the hub id, or the folder as it was given.
+        name: what `--json` calls it: `pocket`, the hub id, or the folder's whole path.
         config: its config.json.
         folder: where its files lie; None while a hub model is not on this machine yet.
     """
@@ -101,7 +101,9 @@ def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
     if wanted == POCKET:
         source = _from_folder(Path(__file__).parent.parent / POCKET, POCKET)
     elif _looks_like_path(wanted):
-        source = _from_folder(Path(wanted).expanduser(), wanted)
+        folder = Path(wanted).expanduser()
+        # By its whole path, so that a saved conversation goes on from any other folder
+        source = _from_folder(folder, os.path.abspath(folder) if folder.exists() else wanted)
     else:
         source = _from_hub(wanted, settings.offline)
     _ = source.shape  # refuses another family before weights are looked for or downloaded

@@ -8,6 +8,7 @@ from rqchat.engine.loader import LoadedModel
 from rqchat.engine.occupancy import peak_bytes
 from rqchat.engine.plan import MemoryPlan
 from rqchat.engine.prompt import Prompt
+from rqchat.engine.settings import KV_BITS
 from rqchat.errors import ContextLengthError
 
 __all__ = ["done_record", "too_long"]
@@ -44,32 +45,43 @@ def done_record(
 
 
 def too_long(
-    input_tokens: int, plan: MemoryPlan, loaded: LoadedModel, goes_on: bool
+    input_tokens: int, plan: MemoryPlan, most_tokens: int, *, goes_on: bool, at_least: bool = False
 ) -> ContextLengthError:
     """The error for a prompt of so many tokens, with the ways out that there are.
 
     Args:
         input_tokens: of the whole prompt.
         plan: what the context holds.
-        loaded: the model, which has a maximum of its own.
-        goes_on: whether there is a conversation to clear.
+        most_tokens: the longest sequence that the model knows.
+        goes_on: whether there is a conversation before the question.
+        at_least: whether the prompt is even longer, and so long that it was not counted.
     """
     context = plan.chosen.context_tokens
-    config = loaded.model.config.get_text_config()
-    wanted = min(input_tokens + _ANSWER_ROOM_TOKENS, config.max_position_embeddings)
     ways = ["shorten the input"]
     if goes_on:
-        ways.append("clear the conversation")
-    if plan.asked_tokens == context and input_tokens < wanted:
-        ways.append(f"ask for --context {wanted}")
-    elif any(candidate.context_tokens > input_tokens for candidate in plan.candidates):
-        ways.append(f"take fewer bits with --kv-bits or --weights and --context {wanted}")
+        ways.append("put a summary for the older turns with /compact in the chat")
+    wanted = min(input_tokens + _ANSWER_ROOM_TOKENS, most_tokens)
+    if input_tokens < wanted:
+        ways += _longer(plan, input_tokens, wanted)
     return ContextLengthError(
-        f"the prompt has {input_tokens:,} tokens, but the context holds {context:,} with the"
-        f" answer; {', or '.join(ways)}",
+        f"the prompt has {'at least ' if at_least else ''}{input_tokens:,} tokens, but the context"
+        f" holds {context:,} with the answer; {', or '.join(ways)}",
         input_tokens=input_tokens,
         context_tokens=context,
     )
+
+
+def _longer(plan: MemoryPlan, input_tokens: int, wanted_tokens: int) -> list[str]:
+    """Options for a context of `wanted_tokens`, or of a little less."""
+    chosen = plan.chosen
+    if plan.asked_tokens == chosen.context_tokens:
+        return [f"ask for --context {wanted_tokens}"]
+    for other in plan.candidates:
+        if other.context_tokens > input_tokens:
+            weights = f"--weights {other.weights} " if other.weights != chosen.weights else ""
+            tokens = min(wanted_tokens, other.context_tokens)
+            return [f"ask for {weights}--kv-bits {other.kv_bits} --context {tokens}"]
+    return ["take fewer bits with --kv-bits or --weights"] if chosen.kv_bits > KV_BITS[0] else []
 
 
 def _rate(tokens: int, seconds: float) -> float:

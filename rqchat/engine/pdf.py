@@ -40,8 +40,8 @@ def pdf_document(data: bytes, name: str) -> Document:
     empty = [number for number, text in enumerate(pages, 1) if not text]
     if len(empty) == len(pages):
         raise InputError(
-            f"{name} holds no text on its {len(pages)} pages, as scans do; make pictures of the"
-            " pages and pass them with --image, or run text recognition over it first"
+            f"{name} holds no text on any of its pages ({len(pages)}), as scans do; make pictures"
+            " of them and pass those with --image, or run text recognition over it first"
         )
     text = "\n\n".join(page for page in pages if page)
     return Document(name, text, _note(name, empty, len(pages)) if empty else "")

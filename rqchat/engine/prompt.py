@@ -28,6 +28,7 @@ __all__ = ["ImageSpan", "Prompt", "PromptWriter"]
 _IMAGE = "<|image|>"  # what the template writes for a picture, and the soft token itself
 _IMAGE_START, _IMAGE_END = "<|image>", "<image|>"
 _CONTROL = re.compile(r"<\|.*|.*\|>")
+_PIECE_CHARACTERS = 1_000_000
 _PIECE = re.compile(f"{SLOT}|{re.escape(_IMAGE)}")
 
 
@@ -112,6 +113,7 @@ class PromptWriter:
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._spelled = re.compile("|".join(map(re.escape, longest_first)))
         self._encoded: dict[str, list[int]] = {}
+        self._longest_token: int | None = None
         probe = [{"role": "user", "content": "x"}]
         answered = [*probe, {"role": "assistant", "content": stand_in(0)}]
         self._reply = self._render(answered)[len(self._render(probe)) :]
@@ -190,9 +192,27 @@ class PromptWriter:
         start = 0
         for spelled in self._spelled.finditer(text):
             # Broken after its first character, a control token is ordinary text
-            ids += self.template_ids(text[start : spelled.start() + 1])
+            ids += self._plain_ids(text[start : spelled.start() + 1])
             start = spelled.start() + 1
+        return ids + self._plain_ids(text[start:])
+
+    def _plain_ids(self, text: str) -> list[int]:
+        """Tokens of a text, at most `_PIECE_CHARACTERS` at a time: the tokenizer takes some hundred
+        bytes of memory for each. A piece ends with a line, where there is one."""
+        ids: list[int] = []
+        start = 0
+        while len(text) - start > _PIECE_CHARACTERS:
+            line = text.rfind("\n", start, start + _PIECE_CHARACTERS) + 1
+            end = line or start + _PIECE_CHARACTERS
+            ids += self.template_ids(text[start:end])
+            start = end
         return ids + self.template_ids(text[start:])
+
+    def least_tokens(self, characters: int) -> int:
+        """What so many characters of a text take, were they all of the longest token there is."""
+        if self._longest_token is None:
+            self._longest_token = max(map(len, self._backend.get_vocab()))
+        return -(-characters // self._longest_token)
 
     def image_ids(self) -> tuple[int, int, int]:
         """Ids of the marker before a picture, of a soft token, and of the marker after it."""

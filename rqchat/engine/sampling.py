@@ -26,6 +26,11 @@ class Sampler:
         self.seed = secrets.randbits(31) if settings.seed is None else settings.seed
         self._generator = torch.Generator().manual_seed(self.seed)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the constraint leaves nothing to draw but the end."""
+        return self._constraint is not None and self._constraint.is_over
+
     def draw(self, logits: Tensor) -> int:
         """The next token for `logits` [vocabulary], any float dtype."""
         if self._constraint is None:

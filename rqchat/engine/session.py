@@ -27,7 +27,7 @@ from rqchat.engine.prompt import Prompt, PromptWriter
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.engine.stepdown import step_down
-from rqchat.errors import RqchatError
+from rqchat.errors import ContextLengthError, RqchatError
 
 __all__ = ["ChatSession", "Message", "UserTurn"]
 
@@ -69,9 +69,9 @@ class ChatSession:
             self._keeper = Keeper(store, loaded.model, opened.name, loaded.revision, plan.chosen)
         self._prefix = CachedPrefix(make_cache(opened), _MARKS, self._keeper)
         self._messages: tuple[Message, ...] = ()
-        self._constraints = Constraints(
-            loaded.tokenizer, loaded.stop_ids, loaded.model.config.get_text_config().vocab_size
-        )
+        config = loaded.model.config.get_text_config()
+        self._most_tokens = int(config.max_position_embeddings)
+        self._constraints = Constraints(loaded.tokenizer, loaded.stop_ids, config.vocab_size)
         self._stop = threading.Event()
 
     @classmethod
@@ -176,14 +176,26 @@ class ChatSession:
             ContextLengthError: at once, when the prompt leaves no room for an answer.
             RqchatError: from the iterator, when the device runs out of memory.
         """
+        self._refuse_hopeless(turn)
         prompt = continued(self._write(turn), self._writer.text_ids(begun))
         room = self.context_tokens - len(prompt.token_ids)
         if room < 1:
-            raise too_long(len(prompt.token_ids), self._plan, self._loaded, bool(self._messages))
+            raise self._too_long(len(prompt.token_ids))
         self._stop.clear()
         sampling = sampling or SamplingSettings()
         sampler = self._sampler(sampling, schema)
         return self._answer(turn, prompt, sampler, min(room, sampling.max_tokens or room), begun)
+
+    def _refuse_hopeless(self, turn: UserTurn) -> None:
+        """Counting takes a hundred times a text's bytes: not where no context can hold it."""
+        text = max(len(turn.text), *(len(document.text) for document in turn.documents), 0)
+        least = self._writer.least_tokens(text)
+        if least > self._most_tokens:
+            raise self._too_long(least, at_least=True)
+
+    def _too_long(self, tokens: int, *, at_least: bool = False) -> ContextLengthError:
+        goes_on = bool(self._messages)
+        return too_long(tokens, self._plan, self._most_tokens, goes_on=goes_on, at_least=at_least)
 
     def interrupt(self) -> None:
         """Ends the running answer after the current step. Safe from threads and signal handlers."""

@@ -8,12 +8,14 @@ from typing import Literal
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.documents import Document
-from rqchat.errors import InputError
+from rqchat.errors import ContextLengthError
 
 __all__ = ["PLACES", "Cut", "Place", "cut_documents"]
 
 Place = Literal["head", "middle", "tail"]
 PLACES: tuple[Place, ...] = ("head", "middle", "tail")
+_MOST_STEPS = 24
+_UNUSED_TOKENS = 8  # of the room, at most, unless the steps do not lead there
 _GAP = "\n[... a part is left out here ...]\n"
 
 
@@ -37,29 +39,40 @@ def cut_documents(
 ) -> Cut:
     """Cuts the documents of `turn`, taken as one text, so that `count` is at most `limit_tokens`.
 
-    Tokens are spread unevenly over characters, so the share that is kept is found step by step,
-    from above, each step counted exactly; some per cent of the limit may stay unused.
+    What is kept is a number of characters, looked for between one that fits and one that does not:
+    where the tokens of the two let expect it, and in the middle every third time, because tokens
+    are spread unevenly over a text. Each try is counted exactly.
 
     Raises:
-        InputError: it does not fit without any documents either.
+        ContextLengthError: it does not fit without any documents either.
     """
     whole = count(turn)
     if whole <= limit_tokens:
         return Cut(turn, 0, whole)
     bare = count(replace(turn, documents=()))
-    length = kept = sum(len(document.text) for document in turn.documents)
-    tokens = whole
-    while kept > 0:
-        share = (limit_tokens - bare) / (tokens - bare) if tokens > bare else 0.0
-        kept = max(0, min(kept - 1 - kept // 100, int(kept * share)))
-        left = replace(turn, documents=_keep(turn.documents, length, kept, place))
-        tokens = count(left)
-        if tokens <= limit_tokens and left.documents:
-            return Cut(left, whole - tokens, whole)
-    raise InputError(
-        f"the question and the pictures alone take {bare:,} tokens of the {limit_tokens:,} that"
-        " there are for the prompt; shorten them, or take a longer --context"
-    )
+    length = sum(len(document.text) for document in turn.documents)
+    found: UserTurn | None = None
+    low, high = (0, bare), (length, whole)  # characters and the tokens that they make
+    for step in range(_MOST_STEPS):
+        room = limit_tokens - low[1]
+        if high[0] - low[0] < 2 or room < 0 or (found and room <= _UNUSED_TOKENS):
+            break
+        share = 0.5 if step % 3 == 2 else room / max(1, high[1] - low[1])
+        kept = low[0] + min(max(1, int((high[0] - low[0]) * share)), high[0] - low[0] - 1)
+        tried = replace(turn, documents=_keep(turn.documents, length, kept, place))
+        tokens = count(tried)
+        if tokens <= limit_tokens:
+            found, low = tried, (kept, tokens)
+        else:
+            high = (kept, tokens)
+    if found is None:
+        raise ContextLengthError(
+            f"the question and the pictures alone take {bare:,} tokens of the {limit_tokens:,}"
+            " that there are for the prompt; shorten them, or take a longer --context",
+            input_tokens=bare,
+            context_tokens=limit_tokens,
+        )
+    return Cut(found, whole - low[1], whole)
 
 
 def _keep(

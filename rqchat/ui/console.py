@@ -21,6 +21,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 from rich.theme import Theme
 
+from rqchat.errors import RqchatError
 from rqchat.ui.text import safe_line, safe_text, tail
 
 __all__ = [
@@ -263,8 +264,11 @@ def _rendered(console: Console, renderable: RenderableType, **options: Any) -> s
 def write_text(stream: TextIO, text: str) -> None:
     """Write at once; what the stream's encoding lacks becomes `?`.
 
+    Where standard error is lost nobody can be told, and the answer goes on without it.
+
     Raises:
         ReaderGoneError: the stream has been closed.
+        RqchatError: it leads to a disk that is full, or the like.
     """
     try:
         stream.write(text)
@@ -272,7 +276,11 @@ def write_text(stream: TextIO, text: str) -> None:
     except UnicodeEncodeError:
         stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # The interpreter flushes the stream once more when it ends; let that succeed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise ReaderGoneError from None
+        if stream is sys.stderr:
+            return
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGoneError from None
+        raise RqchatError(f"the output cannot be written: {error.strerror or error}") from None

@@ -38,8 +38,12 @@ def test_quiet_leaves_stderr_empty(run: Run, session: FakeSession) -> None:
 
 def test_json_is_one_object_with_the_contracts_keys(run: Run, session: FakeSession) -> None:
     result = run("ask", "--json", "What is it?")
+    saved_as = json.loads(result.out)["session"]
+    assert run("ask", "--json", "--resume", saved_as, "And what else?").code == 0
+    assert [message.text for message in session.messages][::2] == ["What is it?", "And what else?"]
     assert json.loads(result.out) == {
         "answer": "It is a cat.",
+        "session": saved_as,
         "model": "pocket",
         "weights": "bf16",
         "kv_bits": 4,
@@ -56,6 +60,10 @@ def test_json_is_one_object_with_the_contracts_keys(run: Run, session: FakeSessi
         "stop_reason": "eos",
     }
     assert result.out.count("\n") == 1
+
+
+def test_json_names_no_session_where_none_is_saved(run: Run, session: FakeSession) -> None:
+    assert json.loads(run("ask", "--json", "--no-log", "What is it?").out)["session"] is None
 
 
 def test_json_errors_leave_stdout_empty(run: Run, session: FakeSession) -> None:
@@ -142,7 +150,8 @@ def test_pictures_from_a_file_and_from_stdin(
         ([], b"  \n", 2, "there is no question"),
         (["-f", "-"], b"text", 2, "there is no question"),
         (["-f", "-", "-i", "-", "x"], b"text", 2, "can be read only once"),
-        (["--temperature", "-1", "x"], None, 2, "temperature is -1.0; it goes from 0 to 10"),
+        (["--temperature", "-1", "x"], None, 2, "--temperature is -1.0; it goes from 0 to 10"),
+        (["--max-tokens", "0", "x"], None, 2, "--max-tokens is 0; an answer needs"),
         (["--kv-bits", "7", "x"], None, 2, "--kv-bits is 7; allowed are 2, 3, 4"),
         (["--kv-bits", "many", "x"], None, 2, "'--kv-bits'"),
         (["--imgae", "a.png", "x"], None, 2, "--image"),

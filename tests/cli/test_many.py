@@ -136,6 +136,10 @@ def test_an_answer_held_to_a_schema_is_shown_when_it_is_whole(
     session.script = ['{"x": ', "1}"]
     assert run("ask", "--schema", str(tmp_path / "s.json"), "How many?").out == '{"x": 1}\n'
     assert json.loads(session.schema or "") == json.loads(SCHEMA)
+    # A string without an end would go on until the context has one
+    assert session.asked[-1][1].max_tokens == 4096
+    run("ask", "--schema", SCHEMA, "--max-tokens", "9", "How many?")
+    assert session.asked[-1][1].max_tokens == 9
 
 
 @pytest.mark.parametrize("form", [[], ["--raw"], ["--json"], ["-q", "How many?"]])
@@ -172,3 +176,7 @@ def test_with_a_model_documents_are_read_once_and_json_matches(
     assert all(len(json.loads(line["answer"])) == 2 for line in (first, second))
     (alone,) = _lines(run(*asked, "-q", "Is it?").out)
     assert alone["answer"] == second["answer"]
+    exactly = ["--max-tokens", str(alone["tokens"]["output"])]
+    (whole,) = _lines(run(*asked, *exactly, "-q", "Is it?").out)
+    assert (whole["answer"], whole["stop_reason"]) == (alone["answer"], "eos")
+    assert run(*asked, "--max-tokens", str(alone["tokens"]["output"] - 1), "-q", "Is it?").code == 1

@@ -100,6 +100,25 @@ def test_a_full_disk_costs_no_answer(tmp_path: Path, limit_bytes: int) -> None:
     assert "Two" in finish(start("sessions", "list", data=tmp_path))[1]
 
 
+def test_on_a_full_disk_what_is_saved_can_still_be_read(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    assert finish(start("ask", "--quiet", "One", data=tmp_path))[0] == 0
+    code, out, err = finish(start("sessions", "list", data=tmp_path, before=limit))
+    assert (code, err) == (0, "") and out.endswith("\tOne\n")
+    id_ = out.split("\t")[0]
+    code, out, err = finish(start("ask", "-c", "--quiet", "Two", data=tmp_path, before=limit))
+    assert (code, len(out.split()), err.count("\n")) == (0, 200, 1)
+    copy = tmp_path / "copy.md"
+    exported = start("sessions", "export", id_, "-o", str(copy), data=tmp_path, before=limit)
+    code, _, err = finish(exported)
+    assert (code, copy.exists()) == (1, False)  # half a file would be in the way of the next try
+    assert err.startswith(f"rqchat: {copy} cannot be written: ")
+    assert finish(start("sessions", "export", id_, "-o", str(copy), data=tmp_path))[0] == 0
+    assert "word199" in copy.read_text()
+
+
 def test_a_home_that_cannot_be_written_costs_no_answer(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(mode=0o555)

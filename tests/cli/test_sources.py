@@ -114,7 +114,7 @@ def test_a_folder_and_a_pattern(run: Run, session: FakeSession, tmp_path: Path) 
     result = run("ask", "-f", str(tmp_path / "code"), "What?")
     assert _texts(session) == ["code/b.py", "code/read.me", "code/sub/a.py"]
     assert f"{tmp_path}/code: 3 files read: {tmp_path}/code/b.py, " in result.err
-    assert f"1 files left out, no text: {tmp_path}/code/logo.bin" in result.err
+    assert f"1 file left out, no text in UTF-8: {tmp_path}/code/logo.bin" in result.err
     run("ask", "-f", str(tmp_path / "code/**/*.py"), "What?")
     assert _texts(session) == ["code/b.py", "code/sub/a.py"]
 

@@ -149,6 +149,24 @@ def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
     assert masked[allowed].equal(logits[allowed])
 
 
+@pytest.mark.parametrize(
+    ("schema", "text", "is_over"),
+    [
+        ('{"type": "boolean"}', "true", True),
+        ('{"type": "boolean"}', "tru", False),
+        ('{"type": "integer"}', "12", False),  # may go on: 123
+        ('{"type": "string"}', '"a"', True),
+        ('{"type": "array", "items": {"type": "null"}}', "[null]", True),
+    ],
+)
+def test_it_is_over_when_nothing_can_follow(schema: str, text: str, is_over: bool) -> None:
+    constraint = CONSTRAINTS.hold_to(read_schema(schema), thinking=False)
+    for token in TOKENIZER.encode(text, add_special_tokens=False):
+        assert not constraint.is_over
+        constraint.accept(token)
+    assert constraint.is_over is is_over
+
+
 def test_a_schema_that_nothing_matches_is_a_sentence() -> None:
     constraint = CONSTRAINTS.hold_to(read_schema('{"$ref": "#"}'), thinking=False)
     with pytest.raises(RqchatError, match="no JSON can match it") as raised:

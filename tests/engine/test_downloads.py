@@ -35,15 +35,13 @@ def test_redirects_are_followed(web: WebPages) -> None:
 @pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://127.0.0.1/x", "data:text/plain,x"])
 def test_a_redirect_leads_to_the_web_alone(web: WebPages, place: str) -> None:
     web.pages["/a"] = (302, {"Location": place}, b"")
-    with pytest.raises(
-        InputError, match="redirects to .* no http|Redirection to .* is not allowed"
-    ):
+    with pytest.raises(InputError, match=r"no http\(s\) address|unknown url type: ftp"):
         download(f"{web.root}/a", max_bytes=100)
 
 
 def test_a_ring_of_redirects_ends(web: WebPages) -> None:
     web.pages["/a"] = (302, {"Location": "/a"}, b"")
-    with pytest.raises(InputError, match="cannot be fetched"):
+    with pytest.raises(InputError, match="redirects in a circle, more than 5 times"):
         download(f"{web.root}/a", max_bytes=100)
 
 
@@ -62,6 +60,18 @@ def test_an_error_of_the_server_is_passed_on(web: WebPages, status: int) -> None
 def test_too_many_bytes_are_not_waited_for(web: WebPages) -> None:
     web.pages["/a"] = (200, {"Content-Length": "10000000"}, bytes(5_000_000))
     with pytest.raises(InputError, match="has more than 1 MB, which is the limit"):
+        download(f"{web.root}/a", max_bytes=1_000_000)
+
+
+def test_what_broke_off_is_not_taken_for_the_whole(web: WebPages) -> None:
+    web.pages["/a"] = (200, {"Content-Length": "50"}, b"half of it")
+    with pytest.raises(InputError, match="broke off after 10 of 50 bytes; try again"):
+        download(f"{web.root}/a", max_bytes=100)
+
+
+def test_a_body_announced_too_large_is_not_begun(web: WebPages) -> None:
+    web.pages["/a"] = (200, {"Content-Length": "10000000"}, b"")
+    with pytest.raises(InputError, match="has more than 1 MB"):
         download(f"{web.root}/a", max_bytes=1_000_000)
 
 

@@ -100,6 +100,12 @@ def test_a_hundred_megapixels_are_refused_before_they_are_decoded(
         decode_picture(data, "big.png")
 
 
+def test_a_bomb_is_called_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)  # pillow's own limit, which comes first
+    with pytest.raises(InputError, match="big.png has more than 64 megapixels, which is the limit"):
+        decode_picture(_bytes(Image.new("1", (100, 100))), "big.png")
+
+
 def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(images, "MAX_PICTURE_BYTES", 1000)
     path = tmp_path / "big.png"
@@ -114,11 +120,25 @@ def test_too_many_bytes_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     [
         (b"", "empty"),
         (b"this is text, not a picture", "no picture"),
+        (b'<?xml version="1.0"?>\n<svg width="9"/>', "an SVG drawing.*export it as a PNG"),
+        (b"\n<!DOCTYPE html><title>404</title>", "a web page, not the picture"),
+        (b"%PDF-1.7 and more", "a PDF file, which --file takes"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "a HEIC picture.*save it as a JPEG"),
         (_bytes(Image.new("RGB", (4, 4)), "EPS"), "no picture"),  # a program for Ghostscript
         (_bytes(Image.effect_noise((64, 64), 90), "JPEG")[:900], "damaged or cut short"),
         (_bytes(Image.effect_noise((64, 64), 90))[:2000], "damaged or cut short"),
     ],
-    ids=["0 bytes", "text", "PostScript", "half a JPEG", "half a PNG"],
+    ids=[
+        "0 bytes",
+        "text",
+        "SVG",
+        "HTML",
+        "PDF",
+        "HEIC",
+        "PostScript",
+        "half a JPEG",
+        "half a PNG",
+    ],
 )
 def test_what_is_no_whole_picture_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(InputError, match=f"cat.png is {reason}"):

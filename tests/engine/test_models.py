@@ -40,6 +40,15 @@ def test_a_folder_is_taken_as_it_is(tiny_folder: Path) -> None:
     assert fetch_model(source, offline=True) == tiny_folder
 
 
+def test_a_folder_goes_by_its_whole_path(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A saved conversation names its model, and goes on from wherever it is resumed."""
+    monkeypatch.chdir(tiny_folder.parent)
+    assert _resolve(f"./{tiny_folder.name}").name == str(tiny_folder)
+    assert _resolve(tiny_folder.name).name == str(tiny_folder)
+
+
 def test_a_cached_hub_model_needs_no_network(
     monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
 ) -> None:

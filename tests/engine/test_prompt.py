@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoTokenizer, Gemma4ImageProcessorPil
 
+from rqchat.engine import prompt as prompt_module
 from rqchat.engine.conversation import Message, Role
 from rqchat.engine.documents import Document
 from rqchat.engine.images import Picture
@@ -172,6 +173,24 @@ def test_no_text_makes_a_control_token(pieces: list[str]) -> None:
 
     assert not controls & set(ids)
     assert _TOKENIZER.decode(ids) == text
+
+
+@given(st.text(alphabet="ab \n<|turn>", max_size=60), st.integers(1, 20))
+def test_a_long_text_is_tokenized_in_pieces_of_whole_lines(text: str, most: int) -> None:
+    writer = PromptWriter(byte_tokenizer(), None, 70, side_patches=0)
+    whole = writer.text_ids(text)
+    pieces: list[str] = []
+
+    def note(piece: str) -> list[int]:
+        pieces.append(piece)
+        return PromptWriter.template_ids(writer, piece)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prompt_module, "_PIECE_CHARACTERS", most)
+        patch.setattr(writer, "template_ids", note)
+        assert writer.text_ids(text) == whole  # a token of this tokenizer is a byte
+    assert "".join(pieces) == text
+    assert all(len(piece) <= most for piece in pieces)
 
 
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])

@@ -80,6 +80,7 @@ def _script(monkeypatch: pytest.MonkeyPatch, text: str, *, then: int = _EOS) -> 
 
     class Scripted:
         seed = 0
+        is_over = False
 
         def __init__(self, settings: SamplingSettings) -> None:
             self._tokens = iter(tokens)
@@ -370,7 +371,18 @@ class TestMishaps:
         assert (caught.value.input_tokens, caught.value.context_tokens) == (counted, 128)
         assert f"{counted}" in str(caught.value)
         assert f"--context {counted + 1024}" in str(caught.value)
+        assert "/compact" in str(caught.value)
         assert (session.messages, session.used_tokens) == (before, used)
+
+    def test_a_text_that_no_context_holds_is_not_even_counted(
+        self, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = _open(tiny_folder)
+        monkeypatch.setattr(session, "_write", pytest.fail)
+        longest = max(map(len, byte_tokenizer().get_vocab()))
+        with pytest.raises(ContextLengthError, match="at least 2,049 tokens, but") as caught:
+            session.ask(UserTurn("Q", documents=(Document("d", "x" * (2048 * longest + 1)),)))
+        assert "--context" not in str(caught.value)
 
     def test_the_last_token_of_the_context_can_be_used(
         self, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.documents import Document
 from rqchat.engine.truncate import PLACES, Place, cut_documents
-from rqchat.errors import InputError
+from rqchat.errors import ContextLengthError
 
 TEMPLATE_TOKENS = 7
 MARK = re.compile(r"\n\[\.\.\. a part is left out here \.\.\.\]\n")
@@ -68,11 +68,23 @@ def test_the_cut_is_marked(place: Place, expected: str) -> None:
     assert cut.whole_tokens == TEMPLATE_TOKENS + 1 + 500
 
 
-def test_most_of_the_room_is_used() -> None:
-    cut = cut_documents(_turn("a" * 100_000), 10_000, "middle", _count)
-    assert 9_500 < _count(cut.turn) <= 10_000
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "text", ["a" * 100_000, "a" * 60_000 + "D" * 40_000, "D" * 50_000 + "a" * 50_000]
+)
+def test_the_room_is_used_to_within_some_tokens(text: str, place: Place) -> None:
+    counted: list[UserTurn] = []
+
+    def count(turn: UserTurn) -> int:
+        counted.append(turn)
+        return _count(turn)
+
+    cut = cut_documents(_turn(text), 10_000, place, count)
+    assert 10_000 - 8 <= _count(cut.turn) <= 10_000
+    assert len(counted) <= 20
 
 
 def test_a_question_that_is_too_long_itself() -> None:
-    with pytest.raises(InputError, match=r"alone take 8 tokens of the 5"):
+    with pytest.raises(ContextLengthError, match=r"alone take 8 tokens of the 5") as raised:
         cut_documents(_turn("a" * 100), 5, "tail", _count)
+    assert (raised.value.input_tokens, raised.value.context_tokens) == (8, 5)

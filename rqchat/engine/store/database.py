@@ -24,30 +24,38 @@ _WAIT_S = 5.0
 
 
 class Database:
-    """One connection. Not for two threads at the same time."""
+    """One connection. Not for two threads at the same time.
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    Attributes:
+        path: of the file.
+        can_write: whether it was opened for more than reading.
+    """
+
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, *, can_write: bool = True
+    ) -> None:
         """Most callers want `open`."""
-        self.path = path
+        self.path, self.can_write = path, can_write
         self._connection = connection
 
     @classmethod
     def open(cls, path: Path, *, migrations: Sequence[Migration] = MIGRATIONS) -> Self:
         """The store in `path`, made where there is none, and brought to today's format.
 
-        Where the folder cannot be written, an existing store is opened for reading alone.
+        Where the folder cannot be written, or the disk has no room for the log's index, an existing
+        store is opened for reading alone.
 
         Raises:
             StoreError: no store, of a newer format, damaged, or its folder cannot be used.
         """
         with _sentences(path):
-            connection = _connect(path)
-            try:
-                _prepare(connection, path, migrations)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(path, connection)
+            if _may_be_written(path):
+                try:
+                    return cls(path, _prepared(_connect(path), path, migrations))
+                except sqlite3.OperationalError as error:
+                    if not (_is_full(error) and path.stat().st_size):
+                        raise
+            return cls(path, _prepared(_connect_to_read(path), path, migrations), can_write=False)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -99,13 +107,19 @@ def plain(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def _may_be_written(path: Path) -> bool:
+    return not path.exists() or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    log = path.with_name(path.name + "-wal")
+    # Without a log nothing can change below us, so SQLite need not make files for locking
+    still = not log.exists() or log.stat().st_size == 0
+    address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if still else "")
+    return _opened(address, uri=True)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    if path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):
-        log = path.with_name(path.name + "-wal")
-        # Without a log nothing can change below us, so SQLite need not make files for locking
-        still = not log.exists() or log.stat().st_size == 0
-        address = f"file:{quote(str(path))}?mode=ro" + ("&immutable=1" if still else "")
-        return _opened(address, uri=True)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # SQLite gives its log the permissions of the file
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
@@ -118,6 +132,17 @@ def _opened(address: str, *, uri: bool) -> sqlite3.Connection:
     return sqlite3.connect(
         address, timeout=_WAIT_S, isolation_level=None, check_same_thread=False, uri=uri
     )
+
+
+def _prepared(
+    connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]
+) -> sqlite3.Connection:
+    try:
+        _prepare(connection, path, migrations)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
@@ -181,6 +206,10 @@ def _sentences(path: Path) -> Iterator[None]:
         raise StoreError(f"{path} cannot be used: {error.strerror or error}") from error
 
 
+def _is_full(error: sqlite3.Error) -> bool:
+    return "full" in str(error) or "disk I/O" in str(error)
+
+
 def _explain(path: Path, error: sqlite3.Error) -> str:
     text = str(error)
     if "malformed" in text or "not a database" in text or "corrupt" in text:
@@ -190,8 +219,8 @@ def _explain(path: Path, error: sqlite3.Error) -> str:
         )
     if "locked" in text:
         return f"{path} is being written by another program for more than {_WAIT_S:.0f} s"
-    if "full" in text or "disk I/O" in text:
+    if _is_full(error):
         return f"{path} cannot be written ({text}); make room on the disk"
     if "readonly" in text:
-        return f"{path} cannot be written: the file or its folder is read-only"
+        return f"{path} cannot be written: it or its folder is read-only, or the disk is full"
     return f"{path} cannot be used: {text}"

@@ -157,9 +157,7 @@ class Recorder:
     def close(self) -> None:
         """Writes what could not be written before, if it can be now, and closes the store."""
         self._flush()
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        self._close()
 
     def _align(self, session: RecordedSession, turn: UserTurn | None = None) -> None:
         """Brings what is kept here after the conversation, to which `turn` is about to be added."""
@@ -219,11 +217,18 @@ class Recorder:
         self._kept.append(kept)
         self._flush()
 
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
     def _flush(self) -> float:
         """Makes the store equal to what is kept here; the seconds that took."""
         begun_s = time.monotonic()
         if self._path is not None and self._rows.differ(self._kept):
             with self._warned_once():
+                if self._database is not None and not self._database.can_write:
+                    self._close()  # there may be room again
                 if self._database is None:
                     self._database = Database.open(self._path)
                 before = self.session_id

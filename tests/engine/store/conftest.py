@@ -9,11 +9,25 @@ import pytest
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.settings import SamplingSettings
+from rqchat.engine.store.catalog import find_session, read_turns
 from rqchat.engine.store.database import Database
 from rqchat.engine.store.recorder import Recorder
+from rqchat.engine.store.records import TurnRecord
+from rqchat.engine.store.saved import SavedConversation, load_conversation
 from tests.cli.conftest import FakeSession
 
 Say = Callable[..., None]
+SAMPLING = SamplingSettings()
+
+
+def load(database: Database, reference: str | None) -> SavedConversation:
+    assert reference is not None
+    return load_conversation(database, find_session(database, reference))
+
+
+def turns(database: Database, reference: str | None) -> tuple[TurnRecord, ...]:
+    assert reference is not None
+    return read_turns(database, reference)
 
 
 @pytest.fixture
