@@ -22,7 +22,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from rqchat.errors import RqchatError
-from rqchat.ui.text import safe_line, safe_text, tail
+from rqchat.ui.text import safe_line, safe_text, tail, wrapped
 
 __all__ = [
     "Live",
@@ -190,8 +190,10 @@ class Screen:
         self.live.draw(self._held, style)
 
     def _line(self, text: str, style: str) -> None:
-        rendered = _rendered(self.err, Text(safe_line(text), style=style), soft_wrap=True)
-        self._write("err", rendered)
+        line = safe_line(text)
+        if self.err.is_terminal:
+            line = wrapped(line, self.err.width)
+        self._write("err", _rendered(self.err, Text(line, style=style), soft_wrap=True))
 
     def _styled(self, text: str, style: str) -> str:
         if not style:

@@ -15,6 +15,7 @@ __all__ = [
     "safe_line",
     "safe_text",
     "tail",
+    "wrapped",
 ]
 
 # C0 except tab and newline, DEL, C1, and the bidirectional embeddings, overrides and isolates
@@ -73,6 +74,18 @@ def format_seconds(seconds: float) -> str:
 def picture_chip(number: int, width: int, height: int, tokens: int) -> str:
     """`[Image 1: 1280x720, 264 tokens]`."""
     return f"[Image {number}: {width}x{height}, {format_count(tokens)} tokens]"
+
+
+def wrapped(line: str, columns: int) -> str:
+    """`line` broken at blanks into rows of `columns` cells; a longer word is not broken."""
+    rows = [""]
+    for word in line.split():
+        longer = f"{rows[-1]} {word}" if rows[-1] else word
+        if rows[-1] and cell_len(longer) > columns:
+            rows.append(word)
+        else:
+            rows[-1] = longer
+    return "\n".join(rows)
 
 
 def tail(text: str, columns: int, rows: int) -> str:

@@ -134,10 +134,20 @@ def test_colours_only_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> 
     assert streams[1].getvalue() == "\x1b[1;31mno\x1b[0m\n"
 
 
-def test_long_lines_are_left_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams = two_terminals(monkeypatch)
+def test_notes_break_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = two_terminals(monkeypatch)
+    Screen(width=20).note("a note of several words and /a/path/longer/than/the/row")
+    assert err.getvalue().splitlines() == [
+        "\x1b[2ma note of several\x1b[0m",
+        "\x1b[2mwords and\x1b[0m",
+        "\x1b[2m/a/path/longer/than/the/row\x1b[0m",
+    ]
+
+
+def test_in_a_pipe_a_note_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", err := io.StringIO())
     Screen(width=20).note("word " * 10)
-    assert streams[1].getvalue() == "\x1b[2m" + "word " * 9 + "word\x1b[0m\n"
+    assert err.getvalue() == "word " * 9 + "word\n"
 
 
 def test_reader_gone(monkeypatch: pytest.MonkeyPatch) -> None:

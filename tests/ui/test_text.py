@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from rqchat.ui.text import format_bytes, format_seconds, one_row, safe_line, safe_text
+from rqchat.ui.text import format_bytes, format_seconds, one_row, safe_line, safe_text, wrapped
 
 
 @given(st.text(st.characters(exclude_categories=())))
@@ -77,3 +79,12 @@ def test_seconds(seconds: float, text: str) -> None:
 )
 def test_what_does_not_fit_a_row_is_marked(text: str, columns: int, row: str) -> None:
     assert one_row(text, columns) == row
+
+
+@given(st.text(), st.integers(1, 40))
+def test_lines_break_between_words_alone(text: str, columns: int) -> None:
+    rows = wrapped(text, columns).split("\n")
+    assert " ".join(rows).split() == text.split()
+    assert all(cell_len(row) <= columns or " " not in row for row in rows)
+    for upper, lower in itertools.pairwise(rows):
+        assert cell_len(f"{upper} {lower.split(' ')[0]}") > columns
