@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -21,8 +23,17 @@ ROOT = Path(__file__).parents[1]
 _WAIT_S = 15.0  # for what will never come; a busy machine is slow
 
 
+def _own_terminal(descriptor: int) -> None:
+    """Make it the one that controls this process."""
+    os.setsid()
+    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A Python process on a terminal of its own.
+
+    Args:
+        stdin: a file that is piped in.
 
     Attributes:
         raw: all that it has written.
@@ -35,6 +46,7 @@ class Terminal:
         home: Path,
         columns: int = 80,
         rows: int = 24,
+        stdin: Path | None = None,
         **environment: str,
     ) -> None:
         given = {
@@ -55,14 +67,15 @@ class Terminal:
         self.raw = ""
         self._screen = pyte.HistoryScreen(columns, rows, history=10_000)
         self._stream = pyte.ByteStream(self._screen)
-        self.process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            env=kept | given | environment,
-            preexec_fn=lambda: os.login_tty(0),
-        )
+        with open(stdin or os.devnull, "rb") as piped:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=piped if stdin else terminal,
+                stdout=terminal,
+                stderr=terminal,
+                env=kept | given | environment,
+                preexec_fn=lambda: _own_terminal(1),
+            )
         os.close(terminal)
 
     @property
@@ -87,10 +100,13 @@ class Terminal:
         """Type; a line is sent with `\\r`."""
         os.write(self._end, keys.encode())
 
-    def wait_for(self, text: str, *, times: int = 1, within_s: float = _WAIT_S) -> None:
+    def wait_for(
+        self, text: str | re.Pattern[str], *, times: int = 1, within_s: float = _WAIT_S
+    ) -> None:
         """Read until `text` stands on the screen or above it, so many times."""
         deadline_s = time.monotonic() + within_s
-        while self.text.count(text) < times:
+        pattern = re.compile(re.escape(text)) if isinstance(text, str) else text
+        while len(pattern.findall(self.text)) < times:
             assert time.monotonic() < deadline_s, f"no {text!r} in:\n{self.text}"
             self.read(0.05)
 
@@ -118,6 +134,10 @@ class Terminal:
         """Read until nothing more is written for a while."""
         while self.read(quiet_s):
             pass
+
+    def forget(self) -> None:
+        """What has scrolled away is not part of `text` any more."""
+        self._screen.history.top.clear()
 
     def resize(self, columns: int, rows: int) -> None:
         """Give the terminal another size."""

@@ -272,6 +272,7 @@ class Chat:
 
     def _send(self, text: str) -> None:
         """Ask; where the session does not take the turn, text and attachments come back."""
+        self.session()  # what was piped in is attached once it is there
         step = Step(
             "the last turn",
             self.attached.turn(text),
