@@ -121,7 +121,7 @@ def ask(
     """Answer one question about text, files and pictures.
 
     The answer goes to standard output, all else to standard error.
-    Piped input is a document that is read before the question.
+    Piped input is a document or a picture that is read before the question.
     '-' as a file or a picture is standard input.
 
     rqchat ask --image cat.png "What is in this picture?"

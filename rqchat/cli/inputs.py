@@ -24,6 +24,7 @@ __all__ = ["STDIN", "Inputs", "gather_turns", "read_stdin"]
 STDIN = "-"
 _STDIN_NAME = "standard input"
 _WAIT_NOTE_S = 1.0
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")  # WebP in RIFF
 _NO_QUESTION = 'there is no question; write it last: rqchat ask "Who is the narrator?"'
 
 
@@ -59,33 +60,35 @@ class Inputs:
 def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
     """The user turn of `rqchat ask`, or one for each of several questions.
 
-    A piped standard input is the first document, or the question where none is given, unless `-`
-    among the names says what it is.
+    A piped standard input is the first picture or document, or the question where none is given,
+    unless `-` among the names says what it is.
 
     Raises:
         UsageError: there is no question, or `-` stands twice.
         InputError: a file, a picture or standard input cannot be used.
     """
     from rqchat.engine.conversation import UserTurn
+    from rqchat.engine.images import decode_picture
 
     named = [*inputs.images, *inputs.files, inputs.questions_file].count(STDIN)
     if named > 1:
         raise UsageError("'-' stands for standard input, which can be read only once")
     questions = _questions(inputs, screen)
-    if not questions and (named or is_terminal("stdin")):
+    is_piped = not named and sys.stdin is not None and not is_terminal("stdin")
+    if not questions and not is_piped:
         raise UsageError(_NO_QUESTION)
     documents, pictures = _attachments(inputs, screen)
-    if not named and not is_terminal("stdin"):
+    if is_piped:
         data = read_stdin(screen)
-        piped = (
-            document_from_bytes(data, _STDIN_NAME, screen, encoding=inputs.encoding)
-            if data.strip()
-            else None
-        )
-        if not questions:
-            questions = (_checked(piped.text if piped else ""),)
-        elif piped:
-            documents.insert(0, piped)
+        if questions and data.startswith(_PICTURES):
+            pictures.insert(0, decode_picture(data, _STDIN_NAME))
+        elif data.strip():
+            piped = document_from_bytes(data, _STDIN_NAME, screen, encoding=inputs.encoding)
+            if questions:
+                documents.insert(0, piped)
+            questions = questions or (_checked(piped.text),)
+        elif not questions:
+            raise UsageError(_NO_QUESTION)
         elif _may_carry_data():
             screen.note("standard input is empty: no document was read", style="warning")
     return tuple(

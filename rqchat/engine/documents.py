@@ -90,7 +90,7 @@ def decode_document(data: bytes, name: str, *, encoding: str | None = None) -> D
         place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         raise InputError(
             f"{name} is not valid {encoding.upper()}{place}; name its own with --encoding, such as"
-            f" latin1, or convert it: iconv -f latin1 -t utf-8 {name}"
+            " latin1"
         ) from None
     except LookupError:
         raise UsageError(

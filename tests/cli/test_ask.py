@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rqchat.cli import opening
 from rqchat.engine.conversation import UserTurn
@@ -140,6 +141,15 @@ def test_pictures_from_a_file_and_from_stdin(
     sizes = [(picture.width, picture.height) for picture in session.asked[0][0].pictures]
     assert sizes == [(64, 48), (64, 48)]
     assert session.asked[0][0].documents == ()
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "webp"])
+def test_a_piped_picture_is_one(run: Run, session: FakeSession, kind: str) -> None:
+    Image.new("RGB", (64, 48), "red").save(piped := io.BytesIO(), kind)
+    assert run("ask", "What?", stdin=piped.getvalue()).code == 0
+    (turn, _), *_ = session.asked
+    assert [(picture.name, picture.width) for picture in turn.pictures] == [("standard input", 64)]
+    assert turn.documents == ()
 
 
 @pytest.mark.parametrize(

@@ -18,17 +18,15 @@ import pytest
 from .conftest import FakeSession, Run
 from .test_app import environment, process
 
-HERE = Path(__file__).parent
-ENDLESS = f"""
-import itertools, sys, time
-sys.path.insert(0, {str(HERE)!r})
-from conftest import FakeSession
+ENDLESS = """
+import itertools, time
 from rqchat.cli import app, opening
+from tests.cli.conftest import FakeSession
 
 def endless():
     for number in itertools.count():
         time.sleep(0.01)
-        yield f"word{{number}} "
+        yield f"word{number} "
 
 fake = FakeSession()
 fake.script = endless()
@@ -64,6 +62,36 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
         timeout=30,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"word0", b"")
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "out", "err"),
+    [
+        ("0<&-", 0, b"It is a cat.\n", b""),
+        ("2>&-", 0, b"It is a cat.\n", b""),
+        ("2>/dev/full", 0, b"It is a cat.\n", b""),
+        (">&-", 1, b"", b"rqchat: standard output is closed; the answer needs a place to go\n"),
+        (">&- 2>&-", 1, b"", b""),
+        (
+            ">/dev/full",
+            1,
+            b"",
+            b"rqchat: the output cannot be written: No space left on device\n",
+        ),
+    ],
+)
+def test_streams_that_are_closed_or_full_are_no_bug(
+    streams: str, code: int, out: bytes, err: bytes
+) -> None:
+    words = process("ask", "What?", code=ENDLESS.replace("fake.script = endless()", ""))
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {streams}', "bash", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=environment(),
+        timeout=30,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
 
 
 def test_a_png_that_is_no_png_is_a_line_and_not_the_end_of_the_world(

@@ -41,7 +41,7 @@ def test_a_file_keeps_its_name_and_line_ends(tmp_path: Path) -> None:
 
 
 def test_invalid_utf8_names_the_byte_and_the_remedy() -> None:
-    with pytest.raises(InputError, match=r"notes\.txt.*byte 3.*iconv"):
+    with pytest.raises(InputError, match=r"notes\.txt.*byte 3.*--encoding"):
         decode_document(b"abc\xff\xfe", "notes.txt")
 
 
