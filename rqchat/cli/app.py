@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,15 +20,16 @@ from rqchat import __version__
 from rqchat.cli import ask, cache, config, doctor, options, plan, pull, replay, sessions, verify
 from rqchat.errors import RqchatError, UsageError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command", "main"]
 
 _INTERRUPTED = 130
+_HELP_OPTIONS = ["-h", "--help"]
 
 app = typer.Typer(
     name="rqchat",
     add_completion=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": _HELP_OPTIONS, "max_content_width": 100},
 )
 app.command("ask")(ask.ask)
 app.add_typer(cache.app, name="cache")
@@ -58,7 +59,6 @@ def chat(
         bool,
         typer.Option(
             "--version",
-            metavar=options.NO_VALUE,
             callback=_show_version,
             is_eager=True,
             help="Show the version and leave.",
@@ -96,6 +96,20 @@ def _on_command_line(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def command() -> Any:
+    """The command that `app` describes, without the `<bool>` that Typer's help shows at flags."""
+    root: Any = typer.main.get_command(app)
+    waiting = [root]
+    while waiting:
+        one = waiting.pop()
+        waiting += getattr(one, "commands", {}).values()
+        asks_help = one.get_help_option(typer.Context(one, help_option_names=_HELP_OPTIONS))
+        for parameter in (*one.params, asks_help):
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+    return root
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code.
 
@@ -113,7 +127,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         if sys.stdout is None:
             raise RqchatError("standard output is closed, so nothing can be answered")
-        code = app(args=arguments, prog_name="rqchat", standalone_mode=False)
+        code = command()(args=arguments, prog_name="rqchat", standalone_mode=False)
     except RqchatError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):

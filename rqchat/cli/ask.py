@@ -26,7 +26,7 @@ def ask(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROMPT]", help="The question; without it, standard input is the question."
+            metavar="PROMPT", help="The question; without it, standard input is the question."
         ),
     ] = None,
     question: Annotated[
@@ -56,9 +56,7 @@ def ask(
     ] = None,
     clipboard: Annotated[
         bool,
-        typer.Option(
-            "--clipboard", metavar=options.NO_VALUE, help="The picture or text in the clipboard."
-        ),
+        typer.Option("--clipboard", help="The picture or text in the clipboard."),
     ] = False,
     encoding: Annotated[
         str | None,
@@ -81,15 +79,12 @@ def ask(
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option(
-            "--json", metavar=options.NO_VALUE, help="One JSON object.", rich_help_panel=_OUTPUT
-        ),
+        typer.Option("--json", help="One JSON object.", rich_help_panel=_OUTPUT),
     ] = False,
     as_events: Annotated[
         bool,
         typer.Option(
             "--jsonl",
-            metavar=options.NO_VALUE,
             help="A JSON object for each event, as it happens.",
             rich_help_panel=_OUTPUT,
         ),
@@ -98,7 +93,6 @@ def ask(
         bool,
         typer.Option(
             "--raw",
-            metavar=options.NO_VALUE,
             help="The model's text as it is, without a line end of ours.",
             rich_help_panel=_OUTPUT,
         ),
@@ -107,7 +101,6 @@ def ask(
         bool,
         typer.Option(
             "--stats",
-            metavar=options.NO_VALUE,
             help="Tokens, speed and memory on standard error.",
             rich_help_panel=_OUTPUT,
         ),

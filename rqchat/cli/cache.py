@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Show or remove what was kept of long documents, so that they are read once.",
-)
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True)
+def cache(context: typer.Context) -> None:
+    """What was kept of long documents, so that they are read once. Without a command: a list."""
+    if context.invoked_subcommand is None:
+        show()
 
 
 @app.command("list")
 def show(
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON array.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array.")] = False,
 ) -> None:
     """Show what is kept, the latest used first."""
     from rqchat.ui.console import Screen

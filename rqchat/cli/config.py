@@ -12,15 +12,22 @@ from typing import Annotated
 
 import typer
 
-from rqchat.cli import options, places
+from rqchat.cli import places
 from rqchat.cli.exporting import write_new
 from rqchat.cli.layers import KEYS, layered, read_file
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "template"]
 
-app = typer.Typer(no_args_is_help=True, help="Show or change the settings.")
+app = typer.Typer()
 _EDITORS = ("sensible-editor", "nano", "vi")
+
+
+@app.callback(invoke_without_command=True)
+def config(context: typer.Context) -> None:
+    """Show or change the settings. Without a command: show them."""
+    if context.invoked_subcommand is None:
+        show()
 
 
 @app.command("show")
@@ -28,9 +35,7 @@ def show(
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="As this preset would have it.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show every setting, its value and where that comes from."""
     from rqchat.ui.console import Screen

@@ -39,13 +39,9 @@ _DOWNLOAD_BYTES = 25 * 10**9  # Gemma 4 31B at 4 bits with room for partial file
 def doctor(
     load: Annotated[
         bool,
-        typer.Option(
-            "--load", metavar=options.NO_VALUE, help="Load the model; planned beside measured."
-        ),
+        typer.Option("--load", help="Load the model; planned beside measured."),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
     given: options.Given,
 ) -> None:

@@ -27,7 +27,6 @@ __all__ = [
     "ANSWER",
     "MANNER",
     "MODEL",
-    "NO_VALUE",
     "SYSTEM",
     "ContextTokens",
     "Continue",
@@ -71,7 +70,6 @@ def _offer_presets(incomplete: str) -> list[str]:
         return []
 
 
-NO_VALUE = ""  # the metavar of a flag; Typer would write <bool>
 _MODEL = "Model and memory"
 _ANSWER = "Answer"
 
@@ -155,25 +153,20 @@ Device = Annotated[
 ]
 Offline = Annotated[
     bool,
-    typer.Option(
-        "--offline", metavar=NO_VALUE, help="Never touch the network.", rich_help_panel=_MODEL
-    ),
+    typer.Option("--offline", help="Never touch the network.", rich_help_panel=_MODEL),
 ]
 NoCache = Annotated[
     bool,
     typer.Option(
         "--no-cache",
-        metavar=NO_VALUE,
         help="Read long documents anew, and keep nothing of them.",
         rich_help_panel=_MODEL,
     ),
 ]
-NoLog = Annotated[
-    bool, typer.Option("--no-log", "-n", metavar=NO_VALUE, help="Save nothing of this.")
-]
+NoLog = Annotated[bool, typer.Option("--no-log", "-n", help="Save nothing of this.")]
 Continue = Annotated[
     bool,
-    typer.Option("--continue", "-c", metavar=NO_VALUE, help="Go on with the latest conversation."),
+    typer.Option("--continue", "-c", help="Go on with the latest conversation."),
 ]
 Resume = Annotated[
     str | None,
@@ -187,13 +180,12 @@ Think = Annotated[
     bool,
     typer.Option(
         "--think",
-        metavar=NO_VALUE,
         help="Let the model think first; thoughts go to standard error.",
     ),
 ]
 Quiet = Annotated[
     bool,
-    typer.Option("--quiet", metavar=NO_VALUE, help="No notices and no progress; errors stay."),
+    typer.Option("--quiet", help="No notices and no progress; errors stay."),
 ]
 MaxTokens = Annotated[
     int | None, typer.Option(metavar="N", help="Longest answer.", rich_help_panel=_ANSWER)

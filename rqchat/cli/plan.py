@@ -31,9 +31,7 @@ def plan(
         list[str] | None,
         typer.Option(metavar="FILE", help="Count its tokens and say whether it fits; repeatable."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
     given: options.Given,
 ) -> None:

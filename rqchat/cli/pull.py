@@ -15,14 +15,12 @@ __all__ = ["pull"]
 @options.taking({name: options.MODEL[name] for name in ("weights", "kv_bits", "offline")})
 def pull(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Hub id; else the one that fits here.")
+        str | None, typer.Argument(metavar="MODEL", help="Hub id; else the one that fits here.")
     ] = None,
     vram: Vram = None,
     tokenizer: Annotated[
         bool,
-        typer.Option(
-            "--tokenizer", metavar=options.NO_VALUE, help="Only the small files, without weights."
-        ),
+        typer.Option("--tokenizer", help="Only the small files, without weights."),
     ] = False,
     quiet: options.Quiet = False,
     *,

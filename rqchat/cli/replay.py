@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rqchat.cli import opening, options
+from rqchat.cli import opening
 from rqchat.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ def replay(
     turn: Annotated[
         int | None, typer.Option("--turn", metavar="N", min=1, help="This answer alone.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=options.NO_VALUE, help="JSON on standard output.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
 ) -> None:
     """Make saved answers again, with the settings and seeds that their receipts hold.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rqchat.cli import options, places
+from rqchat.cli import places
 from rqchat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,17 +28,13 @@ app = typer.Typer()
 Reference = Annotated[
     str, typer.Argument(metavar="ID", help="Its id or name, or the beginning of one.")
 ]
-AsJson = Annotated[
-    bool, typer.Option("--json", metavar=options.NO_VALUE, help="JSON on standard output.")
-]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on standard output.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
 DryRun = Annotated[
     bool,
-    typer.Option("--dry-run", metavar=options.NO_VALUE, help="Only say what would be removed."),
+    typer.Option("--dry-run", help="Only say what would be removed."),
 ]
-Yes = Annotated[
-    bool, typer.Option("--yes", "-y", metavar=options.NO_VALUE, help="Remove without asking.")
-]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -58,9 +54,7 @@ def sessions(context: typer.Context) -> None:
 @app.command("list")
 def list_(
     limit: Limit = _LISTED,
-    everything: Annotated[
-        bool, typer.Option("--all", "-a", metavar=options.NO_VALUE, help="All of them.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="All of them.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List conversations, the latest first."""

@@ -36,9 +36,7 @@ def verify(
     tokens: Annotated[
         int, typer.Option(metavar="N", min=_LEAST, max=_MOST, help="Most tokens of it to read.")
     ] = 4096,
-    as_json: Annotated[
-        bool, typer.Option("--json", metavar=options.NO_VALUE, help="One JSON object.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
     given: options.Given,
 ) -> None:

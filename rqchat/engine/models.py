@@ -14,6 +14,7 @@ import huggingface_hub as hub
 from rqchat.engine.catalog import GGUF_METHOD, checkpoint_of, gguf_base, known_model
 from rqchat.engine.formats import weights_of
 from rqchat.engine.memory import Budget
+from rqchat.engine.pull import hub_errors
 from rqchat.engine.settings import Settings
 from rqchat.engine.shape import ModelShape
 from rqchat.errors import ModelError
@@ -32,6 +33,7 @@ __all__ = [
 POCKET = "pocket"
 DEFAULT_GPU_MODEL = "google/gemma-4-31B-it"
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+_TIMEOUT_S = 10.0
 _PACKED_FORMATS = ("int4", "int2")
 _Q6_K_BYTES = 210 / 256  # of a value
 _WEIGHTS = "model.safetensors"
@@ -147,39 +149,26 @@ def _from_hub(name: str, offline: bool) -> ModelSource:
         return ModelSource(name, {**known.config, **packed}, None)
     if known:
         return ModelSource(name, dict(known.config), None)
-    try:
+    with hub_errors(name):
         cached = hub.try_to_load_from_cache(name, "config.json")
-    except hub.errors.HFValidationError as error:
-        raise ModelError(f"{name!r} is no model name: {error}") from None
     if isinstance(cached, str):
         return ModelSource(name, _read_json(Path(cached), name), None)
     return ModelSource(name, _read_json(_download_config(name, offline), name), None)
 
 
 def _download_config(name: str, offline: bool) -> Path:
-    try:
-        return Path(hub.hf_hub_download(name, "config.json", local_files_only=offline))
-    except hub.errors.LocalEntryNotFoundError:
-        way_out = "leave out --offline" if offline else "check the network"
+    if offline:
         raise ModelError(
-            f"{name} is not on this machine and could not be downloaded; {way_out}, or use"
-            f" --model {POCKET}, which needs no network"
-        ) from None
-    except hub.errors.GatedRepoError:
-        raise ModelError(
-            f"{name} asks for a login: accept its licence on huggingface.co, then run"
-            " 'hf auth login'"
-        ) from None
-    except hub.errors.EntryNotFoundError:
-        raise ModelError(f"{name} holds no config.json, so it is no model for rqchat") from None
-    except hub.errors.RepositoryNotFoundError:
-        raise ModelError(
-            f"there is no model {name!r} on the hub; check the spelling, such as"
-            f" {DEFAULT_GPU_MODEL}"
-        ) from None
-    except (hub.errors.HfHubHTTPError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ModelError(f"{name} could not be downloaded: {reason}") from None
+            f"{name} is not on this machine; leave out --offline, or use --model {POCKET}, which"
+            " needs no network"
+        )
+    with hub_errors(name):
+        # Asked first, because without a network the download tries again for half a minute
+        hub.HfApi().model_info(name, timeout=_TIMEOUT_S)
+        try:
+            return Path(hub.hf_hub_download(name, "config.json"))
+        except hub.errors.EntryNotFoundError:
+            raise ModelError(f"{name} holds no config.json, so it is no model for rqchat") from None
 
 
 def check_weights(folder: Path, name: str) -> None:

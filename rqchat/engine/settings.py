@@ -168,7 +168,7 @@ def parse_size_bytes(text: str, *, name: str = "--vram") -> int:
     """Bytes of `24GiB` (2^30), `24GB` (10^9), `24G` (2^30), `512MiB` or a plain number of bytes.
 
     Raises:
-        UsageError: `text` is no size.
+        UsageError: `text` is no size, or less than a MiB, as `24` is.
     """
     units = {"": 1, "b": 1, "mb": 10**6, "mib": 2**20, "m": 2**20}
     units |= {"gb": 10**9, "gib": 2**30, "g": 2**30, "tb": 10**12, "tib": 2**40, "t": 2**40}
@@ -179,8 +179,9 @@ def parse_size_bytes(text: str, *, name: str = "--vram") -> int:
         size_bytes = int(float(number) * units[unit])
     except (KeyError, ValueError, OverflowError):
         raise UsageError(f"{name} is {text!r}; write a size such as 24GiB or 16GB") from None
-    if size_bytes <= 0:
-        raise UsageError(f"{name} is {text!r}; it must be more than nothing, such as 24GiB")
+    if size_bytes < 2**20:
+        unit_help = f"such as {number}GiB" if number and not unit else "such as 24GiB"
+        raise UsageError(f"{name} is {text!r}, which is {size_bytes:,} bytes; write {unit_help}")
     return size_bytes
 
 

@@ -98,7 +98,7 @@ class Screen:
         """Write a piece of the answer to standard output at once, control characters removed.
 
         Raises:
-            ReaderGoneError, RqchatError: see `write_text`; so for all that goes there.
+            ReaderGoneError: standard output has been closed.
         """
         self._flow("out", safe_text(text), "")
 
@@ -205,8 +205,6 @@ class Screen:
             self.live.put(stream, text)
             return
         self.clear_status()
-        if stream == "out" and sys.stdout is None:
-            raise RqchatError("standard output is closed; the answer needs a place to go")
         write_text(sys.stdout if stream == "out" else sys.stderr, text)
 
 
@@ -265,17 +263,15 @@ def _rendered(console: Console, renderable: RenderableType, **options: Any) -> s
     return capture.get()
 
 
-def write_text(stream: TextIO | None, text: str) -> None:
+def write_text(stream: TextIO, text: str) -> None:
     """Write at once; what the stream's encoding lacks becomes `?`.
 
-    Where standard error is lost (None: it was closed from the start) nobody can be told, and the answer goes on without it.
+    Where standard error is lost nobody can be told, and the answer goes on without it.
 
     Raises:
         ReaderGoneError: the stream has been closed.
         RqchatError: it leads to a disk that is full, or the like.
     """
-    if stream is None:
-        return
     try:
         stream.write(text)
         stream.flush()

@@ -75,6 +75,8 @@ def test_version(run: Run) -> None:
         (["--modle", "x"], "--model"),
         (["plan", "--vrma", "1GB"], "('rqchat plan --help' explains)"),
         (["plan", "--vram", "lots"], "--vram is 'lots'; write a size such as 24GiB"),
+        (["plan", "--vram", "24"], "--vram is '24', which is 24 bytes; write such as 24GiB"),
+        (["plan", "--vram", "0GB"], "which is 0 bytes; write such as 24GiB"),
         (["--model", "m", "ask", "x"], "stand after it: rqchat ask --option"),
         (["--offline", "doctor"], "stand after it: rqchat doctor --option"),
     ],
@@ -84,6 +86,16 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, arguments: list[str], said
     assert (result.code, result.out) == (2, "")
     assert said in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["ask"], ["plan"], ["doctor"], ["sessions", "list"], ["config"]]
+)
+def test_flags_show_no_type_in_the_help(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments, "--help")
+    assert result.code == 0
+    assert "--help" in result.out
+    assert "bool" not in result.out
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -31,6 +31,10 @@ def test_list_says_what_is_kept(run: Run, kept: KvStore) -> None:
     assert "\x1b" not in shown.out
 
 
+def test_without_a_command_it_is_the_list(run: Run, kept: KvStore) -> None:
+    assert run("cache") == run("cache", "list")
+
+
 def test_list_for_programs(run: Run, kept: KvStore) -> None:
     entries = json.loads(run("cache", "list", "--json").out)
 

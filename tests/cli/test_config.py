@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rqchat.cli import chat, places
+from rqchat.cli import places, repl
 from rqchat.cli.config import template
 from rqchat.cli.layers import KEYS, defaults, read_file
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
@@ -85,6 +85,12 @@ def test_what_a_file_may_not_hold_is_one_line(
     assert str(config) in result.err
     assert said in result.err
     assert session.settings is None
+
+
+def test_without_a_command_the_settings_are_shown(run: Run, config: Path) -> None:
+    config.write_text('model = "from-file"')
+    assert run("config") == run("config", "show")
+    assert "from-file" in run("config").out
 
 
 def test_an_unknown_preset_names_the_nearest(run: Run, config: Path) -> None:
@@ -181,7 +187,7 @@ def test_the_chat_is_set_by_the_file_too(
     ) -> None:
         started.append((manner, sampling))
 
-    monkeypatch.setattr(chat, "run_chat", run_chat)
+    monkeypatch.setattr(repl, "run_chat", run_chat)
     assert run().code == 0
     manner = Manner(system="Be brief.", think=True, keys="vi")
     assert started == [(manner, SamplingSettings(temperature=0.5))]

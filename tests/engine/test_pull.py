@@ -13,7 +13,9 @@ import pytest
 
 from rqchat.engine.events import Event, LoadProgress
 from rqchat.engine.fetch import fetch_model, pull_model
-from rqchat.engine.models import ModelSource
+from rqchat.engine.models import ModelSource, resolve_model
+from rqchat.engine.settings import Settings
+from rqchat.engine.shape import ModelShape
 from rqchat.errors import ModelError
 from tests.helpers import TINY_CONFIG
 
@@ -42,6 +44,10 @@ def hub(tiny_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", running.url)
         monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield running
+
+
+def _look_up() -> ModelSource:
+    return resolve_model(Settings(model=REPOSITORY), has_gpu=False)
 
 
 def _blobs(cache: Path) -> Path:
@@ -150,6 +156,17 @@ def test_a_refusal_says_what_to_do(hub: Hub, code: str, message: str) -> None:
 
     with pytest.raises(ModelError, match=message):
         pull_model(SOURCE)
+    with pytest.raises(ModelError, match=message):
+        _look_up()
+
+
+def test_the_configuration_comes_alone(hub: Hub, cache: Path) -> None:
+    assert _look_up().shape == ModelShape.from_config(TINY_CONFIG)
+    assert hub.requests == []
+    shutil.rmtree(cache / "models--someone--tiny")
+    del hub.files["config.json"]
+    with pytest.raises(ModelError, match="someone/tiny holds no config.json"):
+        _look_up()
 
 
 def test_offline_never_asks(hub: Hub) -> None:
@@ -157,11 +174,16 @@ def test_offline_never_asks(hub: Hub) -> None:
         fetch_model(SOURCE, offline=True)
 
 
-def test_no_server_at_all(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_at_all(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
 
     with pytest.raises(ModelError, match="could not be downloaded.*check the network"):
         pull_model(SOURCE)
+    with pytest.raises(ModelError, match="could not be downloaded.*check the network"):
+        _look_up()
+    assert caplog.text == ""  # of the tries of the hub's client
 
 
 def test_google_s_own_bits_come_from_their_own_repository() -> None:

@@ -39,7 +39,7 @@ def _retry(chat: Chat, argument: str) -> None:
 
     def compare(messages: Messages) -> Messages:
         if messages[-1].text == answer.text:
-            chat.say("the same answer again; with a temperature above 0 they differ")
+            chat.say("the same answer again; with a higher temperature (/set) they differ")
         return messages
 
     base = chat.session().messages[:-2]
