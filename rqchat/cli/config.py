@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 
 from rqchat.cli import places
-from rqchat.cli.exporting import write_new
 from rqchat.cli.layers import KEYS, layered, read_file
 from rqchat.errors import RqchatError, UsageError
 
@@ -65,6 +64,7 @@ def edit() -> None:
 
     The editor is what VISUAL or EDITOR name. What was saved is checked.
     """
+    from rqchat.cli.exporting import write_new
     from rqchat.ui.console import Screen
 
     file = _file()

@@ -64,43 +64,13 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"word0", b"")
 
 
-@pytest.mark.parametrize(
-    ("streams", "code", "out", "err"),
-    [
-        ("0<&-", 0, b"It is a cat.\n", b""),
-        ("2>&-", 0, b"It is a cat.\n", b""),
-        ("2>/dev/full", 0, b"It is a cat.\n", b""),
-        (">&-", 1, b"", b"rqchat: standard output is closed; the answer needs a place to go\n"),
-        (">&- 2>&-", 1, b"", b""),
-        (
-            ">/dev/full",
-            1,
-            b"",
-            b"rqchat: the output cannot be written: No space left on device\n",
-        ),
-    ],
-)
-def test_streams_that_are_closed_or_full_are_no_bug(
-    streams: str, code: int, out: bytes, err: bytes
-) -> None:
-    words = process("ask", "What?", code=ENDLESS.replace("fake.script = endless()", ""))
-    done = subprocess.run(
-        ["bash", "-c", f'exec "$@" {streams}', "bash", *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env=environment(),
-        timeout=30,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
-
-
 def test_a_png_that_is_no_png_is_a_line_and_not_the_end_of_the_world(
     run: Run, session: FakeSession, tmp_path: Path
 ) -> None:
     (tmp_path / "cat.png").write_text("<html>404</html>")
     result = run("ask", "-i", str(tmp_path / "cat.png"), "What?")
     assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
-    assert "cat.png is no picture that can be read" in result.err
+    assert "cat.png is a web page, not the picture itself" in result.err
 
 
 def test_a_prompt_that_is_too_long_is_not_cut_in_the_middle(

@@ -62,3 +62,8 @@ def test_without_standard_output_there_is_a_sentence(
 def test_a_reader_that_is_gone_is_no_failure(tmp_path: Path, words: str) -> None:
     done = shell(f"(rqchat {words}; echo $? >&2) | true", tmp_path)
     assert done.stderr.splitlines() == ["0"]
+
+
+def test_without_standard_input_the_question_is_enough(tmp_path: Path) -> None:
+    done = shell("rqchat ask --no-log Hello <&-", tmp_path)
+    assert (done.returncode, len(done.stdout.split())) == (0, 200)
