@@ -62,7 +62,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
         *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "llguidance", "pynvml"),
     ),
-    "rqchat.engine.weights.kernel": ("rqchat.engine.weights", "torch", "triton"),
+    **dict.fromkeys(
+        [f"rqchat.engine.weights.{name}" for name in ("kernel", "expert_kernel")],
+        ("rqchat.engine.weights", "torch", "triton"),
+    ),
     "rqchat.pocket": (
         *("rqchat.pocket", *TORCH_FREE_ENGINE, "rqchat.errors", "rotorquant", *NUMERIC),
     ),

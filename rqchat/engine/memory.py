@@ -153,18 +153,22 @@ class Budget:
         shape = self.shape
         head = shape.vocabulary * shape.hidden
         read = self._table_bytes(weights, head, shape.vocabulary, economy.head_bits)
-        read += sum(m.count * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
-        read += (shape.active_experts + shape.norms + shape.embedding_row) * weights.rest_bytes
+        read += sum(m.read * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
+        experts = weights.of_experts
+        read += sum(m.read * experts.matrix_bytes(m.rows, m.columns) for m in shape.experts)
+        read += (shape.routers + shape.norms + shape.embedding_row) * weights.rest_bytes
         kv = self._global_layout(weights, kv_bits).total_bytes(context_tokens)
         return read + shape.global_kv.layers * kv + self._ring_bytes(weights, economy.sliding_bits)
 
     def weight_bytes(self, weights: Weights, head_bits: int) -> int:
-        """The decoder's linears in their format, embedding and head, everything else as it is."""
+        """Linears and experts in their formats, embedding and head, everything else as it is."""
         shape = self.shape
         packed = sum(m.count * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
+        experts = weights.of_experts
+        packed += sum(m.count * experts.matrix_bytes(m.rows, m.columns) for m in shape.experts)
         rows = shape.embedding_rows + (shape.vocabulary if shape.head else 0)
         tables = self._table_bytes(weights, shape.embedding + shape.head, rows, head_bits)
-        rest = shape.experts + shape.norms + shape.vision + shape.audio
+        rest = shape.routers + shape.norms + shape.vision + shape.audio
         return packed + tables + rest * weights.rest_bytes
 
     def reserve_bytes(self) -> int:
@@ -181,8 +185,9 @@ class Budget:
         weighted, and sums over kinds of keys), and what is held of the history; in the MLP the
         stream (4 x hidden), gate, up, activation and product (4 x intermediate), per-layer inputs
         and their two factors, and, where weights are quantized, the largest linear unpacked. A
-        picture holds ten times the tower's width and its three MLP tensors for each patch, and the
-        attention mask of all pairs.
+        mixture's experts come after these (`_expert_bytes`), beside 6 x hidden. A picture holds ten
+        times the tower's width and its three MLP tensors for each patch, and the attention mask of
+        all pairs.
         """
         shape, size = self.shape, weights.rest_bytes
         width = shape.query_heads * max(shape.global_kv.head_dim, shape.sliding_kv.head_dim)
@@ -192,9 +197,25 @@ class Budget:
         values += 3 * (shape.embedding_row - shape.hidden)
         unpacked = 0 if weights.bits >= 16 else shape.largest_matrix * size
         mlp = self.chunk_tokens * values * size + unpacked
+        if shape.experts:
+            experts = self.chunk_tokens * 6 * shape.hidden * size + self._expert_bytes(weights)
+            mlp = max(mlp, experts)
         patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN if shape.vision else 0
         tower = patches * (10 * shape.vision_hidden + 3 * shape.vision_intermediate + patches)
         return max(attention, mlp, tower * size) + 3 * 4 * shape.vocabulary
+
+    def _expert_bytes(self, weights: Weights) -> int:
+        """Temporary tensors of a chunk's tokens at their experts.
+
+        Packed: gate, up and their product, then that and the sums (`PackedExperts`). In 16 bits
+        transformers sorts the tokens, and has two copies of the sums in float32.
+        """
+        inner = self.shape.experts[1].columns
+        if weights.of_experts.bits < 16:
+            row = max(3 * inner, inner + self.shape.hidden) * weights.rest_bytes
+        else:
+            row = (2 * weights.rest_bytes + 2 * 4) * self.shape.hidden
+        return self.chunk_tokens * self.shape.top_experts * row
 
     def _history_bytes(self, value_bytes: int) -> int:
         kv = self.shape.global_kv

@@ -276,7 +276,10 @@ class _Planner:
         if used > missing:
             taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
             ways.append(f"close {taken} ({_gb(used)} are taken)")
-        ways += smaller_models(self._fits_smaller, self.shape.parameters, 0)
+        parameters = self.shape.parameters
+        ways += smaller_models(self._fits_smaller, parameters, 2) or smaller_models(
+            self._fits_smaller, parameters, 0
+        )
         ways.append("take --model pocket, which runs anywhere")
         return DoesNotFitError(
             f"{_gb(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rqchat.engine.matrices import Matrices, mixture_fields
 from rqchat.engine.towers import audio_parameters, vision_parameters
 from rqchat.errors import ModelError
 
-__all__ = ["GEMMA4_31B_CONFIG", "KVLayers", "Matrices", "ModelShape"]
+__all__ = ["GEMMA4_31B_CONFIG", "KVLayers", "ModelShape"]
 
 _FAMILIES = ("gemma4", "gemma4_unified")
 _PER_LAYER_WIDTH, _VOCABULARY = 256, 262_144
@@ -44,23 +45,14 @@ class KVLayers:
 
 
 @dataclass(frozen=True, slots=True)
-class Matrices:
-    """`count` linear layers of `rows` outputs and `columns` inputs each."""
-
-    rows: int
-    columns: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True)
 class ModelShape:
     """What the plan needs to know about a model; counts of parameters and persistent buffers.
 
     Attributes:
         matrices: the decoder's linear layers, which get quantized.
-        experts: the other weights of the decoder with two or more dimensions, which do not: a
-            mixture's experts, three-dimensional parameters, and its routers.
-        active_experts: those of them that one token reads.
+        experts: the matrices of a mixture's experts, which do not in every format.
+        top_experts: those of a layer that one token is given to.
+        routers: weights of the matrices that choose them, which never do.
         embedding: input embedding, per-layer embeddings included.
         embedding_rows: rows of those tables.
         embedding_row: values of the embedding that one token looks up.
@@ -76,8 +68,9 @@ class ModelShape:
     """
 
     matrices: tuple[Matrices, ...]
-    experts: int
-    active_experts: int
+    experts: tuple[Matrices, ...]
+    top_experts: int
+    routers: int
     embedding: int
     embedding_rows: int
     embedding_row: int
@@ -98,8 +91,8 @@ class ModelShape:
 
     @property
     def linears(self) -> int:
-        """Weights of the decoder's linear layers, experts included."""
-        return sum(m.count * m.rows * m.columns for m in self.matrices) + self.experts
+        """Weights of the decoder's linear layers, experts and routers included."""
+        return sum(m.weights for m in (*self.matrices, *self.experts)) + self.routers
 
     @property
     def largest_matrix(self) -> int:
@@ -139,8 +132,6 @@ class _Layer:
 
     linears: tuple[tuple[int, int], ...]
     norms: int
-    experts: int = 0
-    active_experts: int = 0
 
 
 def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> ModelShape:
@@ -161,9 +152,8 @@ def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> Mod
     global_heads, global_dim = _kv_heads(text, is_global=True)
     sliding_heads, sliding_dim = _kv_heads(text, is_global=False)
     return ModelShape(
-        matrices=tuple(Matrices(*size, count) for size, count in Counter(linears).items()),
-        experts=sum(layer.experts for layer in layers),
-        active_experts=sum(layer.active_experts for layer in layers),
+        matrices=tuple(Matrices(*size, n, n) for size, n in Counter(linears).items()),
+        **mixture_fields(text, len(layers)),
         embedding=vocabulary * hidden + ple_vocabulary * ple_row,
         embedding_rows=vocabulary + ple_vocabulary,
         embedding_row=hidden + ple_row,
@@ -239,11 +229,8 @@ def _layer(text: Mapping[str, Any], is_global: bool, *, borrows: bool) -> _Layer
         linears, norms = [*linears, (width, hidden), (hidden, width)], norms + hidden
     if not text.get("enable_moe_block", False):
         return _Layer(tuple(linears), norms)
-    experts, used = int(text["num_experts"]), int(text["top_k_experts"])
-    expert = 3 * hidden * int(text["moe_intermediate_size"])
-    norms += 3 * hidden + hidden + experts  # three norms, router scale, per-expert scale
-    router = hidden * experts
-    return _Layer(tuple(linears), norms, router + experts * expert, router + used * expert)
+    # Three norms, the router's scale, and one for each expert
+    return _Layer(tuple(linears), norms + 3 * hidden + hidden + int(text["num_experts"]))
 
 
 def _per_layer_inputs(text: Mapping[str, Any]) -> tuple[int, int]:

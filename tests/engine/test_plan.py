@@ -215,8 +215,7 @@ def test_a_packed_checkpoint_has_the_formats_it_has() -> None:
 def test_every_gemma_4_can_be_planned(model: KnownModel) -> None:
     shape = ModelShape.from_config(model.config)
 
-    # The experts of the 26B stay in 16 bits
-    plan = make_plan(shape, planned_card((64 if shape.experts else 24) * _GIB), Settings())
+    plan = make_plan(shape, planned_card(24 * _GIB), Settings())
 
     assert plan.chosen.context_tokens == shape.max_context_tokens
 

@@ -12,6 +12,7 @@ import torch
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
 from rqchat.engine.catalog import KNOWN_MODELS
+from rqchat.engine.matrices import Matrices
 from rqchat.engine.shape import GEMMA4_31B_CONFIG, KVLayers, ModelShape
 from rqchat.errors import ModelError
 from tests.helpers import TINY_CONFIG
@@ -130,8 +131,10 @@ def test_matrices_are_the_decoders_linears() -> None:
     shape = ModelShape.from_config(config)
 
     assert {(m.rows, m.columns): m.count for m in shape.matrices} == found
-    experts = 6 * (64 * 4 + 4 * 3 * 64 * 24)  # routers and four experts of each layer
-    assert (shape.experts, shape.active_experts) == (experts, 6 * (64 * 4 + 2 * 3 * 64 * 24))
+    # Four experts in each of six layers, of which a token reads two
+    sizes = (2 * 24, 64), (64, 24)
+    assert shape.experts == tuple(Matrices(*size, count=6 * 4, read=6 * 2) for size in sizes)
+    assert (shape.routers, shape.top_experts) == (6 * 64 * 4, 2)
 
 
 def test_the_31b_is_the_published_one() -> None:

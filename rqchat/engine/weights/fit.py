@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 
 from rqchat.engine.weights.grid import Grid, Packed
-from rqchat.engine.weights.parts import row_parts
+from rqchat.engine.weights.parts import part_values, row_parts
 
 __all__ = ["fit", "fit_rows"]
 
@@ -45,7 +45,7 @@ def fit_rows(
     return Packed.join(
         (
             _fit_part(read(part).float().unflatten(-1, (-1, group)), grid)
-            for part in row_parts(rows, columns, device)
+            for part in row_parts(rows, columns, part_values(device))
         ),
         rows,
     )

@@ -15,7 +15,7 @@ import torch
 from rqchat.engine.weights.gguf_blocks import PLAIN, pack_q4_0, unpack
 from rqchat.engine.weights.gguf_file import GgufTensor, read_gguf
 from rqchat.engine.weights.grid import Packed
-from rqchat.engine.weights.parts import matrix_of, row_parts
+from rqchat.engine.weights.parts import matrix_of, part_values, row_parts
 from rqchat.engine.weights.safetensors_files import check_sums
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
@@ -136,7 +136,7 @@ class GgufSource:
         rows, columns = matrix_of(self.shape(name))
         pieces = (
             pack_q4_0(self._read(name, part, stream), (len(part), columns))
-            for part in row_parts(rows, columns, stream.device)
+            for part in row_parts(rows, columns, part_values(stream.device))
         )
         return Packed.join(pieces, rows)
 

@@ -126,6 +126,11 @@ class Packed:
         return self.words.shape[-1] * self.grid.fields
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.words.shape[0], self.columns
+
+    @property
     def nbytes(self) -> int:
         """Bytes that its tensors occupy."""
         offset = 0 if self.offset is None else self.offset.nbytes

@@ -13,7 +13,20 @@ import triton.language as tl
 from rqchat.engine.weights.grid import Packed
 from rqchat.engine.weights.launch import dequantize_launch, dot_launch, gemv_launch
 
-__all__ = ["dequantize", "dequantize_kernel", "dot", "dot_kernel", "gemv", "gemv_kernel"]
+__all__ = [
+    "dequantize",
+    "dequantize_kernel",
+    "dot",
+    "dot_kernel",
+    "gemv",
+    "gemv_kernel",
+    "grid_constants",
+    "group_words",
+    "multiply_rows",
+    "multiply_tile",
+    "narrow",
+    "tensors_of",
+]
 
 _INTERPRETED_PROCESSORS = 4
 
@@ -42,19 +55,15 @@ def _line(
 
 
 @triton.jit
-def gemv_kernel(
-    x_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr,
-    rows, outputs, words_per_row, words_per_group,
+def multiply_rows(
+    source, row, rows, words_ptr, scale_ptr, offset_ptr, output, outputs,
+    words_per_row, words_per_group,
     ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    """out [rows, outputs] = x [rows, columns] times the matrix, for a few rows."""
+    """[ROWS, BLOCK_N] float32: rows at `source` [ROWS, 1, 1] times outputs [BLOCK_N, 1]."""
     FIELDS: tl.constexpr = 32 // BITS
-    # [ROWS, 1, 1], [BLOCK_N, 1], [1, BLOCK_W]
-    row = tl.arange(0, ROWS)[:, None, None]
-    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     step = tl.arange(0, BLOCK_W)[None, :]
-    source = x_ptr + row.to(tl.int64) * words_per_row * FIELDS
     total = tl.zeros((ROWS, BLOCK_N, BLOCK_W), tl.float32)
     for begin in range(0, words_per_row, BLOCK_W):
         word = begin + step
@@ -71,31 +80,44 @@ def gemv_kernel(
             product += _raised(words, field, BITS)[None, :, :] * x
             plain += x
         total += scale[None, :, :] * product + shift[None, :, :] * plain
+    return tl.sum(total, axis=2)
+
+
+@triton.jit
+def gemv_kernel(
+    x_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr,
+    rows, outputs, words_per_row, words_per_group,
+    ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    """out [rows, outputs] = x [rows, columns] times the matrix, for a few rows."""
+    row = tl.arange(0, ROWS)[:, None, None]
+    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
+    source = x_ptr + row.to(tl.int64) * words_per_row * (32 // BITS)
+    value = multiply_rows(
+        source, row, rows, words_ptr, scale_ptr, offset_ptr, output, outputs,
+        words_per_row, words_per_group, ROWS, BITS, HAS_OFFSET, BLOCK_N, BLOCK_W,
+    )  # fmt: skip
     # [ROWS, BLOCK_N]
     row, output = tl.arange(0, ROWS)[:, None], tl.program_id(0).to(tl.int64) * BLOCK_N
     output += tl.arange(0, BLOCK_N)[None, :]
     target = out_ptr + row.to(tl.int64) * outputs + output
-    value = tl.sum(total, axis=2).to(out_ptr.dtype.element_ty)
-    tl.store(target, value, mask=(row < rows) & (output < outputs))
+    tl.store(target, value.to(out_ptr.dtype.element_ty), mask=(row < rows) & (output < outputs))
 
 
 @triton.jit
-def dot_kernel(
-    x_ptr, words_ptr, scale_ptr, offset_ptr, parts_ptr,
-    rows, outputs, words_per_row, words_per_group, words_per_part,
+def multiply_tile(
+    source, asked, words_ptr, scale_ptr, offset_ptr, output, outputs, first, last,
+    words_per_row, words_per_group,
     ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
-    """parts [splits, rows, outputs] float32 sum up to the product; values are rounded to DOT.
+    """[BLOCK_N, ROWS] float32: outputs [BLOCK_N, 1] of rows at `source` [1, ROWS], where `asked`.
 
-    A product needs no order of columns: field by field, BLOCK_W columns apart by FIELDS meet.
+    Words from `first` to `last` count, values are rounded to DOT. A product needs no order of
+    columns: field by field, BLOCK_W columns apart by FIELDS meet.
     """
     FIELDS: tl.constexpr = 32 // BITS
-    # [BLOCK_N, 1] and [1, ROWS]
-    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
-    row = tl.arange(0, ROWS)[None, :].to(tl.int64)
-    first = tl.program_id(1) * words_per_part
-    last = tl.minimum(first + words_per_part, words_per_row)
     total = tl.zeros((BLOCK_N, ROWS), tl.float32)
     for begin in range(first, last, BLOCK_W):
         word = begin + tl.arange(0, BLOCK_W)[None, :]
@@ -105,12 +127,32 @@ def dot_kernel(
         scale, shift = _line(scale_ptr, offset_ptr, at, seen, BITS, HAS_OFFSET)
         # [BLOCK_W, 1]
         place = begin + tl.arange(0, BLOCK_W)[:, None]
-        wanted = (place < last) & (row < rows)
-        source = x_ptr + row * (words_per_row * FIELDS) + place * FIELDS
+        wanted = (place < last) & asked
         for field in tl.static_range(FIELDS):
             value = (_raised(words, field, BITS) * scale + shift).to(DOT)
-            x = tl.load(source + field, mask=wanted, other=0.0).to(DOT)
+            x = tl.load(source + place * FIELDS + field, mask=wanted, other=0.0).to(DOT)
             total = tl.dot(value, x, total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def dot_kernel(
+    x_ptr, words_ptr, scale_ptr, offset_ptr, parts_ptr,
+    rows, outputs, words_per_row, words_per_group, words_per_part,
+    ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """parts [splits, rows, outputs] float32 sum up to the product; values are rounded to DOT."""
+    # [BLOCK_N, 1] and [1, ROWS]
+    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
+    row = tl.arange(0, ROWS)[None, :].to(tl.int64)
+    first = tl.program_id(1) * words_per_part
+    total = multiply_tile(
+        x_ptr + row * (words_per_row * (32 // BITS)), row < rows,
+        words_ptr, scale_ptr, offset_ptr, output, outputs,
+        first, tl.minimum(first + words_per_part, words_per_row), words_per_row, words_per_group,
+        ROWS, BITS, HAS_OFFSET, BLOCK_N, BLOCK_W, DOT,
+    )  # fmt: skip
     target = parts_ptr + (tl.program_id(1) * rows + row) * outputs + output
     tl.store(target, total, mask=(row < rows) & (output < outputs))
 
@@ -142,8 +184,8 @@ def gemv(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     launch, (outputs, words) = gemv_launch(weight.grid.bits), weight.words.shape
     out = torch.empty(x.shape[0], outputs, dtype=x.dtype, device=x.device)
     gemv_kernel[(triton.cdiv(outputs, launch.block_rows),)](
-        x.contiguous(), *_tensors(weight), out, x.shape[0], outputs, words, _group_words(weight),
-        ROWS=triton.next_power_of_2(x.shape[0]), **_constants(weight),
+        x.contiguous(), *tensors_of(weight), out, x.shape[0], outputs, words, group_words(weight),
+        ROWS=triton.next_power_of_2(x.shape[0]), **grid_constants(weight),
         BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words,
         num_warps=launch.num_warps, enable_fp_fusion=True,
     )  # fmt: skip
@@ -157,12 +199,10 @@ def dot(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     part = triton.cdiv(triton.cdiv(words, launch.splits), launch.block_words) * launch.block_words
     shape = (triton.cdiv(words, part), rows, outputs)
     parts = torch.empty(*shape, dtype=torch.float32, device=x.device)
-    # The interpreter multiplies the bit patterns of bfloat16
-    narrow = torch.float32 if triton.knobs.runtime.interpret else x.dtype
     dot_kernel[(triton.cdiv(outputs, launch.block_rows), parts.shape[0])](
-        x.contiguous(), *_tensors(weight), parts, rows, outputs, words, _group_words(weight), part,
-        ROWS=max(16, triton.next_power_of_2(rows)), **_constants(weight),
-        BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words, DOT=_DTYPES[narrow],
+        x.contiguous(), *tensors_of(weight), parts, rows, outputs, words, group_words(weight), part,
+        ROWS=max(16, triton.next_power_of_2(rows)), **grid_constants(weight),
+        BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words, DOT=narrow(x.dtype),
         num_warps=launch.num_warps, enable_fp_fusion=True,
     )  # fmt: skip
     return parts.sum(0).to(x.dtype)
@@ -174,11 +214,16 @@ def dequantize(weight: Packed, dtype: torch.dtype) -> torch.Tensor:
     out = torch.empty(outputs, weight.columns, dtype=dtype, device=weight.words.device)
     parts = triton.cdiv(weight.columns, launch.block_words)
     dequantize_kernel[(triton.cdiv(outputs, launch.block_rows), parts)](
-        *_tensors(weight), out, outputs, words, _group_words(weight), **_constants(weight),
+        *tensors_of(weight), out, outputs, words, group_words(weight), **grid_constants(weight),
         BLOCK_N=launch.block_rows, BLOCK_K=launch.block_words,
         num_warps=launch.num_warps, enable_fp_fusion=True,
     )  # fmt: skip
     return out
+
+
+def narrow(dtype: torch.dtype) -> tl.dtype:
+    """What `tl.dot` multiplies; the interpreter multiplies the bit patterns of bfloat16."""
+    return tl.float32 if triton.knobs.runtime.interpret else _DTYPES[dtype]
 
 
 _DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
@@ -190,13 +235,16 @@ def _processors(x: torch.Tensor) -> int:
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
-def _tensors(weight: Packed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def tensors_of(weight: Packed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Words, scales, and offsets, or what stands in their place."""
     return weight.words, weight.scale, weight.scale if weight.offset is None else weight.offset
 
 
-def _group_words(weight: Packed) -> int:
+def group_words(weight: Packed) -> int:
+    """Words that share a scale."""
     return int(weight.words.shape[1] // weight.scale.shape[1])
 
 
-def _constants(weight: Packed) -> dict[str, object]:
+def grid_constants(weight: Packed) -> dict[str, object]:
+    """What a kernel is compiled for."""
     return {"BITS": weight.grid.bits, "HAS_OFFSET": weight.grid.has_offset}

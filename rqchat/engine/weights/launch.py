@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["DOT_ROWS", "GEMV_ROWS", "Launch", "dequantize_launch", "dot_launch", "gemv_launch"]
+__all__ = [
+    "DOT_ROWS",
+    "GEMV_ROWS",
+    "GEMV_SLOTS",
+    "Launch",
+    "dequantize_launch",
+    "dot_launch",
+    "expert_launch",
+    "gemv_launch",
+]
 
 GEMV_ROWS = 4
 """Up to here every code is multiplied on its own; it takes 2 + rows operations."""
+GEMV_SLOTS = 32
+"""Up to here each expert of each row is multiplied on its own: 4 rows of 8 experts."""
 DOT_ROWS = 64
 """Up to here tiles are unpacked on chip; above, a layer is unpacked for cuBLAS."""
 
@@ -41,6 +52,14 @@ def dot_launch(rows: int, outputs: int, words: int, processors: int) -> Launch:
     while programs * splits < _PROGRAMS_PER_PROCESSOR * processors and words >= 64 * splits:
         splits *= 2
     return Launch(block_rows=block_rows, block_words=16, num_warps=4, splits=splits)
+
+
+def expert_launch(slots: int, experts: int) -> tuple[Launch, int]:
+    """A launch, and the rows of a tile: about as many as an expert gets, if all get the same."""
+    rows = 16
+    while rows < DOT_ROWS and rows * experts < slots:
+        rows *= 2
+    return Launch(block_rows=64 if rows == 16 else 32, block_words=16, num_warps=4), rows
 
 
 def dequantize_launch() -> Launch:

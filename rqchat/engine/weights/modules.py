@@ -1,19 +1,20 @@
-"""Modules that keep their weights packed: a linear layer, an embedding, and the head tied to it."""
+"""Modules that keep their weights packed: linear layer, experts, embedding, and the head."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from rqchat.engine.weights.grid import Grid, Packed
-from rqchat.engine.weights.multiply import multiply
+from rqchat.engine.weights.multiply import multiply, multiply_experts
 
-__all__ = ["PackedEmbedding", "PackedLinear", "UnscaledRows"]
+__all__ = ["PackedEmbedding", "PackedExperts", "PackedLinear", "PackedMatrix", "UnscaledRows"]
 
 
-class _PackedModule(nn.Module):
+class PackedMatrix(nn.Module):
     """Holds a packed matrix in buffers, which `Module.to` moves and `state_dict` names."""
 
     words: torch.Tensor
@@ -33,7 +34,7 @@ class _PackedModule(nn.Module):
         return Packed(self.grid, self.words, self.scale, self.offset)
 
 
-class PackedLinear(_PackedModule):
+class PackedLinear(PackedMatrix):
     """`nn.Linear` over a packed matrix.
 
     Attributes:
@@ -58,7 +59,38 @@ class PackedLinear(_PackedModule):
         return f"{self.in_features}, {self.out_features}, bits={self.grid.bits}"
 
 
-class PackedEmbedding(_PackedModule):
+class PackedExperts(nn.Module):
+    """`Gemma4TextExperts` over packed matrices; the loader sets `gate_up_proj` and `down_proj`.
+
+    Attributes:
+        num_experts: how many there are.
+        gate_up_proj, down_proj: their matrices, one below the other: [experts * 2 * inner, hidden],
+            an expert's gate above its up, and [experts * hidden, inner].
+    """
+
+    gate_up_proj: PackedMatrix
+    down_proj: PackedMatrix
+
+    def __init__(self, num_experts: int, act_fn: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.num_experts, self._act = num_experts, act_fn
+
+    def forward(
+        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Sums [tokens, hidden] over the experts [tokens, k] of each token by their weights."""
+        chosen = top_k_index.flatten()
+        gate_up, down = self.gate_up_proj.packed, self.down_proj.packed
+        inner = self._gated(multiply_experts(hidden_states, gate_up, self.num_experts, chosen))
+        made = multiply_experts(inner, down, self.num_experts, chosen)
+        return made.view(*top_k_index.shape, -1).mul_(top_k_weights.unsqueeze(-1)).sum(1)
+
+    def _gated(self, gate_up: torch.Tensor) -> torch.Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        return self._act(gate).mul_(up)
+
+
+class PackedEmbedding(PackedMatrix):
     """Gemma's scaled embedding over a packed table [vocabulary, hidden].
 
     Attributes:

@@ -9,13 +9,16 @@ import torch
 from torch.nn import functional
 
 from rqchat.engine.weights.grid import Packed
-from rqchat.engine.weights.launch import DOT_ROWS, GEMV_ROWS
+from rqchat.engine.weights.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
+from rqchat.engine.weights.parts import part_values, row_parts
 
-__all__ = ["multiply"]
+__all__ = ["multiply", "multiply_experts"]
 
 _kernel: ModuleType | None = None
+_expert_kernel: ModuleType | None = None
 if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
     with contextlib.suppress(ImportError):
+        from rqchat.engine.weights import expert_kernel as _expert_kernel
         from rqchat.engine.weights import kernel as _kernel
 
 # Gemma 4 31B's largest linear has 115.6 M values, which the plan counts as scratch; the head of a
@@ -35,6 +38,31 @@ def multiply(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
+def multiply_experts(
+    x: torch.Tensor, weight: Packed, experts: int, chosen: torch.Tensor
+) -> torch.Tensor:
+    """x [rows, columns] by the matrix of each row's experts: [slots, outputs] in x's dtype.
+
+    Args:
+        x: slot s belongs to its row s // (slots / rows).
+        weight: the experts' matrices, one below the other.
+        experts: how many they are.
+        chosen: the expert of each slot, [slots] integers.
+    """
+    if _expert_kernel is not None and on_gpu(x) and chosen.numel():
+        few = chosen.numel() <= GEMV_SLOTS
+        product = _expert_kernel.expert_gemv if few else _expert_kernel.expert_dot
+        made: torch.Tensor = product(x, weight, experts, chosen)
+        return made
+    outputs = weight.words.shape[0] // experts
+    out = torch.empty(chosen.numel(), outputs, dtype=x.dtype, device=x.device)
+    for expert in chosen.unique().tolist():
+        slots = (chosen == expert).nonzero().squeeze(-1)
+        part = weight.rows(slice(expert * outputs, (expert + 1) * outputs))
+        out[slots] = multiply(x[slots * x.shape[0] // chosen.numel()], part)
+    return out
+
+
 def on_gpu(tensor: torch.Tensor) -> bool:
     """Whether a tensor lies where Triton can launch: CUDA, or ROCm, which calls itself CUDA."""
     return tensor.is_cuda
@@ -42,10 +70,10 @@ def on_gpu(tensor: torch.Tensor) -> bool:
 
 def _through_dense(flat: torch.Tensor, weight: Packed, kernel: ModuleType | None) -> torch.Tensor:
     """By the matrix in x's dtype, some rows of it at a time."""
-    rows = max(1, _SCRATCH_VALUES // weight.columns)
+    most = _SCRATCH_VALUES if kernel else part_values(flat.device)
     outs = []
-    for begin in range(0, weight.words.shape[0], rows):
-        part = weight.rows(slice(begin, begin + rows))
-        dense = kernel.dequantize(part, flat.dtype) if kernel else part.dequantize(flat.dtype)
+    for part in row_parts(*weight.shape, most):
+        some = weight.rows(slice(part.start, part.stop))
+        dense = kernel.dequantize(some, flat.dtype) if kernel else some.dequantize(flat.dtype)
         outs.append(functional.linear(flat, dense))
     return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-1)

@@ -1,4 +1,4 @@
-"""Tensors as matrices, in parts that bound what a load holds beside the weights themselves."""
+"""Tensors as matrices, in parts that bound what is held beside the weights themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-__all__ = ["matrix_of", "row_parts"]
+__all__ = ["matrix_of", "part_values", "row_parts"]
 
 _PART_VALUES = 2**22  # ten float32 tensors of a fit are 0.17 GB then
 _CPU_PART_VALUES = 2**18  # stays in a cache; measured twice as fast as 2**24
@@ -18,8 +18,13 @@ def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
     return math.prod(shape[:-1]), shape[-1] if shape else 1
 
 
-def row_parts(rows: int, columns: int, device: torch.device) -> Iterator[range]:
+def part_values(device: torch.device) -> int:
+    """Values that are unpacked, fitted or converted at a time with torch alone."""
+    return _CPU_PART_VALUES if device.type == "cpu" else _PART_VALUES
+
+
+def row_parts(rows: int, columns: int, most_values: int) -> Iterator[range]:
     """The rows in runs of at most so many values, one row at least."""
-    step = max(1, (_CPU_PART_VALUES if device.type == "cpu" else _PART_VALUES) // columns)
+    step = max(1, most_values // columns)
     for begin in range(0, rows, step):
         yield range(begin, min(begin + step, rows))

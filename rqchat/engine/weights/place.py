@@ -14,8 +14,8 @@ from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
 from rqchat.engine.weights.fit import fit_rows
 from rqchat.engine.weights.grid import INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.layers import DTYPES, GRIDS
-from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
-from rqchat.engine.weights.parts import matrix_of, row_parts
+from rqchat.engine.weights.modules import PackedEmbedding, PackedExperts, PackedLinear, PackedMatrix
+from rqchat.engine.weights.parts import matrix_of, part_values, row_parts
 from rqchat.engine.weights.source import WeightSource
 from rqchat.engine.weights.stream import ByteStream
 from rqchat.errors import ModelError
@@ -59,6 +59,7 @@ class _Placing:
         self.wanted = dict(model.state_dict(keep_vars=True))
         self.biases = {name for name in self.wanted if name.endswith(".bias")}
         self.linears = {name for name in self.wanted if self._is_quantized(name)}
+        self.experts = {name for name in self.wanted if self._is_packed_expert(name)}
         self.tables = {name for name in self.wanted if self._is_packed_table(name)}
         self.placed_bytes = 0
         if self.tied:
@@ -70,6 +71,10 @@ class _Placing:
             return False
         module, leaf = self._owner(name)
         return leaf == "weight" and isinstance(module, nn.Linear)
+
+    def _is_packed_expert(self, name: str) -> bool:
+        """The experts of a mixture, three-dimensional parameters, on the grids of our own."""
+        return ".experts." in name and self.recipe.weights in GRIDS
 
     def _is_packed_table(self, name: str) -> bool:
         """The head, or a table of embeddings, where they shall have 8 bits."""
@@ -105,11 +110,11 @@ class _Placing:
 
     def bytes_of(self, name: str) -> int:
         """Bytes that it will take on the device."""
-        shape = tuple(self.wanted[name].shape)
-        if name in self.linears:
-            return weights_of(self.recipe.weights).matrix_bytes(shape[0], shape[1])
+        rows, columns = matrix_of(self.wanted[name].shape)
+        if name in self.linears | self.experts:
+            return weights_of(self.recipe.weights).matrix_bytes(rows, columns)
         if name in self.tables:
-            return INT8_ROWS.nbytes(shape[0], shape[1])
+            return INT8_ROWS.nbytes(rows, columns)
         return int(self.wanted[name].numel()) * self.recipe.dtype.itemsize
 
     def check_room(self, name: str, need_bytes: int, left_bytes: int | None) -> None:
@@ -131,6 +136,8 @@ class _Placing:
         module, leaf = self._owner(name)
         if name in self.linears:
             self._replace(name, self._linear(name, module))
+        elif name in self.experts:
+            self._pack_experts(name, module, leaf)
         elif name in self.tables:
             self._pack_table(name, module)
         elif leaf in module._parameters:
@@ -165,9 +172,16 @@ class _Placing:
         if self.source.dtype(name) == dtype:
             return self.source.rows(name, range(rows), self.stream).view(shape)
         made = torch.empty(rows, columns, dtype=dtype, device=self.stream.device)
-        for part in row_parts(rows, columns, self.stream.device):
+        for part in row_parts(rows, columns, part_values(self.stream.device)):
             made[part.start : part.stop] = self.source.rows(name, part, self.stream)
         return made.view(shape)
+
+    def _pack_experts(self, name: str, module: Any, leaf: str) -> None:
+        """One of the two tensors of a layer's experts; the first one replaces the module."""
+        if not isinstance(module, PackedExperts):
+            module = PackedExperts(module.num_experts, module.act_fn)
+            self._replace(name, module)
+        setattr(module, leaf, PackedMatrix(self._packed(name, GRIDS[self.recipe.weights])).eval())
 
     def _pack_table(self, name: str, module: Any) -> None:
         packed = self._packed(name, INT8_ROWS)

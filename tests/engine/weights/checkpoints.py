@@ -13,11 +13,26 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers import TINY_CONFIG
 
-__all__ = ["EVEN_CONFIG", "is_decoder_linear", "tensors_of", "write_shards", "write_w4a16"]
+__all__ = [
+    "EVEN_CONFIG",
+    "MIXTURE_CONFIG",
+    "is_decoder_linear",
+    "tensors_of",
+    "write_shards",
+    "write_w4a16",
+]
 
 EVEN_CONFIG: dict[str, Any] = copy.deepcopy(TINY_CONFIG)
 """The tiny model with sizes that groups of 64 divide, as in every published one."""
 EVEN_CONFIG["text_config"] |= {"hidden_size": 128, "intermediate_size": 192}
+MIXTURE_CONFIG: dict[str, Any] = copy.deepcopy(EVEN_CONFIG)
+"""26B-A4B in small."""
+MIXTURE_CONFIG["text_config"] |= {
+    "enable_moe_block": True,
+    "num_experts": 4,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 64,
+}
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from triton.runtime import driver
 
-from rqchat.engine.weights import kernel
+from rqchat.engine.weights import expert_kernel, kernel
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.launch import GEMV_SLOTS
 from tests.ops.compiling import CARDS, Absent, Compiler, Result, measure
 from tests.ops.limits import faults, table
 
-NAMES = ("gemv_kernel", "dot_kernel", "dequantize_kernel")
+EXPERTS, TOP = 128, 8
 
 
 def empty(grid: Grid, rows: int, columns: int) -> Packed:
@@ -32,8 +33,9 @@ def empty(grid: Grid, rows: int, columns: int) -> Packed:
 def compile_all(few: bool) -> Iterator[Result]:
     """Every grid and number of rows that is a kernel of its own, or what differs most."""
     compiled: list[tuple[str, Any]] = []
-    for name in NAMES:
-        setattr(kernel, name, Compiler(getattr(kernel, name), compiled))
+    for module in (kernel, expert_kernel):
+        for name in (name for name in module.__all__ if name.endswith("_kernel")):
+            setattr(module, name, Compiler(getattr(module, name), compiled))
     for card in CARDS:
         driver.set_active(Absent(card))
         for grid in (INT4, INT2, INT8_ROWS) if card == 86 or not few else (INT4,):
@@ -44,9 +46,26 @@ def compile_all(few: bool) -> Iterator[Result]:
                 (kernel.gemv if rows <= 4 else kernel.dot)(x, weight)
                 for name, made in compiled:
                     yield measure(name, f"{grid.bits} bits, {rows} rows", card, made)
+            matrices = empty(grid, EXPERTS * 64, 2816)
+            for rows in _expert_rows(few, card, grid):
+                x = torch.zeros(rows, 2816, dtype=torch.bfloat16)
+                chosen = torch.zeros(rows * TOP, dtype=torch.int64)
+                compiled.clear()
+                few_slots = rows * TOP <= GEMV_SLOTS
+                product = expert_kernel.expert_gemv if few_slots else expert_kernel.expert_dot
+                product(x, matrices, EXPERTS, chosen)
+                yield measure(
+                    compiled[0][0], f"{grid.bits} bits, {rows} rows", card, compiled[0][1]
+                )
             compiled.clear()
             kernel.dequantize(weight, torch.bfloat16)
             yield measure(compiled[0][0], f"{grid.bits} bits", card, compiled[0][1])
+
+
+def _expert_rows(few: bool, card: int, grid: Grid) -> tuple[int, ...]:
+    if few:
+        return (1, 512) if card in (86, 100) and grid == INT4 else ()
+    return 1, 16, 512, 2048
 
 
 def main(few: bool) -> int:

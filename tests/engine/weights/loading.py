@@ -17,7 +17,7 @@ from rqchat.engine.models import resolve_model
 from rqchat.engine.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import Settings
 
-__all__ = ["CPU", "load", "logits_of", "plan_for", "reference_model"]
+__all__ = ["CPU", "divergence", "load", "logits_of", "plan_for", "reference_model"]
 
 CPU = DeviceInfo("CPU", 2**34, 2**34, "main memory", "cpu")
 _IDS = torch.arange(20, 60).reshape(2, 20)
@@ -63,3 +63,9 @@ def logits_of(model: Any) -> torch.Tensor:
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=_IDS).logits
     return logits.float()
+
+
+def divergence(reference: torch.Tensor, found: torch.Tensor) -> float:
+    """Mean Kullback-Leibler divergence of the next token."""
+    wanted, got = reference.log_softmax(-1), found.log_softmax(-1)
+    return float((wanted.exp() * (wanted - got)).sum(-1).mean())

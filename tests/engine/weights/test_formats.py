@@ -15,9 +15,15 @@ from rqchat.bench.meter import TensorMeter
 from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.weights import parts
 from rqchat.engine.weights.layers import module_bytes
-from rqchat.engine.weights.modules import PackedLinear
-from tests.engine.weights.checkpoints import EVEN_CONFIG, tensors_of, write_shards, write_w4a16
-from tests.engine.weights.loading import load, logits_of, plan_for, reference_model
+from rqchat.engine.weights.modules import PackedExperts, PackedLinear, PackedMatrix
+from tests.engine.weights.checkpoints import (
+    EVEN_CONFIG,
+    MIXTURE_CONFIG,
+    tensors_of,
+    write_shards,
+    write_w4a16,
+)
+from tests.engine.weights.loading import divergence, load, logits_of, plan_for, reference_model
 from tests.helpers import build_tiny_model
 
 BITSANDBYTES = pytest.mark.skipif(
@@ -37,12 +43,6 @@ def w4a16(
     pytest.importorskip("compressed_tensors")
     folder = tmp_path_factory.mktemp("packed") / "w4a16"
     return folder, write_w4a16(even_folder, folder)
-
-
-def divergence(reference: torch.Tensor, found: torch.Tensor) -> float:
-    """Mean Kullback-Leibler divergence of the next token."""
-    wanted, got = reference.log_softmax(-1), found.log_softmax(-1)
-    return float((wanted.exp() * (wanted - got)).sum(-1).mean())
 
 
 @pytest.mark.parametrize("weights", ["fp32", "bf16"])
@@ -183,18 +183,6 @@ def _e_model() -> dict[str, Any]:
     return config
 
 
-def _mixture() -> dict[str, Any]:
-    """26B-A4B in small."""
-    config = copy.deepcopy(EVEN_CONFIG)
-    config["text_config"] |= {
-        "enable_moe_block": True,
-        "num_experts": 4,
-        "top_k_experts": 2,
-        "moe_intermediate_size": 64,
-    }
-    return config
-
-
 @pytest.mark.parametrize("config", [EVEN_CONFIG, _e_model()], ids=["tied", "E"])
 @pytest.mark.parametrize("weights", ["bf16", "int4"])
 def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
@@ -220,8 +208,8 @@ def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_
     assert 0 < divergence(logits_of(exact), logits_of(loaded.model)) < 0.02  # measured 0.003
 
 
-@pytest.mark.parametrize("config", [_e_model(), _mixture()], ids=["E", "mixture"])
-@pytest.mark.parametrize("weights", ["fp32", "bf16", "int4", "int2"])
+@pytest.mark.parametrize("config", [_e_model(), MIXTURE_CONFIG], ids=["E", "mixture"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "int2"])
 def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
     folder = build_tiny_model(tmp_path, config=config)
     exact = logits_of(reference_model(config, tensors_of(folder)))
@@ -231,7 +219,38 @@ def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> No
     planned = plan_for(folder, None if weights == "fp32" else weights).chosen.bytes.weights
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned
     found = divergence(exact, logits_of(loaded.model))
-    assert found == 0 if weights == "fp32" else 0 < found < {"bf16": 0.03}.get(weights, 4.0)
+    most = {"bf16": 0.03, "int8": 0.03}.get(weights, 4.0)
+    assert found == 0 if weights == "fp32" else 0 < found < most
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4", "int2"])
+def test_packed_experts_are_those_of_transformers(weights: str, tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path, config=MIXTURE_CONFIG)
+
+    model = load(folder, weights).model.float()  # in bfloat16, near ties change experts
+
+    dense = {name: tensor.bfloat16().float() for name, tensor in tensors_of(folder).items()}
+    for name, module in model.named_modules():
+        if isinstance(module, PackedMatrix):
+            key = name if name in dense else f"{name}.weight"
+            dense[key] = module.packed.dequantize().view(dense[key].shape)
+    assert sum(isinstance(module, PackedExperts) for module in model.modules()) == 6
+    reference = logits_of(reference_model(MIXTURE_CONFIG, dense))
+    # Sums in another order, through six layers
+    torch.testing.assert_close(logits_of(model), reference, atol=1e-3, rtol=1e-4)
+
+
+@BITSANDBYTES
+@pytest.mark.parametrize("weights", ["int8-bnb", "nf4"])
+def test_bitsandbytes_leaves_experts_in_16_bits(weights: str, tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path, config=MIXTURE_CONFIG)
+
+    loaded = load(folder, weights)
+
+    planned = plan_for(folder, weights).chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+    experts = loaded.model.model.language_model.layers[0].experts
+    assert experts.down_proj.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("weights", ["bf16", "int8", "int4", "int2"])

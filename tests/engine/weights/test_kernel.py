@@ -14,13 +14,13 @@ import torch
 from rqchat.engine.weights import multiply as multiply_module
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
-from rqchat.engine.weights.multiply import multiply
+from rqchat.engine.weights.multiply import multiply, multiply_experts
 from tests.ops.kernels import DEVICE, Spy, poison
 from tests.ops.limits import SHARED_BYTES, faults, table
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rqchat.engine.weights import kernel  # noqa: E402
+from rqchat.engine.weights import expert_kernel, kernel  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 GRIDS = pytest.mark.parametrize("grid", [INT4, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits))
@@ -30,10 +30,12 @@ GRIDS = pytest.mark.parametrize("grid", [INT4, INT2, INT8_ROWS], ids=lambda grid
 def spies(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     """`multiply` takes its kernels, whose outputs are poisoned and launches counted."""
     spies = {}
-    for name in ("gemv_kernel", "dot_kernel", "dequantize_kernel"):
-        spies[name] = Spy(getattr(kernel, name))
-        monkeypatch.setattr(kernel, name, spies[name])
+    for module in (kernel, expert_kernel):
+        for name in (name for name in module.__all__ if name.endswith("_kernel")):
+            spies[name] = Spy(getattr(module, name))
+            monkeypatch.setattr(module, name, spies[name])
     monkeypatch.setattr(multiply_module, "_kernel", kernel)
+    monkeypatch.setattr(multiply_module, "_expert_kernel", expert_kernel)
     monkeypatch.setattr(multiply_module, "on_gpu", lambda tensor: True)
     poison(monkeypatch)
     return spies
@@ -100,6 +102,55 @@ def test_no_rows_make_no_launch(spies: dict[str, Spy]) -> None:
     assert multiply(torch.empty(0, 64, device=DEVICE), packed(INT4, 8, 64)).shape == (0, 8)
 
 
+@GRIDS
+@pytest.mark.parametrize(("rows", "taken"), [(1, "gemv"), (3, "gemv"), (9, "dot"), (70, "dot")])
+def test_each_row_meets_its_experts(
+    grid: Grid, rows: int, taken: str, spies: dict[str, Spy]
+) -> None:
+    experts, top, outputs = 11, 5, 40
+    weight = packed(grid, experts * outputs, 128)
+    x = torch.randn(rows, 128, device=DEVICE)
+    # The last one has no row, and the first many
+    chosen = torch.randint(-4, experts - 1, (rows * top,), device=DEVICE).clamp(min=0)
+
+    found = multiply_experts(x, weight, experts, chosen)
+
+    dense = weight.dequantize().view(experts, outputs, 128)
+    expected = torch.einsum("soc,sc->so", dense[chosen], x.repeat_interleave(top, 0))
+    torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-5)
+    assert {name for name, spy in spies.items() if spy.launches} == {f"expert_{taken}_kernel"}
+
+
+def test_experts_that_are_all_one(spies: dict[str, Spy]) -> None:
+    weight, x = packed(INT4, 3 * 40, 64), torch.randn(50, 64, device=DEVICE)
+
+    found = multiply_experts(x, weight, 3, torch.full((50,), 2, device=DEVICE))
+
+    torch.testing.assert_close(found, x @ weight.dequantize()[80:].T, atol=2e-4, rtol=1e-5)
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="would take 8.6 GB of the card")
+@pytest.mark.parametrize("slots", [1, 33])
+def test_offsets_go_beyond_31_bits(slots: int, spies: dict[str, Spy], tmp_path: Path) -> None:
+    """A file with holes stands for 8.6 GB of words, and the last expert lies at their end."""
+    experts, outputs, words = 2**18, 8, 1028
+    rows = experts * outputs
+    path = tmp_path / "words"
+    with path.open("wb") as file:
+        file.truncate(rows * words * 4)
+    codes = torch.from_file(str(path), shared=True, size=rows * words, dtype=torch.int32)
+    weight = Packed(INT8_ROWS, codes.view(rows, words), torch.zeros(rows, 1).bfloat16())
+    last = weight.rows(slice(rows - outputs, rows))
+    assert (rows - outputs) * words > 2**31
+    last.words.random_(2**31 - 1)
+    last.scale.fill_(2**-10)
+    x = torch.randn(1, words * 4).expand(slots, -1)
+
+    found = multiply_experts(x, weight, experts, torch.full((slots,), experts - 1))
+
+    torch.testing.assert_close(found, x @ last.dequantize().T, atol=1e-2, rtol=1e-5)
+
+
 def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What differs most; `python -m tests.engine.weights.compiling all` takes every case."""
     environment = os.environ | {
@@ -117,7 +168,7 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with capsys.disabled():
         sys.stdout.write("\n" + table(results) + "\n")
     assert run.returncode == 0, run.stderr
-    kernels = {"gemv_kernel", "dot_kernel", "dequantize_kernel"}
-    assert {one["kernel"] for one in results} == kernels
+    names = {name for module in (kernel, expert_kernel) for name in module.__all__}
+    assert {one["kernel"] for one in results} == {n for n in names if n.endswith("_kernel")}
     assert {one["card"] for one in results} == set(SHARED_BYTES)
     assert faults(results) == []
