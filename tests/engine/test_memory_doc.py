@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rqchat.engine.catalog import KNOWN_MODELS
 from rqchat.engine.formats import weights_of
 from rqchat.engine.hardware import planned_card
 from rqchat.engine.memory import GPU_CONTEXT_BYTES, LEFT_FREE_BYTES, Budget, Economy
@@ -16,6 +17,9 @@ from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
 from rqchat.errors import DoesNotFitError
 
 _SHAPE = ModelShape.from_config(GEMMA4_31B_CONFIG)
+_MIXTURE = next(
+    ModelShape.from_config(m.config) for m in KNOWN_MODELS if m.name.endswith("26B-A4B-it")
+)
 _CARD_BYTES = 24 * 2**30
 _BUDGET = Budget(_SHAPE, _CARD_BYTES, True, 512, 280)
 _CONTEXT_TOKENS = 262_144
@@ -62,6 +66,16 @@ def _rest() -> int:
     return _SHAPE.linears + _others()
 
 
+def test_experts_take_what_the_page_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "memory.md").read_text(encoding="utf-8")
+    shown, formula = re.findall(r"4 bits take ([\d,]+) bytes for the experts,\s`(.+?)`", page)[0]
+
+    experts = sum(
+        m.count * weights_of("int4").matrix_bytes(m.rows, m.columns) for m in _MIXTURE.experts
+    )
+    assert f"{_value(formula):,}" == f"{experts:,}" == shown
+
+
 def test_every_formula_gives_its_number() -> None:
     rows = _rows(4)
 
@@ -93,15 +107,18 @@ def test_workspace_and_reserve_are_the_sum_of_their_rows() -> None:
     assert shown["left free on purpose"] == LEFT_FREE_BYTES
 
 
-@pytest.mark.parametrize("row", _rows(7), ids=lambda row: row[0])
-def test_the_table_of_cards_is_what_is_planned(row: list[str]) -> None:
+@pytest.mark.parametrize("row", _rows(7) + _rows(8), ids=lambda row: f"{row[0]} {len(row)}")
+def test_the_tables_of_cards_are_what_is_planned(row: list[str]) -> None:
+    """Seven columns for the 31B; eight for the 26B, the last but one the weights'."""
     card = planned_card(int(row[0].split()[0]) * 2**30)
+    shape = _SHAPE if len(row) == 7 else _MIXTURE
     try:
-        chosen = make_plan(_SHAPE, card, Settings()).chosen
+        chosen = make_plan(shape, card, Settings()).chosen
     except DoesNotFitError:
         assert row[1] == "does not fit"
         return
 
     bits = chosen.head_bits, chosen.kv_bits, chosen.sliding_bits, chosen.chunk_tokens
     assert chosen.context_tokens == _CONTEXT_TOKENS
-    assert row[1:] == [chosen.weights, *map(str, bits), f"{chosen.bytes.total:,}"]
+    sizes = [chosen.bytes.total] if shape is _SHAPE else [chosen.bytes.weights, chosen.bytes.total]
+    assert row[1:] == [chosen.weights, *map(str, bits), *(f"{size:,}" for size in sizes)]
