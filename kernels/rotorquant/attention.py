@@ -47,7 +47,7 @@ def attention(
     Args:
         module: the attention module.
         query: [B, heads, T, D].
-        key, value: the `LayerView` of a `RotorQuantCache`; or, for any other cache that grows and
+        key, value: the handles of a `RotorQuantCache`; or, for any other cache that grows and
             for none, tensors [B, kv_heads, N, D] that end with the query's tokens.
         attention_mask: from `padding_mask`.
         scaling: factor of the scores; 1 / sqrt(D) by default.
@@ -71,7 +71,7 @@ def attention(
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
     key_mask = _key_mask(attention_mask)
     if not isinstance(key, torch.Tensor):
-        output: torch.Tensor = key.attend(query, factor, key_mask, rotorquant_blocks)
+        output: torch.Tensor = key.view.attend(query, factor, key_mask, rotorquant_blocks)
         return output, None
     blocks = None if sliding_window is None else rotorquant_blocks
     return _attend_tensors(query, key, value, factor, sliding_window, key_mask, blocks), None

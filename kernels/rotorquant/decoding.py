@@ -1,11 +1,12 @@
-"""A decode step of one layer in a single pass: what `ops.decode` asks for, and its answer.
+"""A decode step of one layer in a single pass: what attention gets, and what `ops.decode` asks for.
 
 Nothing here waits for the device: the lengths that the kernel reads lie there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -13,64 +14,100 @@ from rotorquant.codec import Codec, RawCodec
 from rotorquant.global_store import GlobalStore
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.decode import Exact, Reading, Stored, decode
+from rotorquant.positions import PositionLog
 from rotorquant.ring import Ring
 from rotorquant.tied import TiedKey
+from rotorquant.views import LayerView
 
-__all__ = ["decode_global", "decode_ring"]
+__all__ = ["RingStep", "StoreStep"]
 
 
-def decode_ring(
-    query: torch.Tensor, scaling: float, ring: Ring, old: Exact, key_mask: torch.Tensor | None
-) -> torch.Tensor:
-    """Attention [B, T, heads, D] of a step that the ring holds.
+@dataclass(frozen=True, slots=True, eq=False)
+class RingStep:
+    """A `LayerView` of a sliding layer during a decode step, which reads the ring as it lies.
 
-    Args:
-        query: [B, heads, T, D].
-        scaling: factor of the scores.
+    Attributes:
         ring: of the layer, with the step's own tokens.
-        old: rows that these have pushed out.
-        key_mask: [B, length] bool, False where a token is padding; or None.
+        old: the rows that these have pushed out.
+        ordered: makes the view that reads keys in order, for a step that holds a picture.
+        dense: gives K and V as `stored` does.
     """
-    last = ring.exact()
-    grouped = _grouped(query, scaling, last.key)
-    steps = query.shape[2]
-    done = decode(Reading(grouped), old, last, ring.counts, steps, ring.window, key_mask)
-    return _output(done.near, query)
 
+    ring: Ring
+    old: Exact
+    ordered: Callable[[], LayerView]
+    dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
-def decode_global(
-    query: torch.Tensor,
-    scaling: float,
-    store: GlobalStore,
-    tie: TiedKey | None,
-    positions: torch.Tensor | None,
-    key_mask: torch.Tensor | None,
-) -> torch.Tensor:
-    """Attention [B, T, heads, D] of a step that the store holds; see `decode_ring`.
-
-    Args:
-        query, scaling, key_mask: as there.
-        store: of the layer, whose rows are scored as they lie (`reading.in_place`).
-        tie: how K follows from V; None with rows of K and of V.
-        positions: [B, room] integers, of all tokens; read with a tie.
-    """
-    first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
-    grouped, steps = _grouped(query, scaling, last.key), query.shape[2]
-    plain = [RawCodec(query.shape[-1], query.device)]
-    near = _reading(grouped, plain, tie, positions, last.key.primary.dtype)
-    if not store.packed.capacity:
-        done = decode(near, first, last, store.counts, steps, None, key_mask)
+    def attend(
+        self,
+        query: torch.Tensor,
+        scaling: float,
+        key_mask: torch.Tensor | None,
+        blocks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `LayerView`."""
+        if blocks is not None:
+            return self.ordered().attend(query, scaling, key_mask, blocks)
+        last = self.ring.exact()
+        near = Reading(_grouped(query, scaling, last.key))
+        steps, window = query.shape[2], self.ring.window
+        done = decode(near, self.old, last, self.ring.counts, steps, window, key_mask)
         return _output(done.near, query)
-    codecs, rows = store.packed.codecs, store.packed.whole_streams()
-    value = rows[1] if len(rows) == 2 else None
-    stored = Stored(rows[0], value, codecs[0].table, codecs[-1].table)
-    far = _reading(grouped, codecs, tie, positions, last.key.primary.dtype)
-    done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
-    assert done.far is not None and done.share is not None
-    output = done.near + codecs[-1].from_stored(done.far)
-    if codecs[-1].offset is not None:
-        output = output + done.share * codecs[-1].offset
-    return _output(output, query)
+
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LayerView`."""
+        return self.dense()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoreStep:
+    """A `LayerView` of a global layer during a decode step.
+
+    Attributes:
+        store: of the layer, with the step's own tokens; its rows are scored as they lie
+            (`reading.in_place`).
+        tie: how K follows from V; None with rows of K and of V.
+        positions: of all tokens; read with a tie.
+        dense: gives K and V as `stored` does.
+    """
+
+    store: GlobalStore
+    tie: TiedKey | None
+    positions: PositionLog | None
+    dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        scaling: float,
+        key_mask: torch.Tensor | None,
+        blocks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """See `LayerView`; pictures stay causal in global layers."""
+        store, tie = self.store, self.tie
+        first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
+        grouped, steps = _grouped(query, scaling, last.key), query.shape[2]
+        dtype = last.key.primary.dtype
+        positions = None if self.positions is None else self.positions.whole(query.device)
+        plain = [RawCodec(query.shape[-1], query.device)]
+        near = _reading(grouped, plain, tie, positions, dtype)
+        if not store.packed.capacity:
+            done = decode(near, first, last, store.counts, steps, None, key_mask)
+            return _output(done.near, query)
+        codecs, rows = store.packed.codecs, store.packed.whole_streams()
+        value = rows[1] if len(rows) == 2 else None
+        stored = Stored(rows[0], value, codecs[0].table, codecs[-1].table)
+        far = _reading(grouped, codecs, tie, positions, dtype)
+        done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
+        assert done.far is not None and done.share is not None
+        output = done.near + codecs[-1].from_stored(done.far)
+        if codecs[-1].offset is not None:
+            output = output + done.share * codecs[-1].offset
+        return _output(output, query)
+
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LayerView`."""
+        return self.dense()
 
 
 def _reading(

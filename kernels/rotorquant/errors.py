@@ -6,7 +6,8 @@ RotorQuantError
 |-- NonFiniteError          NaN or infinity in keys or values
 |-- CapacityError           more tokens than `max_tokens`
 |-- CacheStateError         the call does not fit what the cache holds: batch, crop, mark, image
-`-- SnapshotError           a file that cannot be written, is damaged, or is of something else
+|-- SnapshotError           a file that cannot be written, is damaged, or is of something else
+`-- CaptureError            a decode step that cannot be captured; it still runs as it is
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 __all__ = [
     "CacheStateError",
     "CapacityError",
+    "CaptureError",
     "ConfigError",
     "NonFiniteError",
     "RotorQuantError",
@@ -48,3 +50,7 @@ class CacheStateError(RotorQuantError):
 
 class SnapshotError(RotorQuantError):
     """A saved cache cannot be written or read, is damaged, or does not fit; nothing was changed."""
+
+
+class CaptureError(RotorQuantError):
+    """A decode step cannot be captured; nothing was changed, and it can run as it is."""

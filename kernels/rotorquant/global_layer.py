@@ -11,7 +11,7 @@ import torch
 from rotorquant.chunks import attend_chunk, attend_history, is_chunk
 from rotorquant.codec import Frame
 from rotorquant.config import RotorQuantConfig
-from rotorquant.decoding import decode_global
+from rotorquant.decoding import StoreStep
 from rotorquant.errors import SnapshotError
 from rotorquant.global_store import CodecMaker, GlobalState, GlobalStore
 from rotorquant.ops.attend import Part, attend_exact
@@ -98,9 +98,11 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if not waits:
             self.store.pack_old()
         self.store.keep(self._streams(key_states, value_states), waits)
-        if self._context.hands_views():
-            return handles(GlobalView(self, key_states))
-        return self.dense(key_states)
+        if not self._context.hands_views():
+            return self.dense(key_states)
+        if self._in_one_pass(key_states):
+            return handles(StoreStep(self.store, self._tie, self._positions, self.dense))
+        return handles(GlobalView(self, key_states))
 
     def attend(
         self,
@@ -110,10 +112,6 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         key_mask: torch.Tensor | None,
     ) -> torch.Tensor:
         """Attention of the last T tokens, query [B, heads, T, D]; see `LayerView.attend`."""
-        pairs = 0 if self._tie is None else self._tie.pairs
-        if serves(query, pairs) and in_place(self.store.packed.codecs, self._tie):
-            positions = None if self._positions is None else self._positions.whole(query.device)
-            return decode_global(query, scaling, self.store, self._tie, positions, key_mask)
         low, high = self.store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]
@@ -203,10 +201,14 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if self.is_initialized:
             self.store.pack_old()
 
+    def steps_on_device(self) -> bool:
+        """Whether decode steps find what they read by lengths on the device."""
+        return self._in_one_pass(self.store.sink.whole()[0][:, :, :1])
+
     @property
-    def settled(self) -> bool:
-        """Whether a step of one token goes to its usual place."""
-        return self.is_initialized and self.store.settled
+    def next_place(self) -> str | None:
+        """Where one more token goes; None where it moves or packs something."""
+        return self.store.next_place if self.is_initialized else None
 
     @property
     def packed_tokens(self) -> int:
@@ -228,6 +230,11 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             self.store.restore(state)
         else:
             self.reset()
+
+    def _in_one_pass(self, keys: torch.Tensor) -> bool:
+        """Whether a kernel takes a step with these keys over all that is stored."""
+        pairs = 0 if self._tie is None else self._tie.pairs
+        return serves(keys, pairs) and in_place(self.store.packed.codecs, self._tie)
 
     def _codec_maker(self, frames: Sequence[Frame]) -> CodecMaker:
         return CodecMaker(None if self._tie is None else self._tie.pairs, frames)

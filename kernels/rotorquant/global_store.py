@@ -110,19 +110,26 @@ class GlobalStore:
             self.tail.drop_front(old)
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold the tokens, unused room included."""
-        return [tensor for buffer in self.buffers.values() for tensor in buffer.whole()]
+        """The tensors that hold the tokens, unused room included, and their counts."""
+        buffers = self.buffers.values()
+        return [self.counts, *(tensor for buffer in buffers for tensor in buffer.whole())]
 
     def advance(self, tokens: int) -> None:
         """Take note of tokens that a replayed step has added on the device."""
-        self.tail.advance(tokens)
+        self._growing.advance(tokens)
+
+    def retract(self, length: int) -> None:
+        """Take note that only `length` tokens are stored, the last step not."""
+        for buffer in (self.tail, self.sink):
+            buffer.advance(-min(buffer.length, self.length - length))
 
     @property
-    def settled(self) -> bool:
-        """Whether one more token goes to the tail, which has room for it, and packs nothing."""
-        room = self.tail.length < self.tail.capacity <= self._tail_tokens + STEP_TOKENS
+    def next_place(self) -> str | None:
+        """The buffer that one more token goes to; None where it moves or packs something."""
+        fits = self.tail.length < self.tail.capacity <= self._tail_tokens + STEP_TOKENS
         due = self.tail.length - self._recent_tokens >= self._page_tokens
-        return room and not due and self.sink.length == self._config.sink_tokens
+        names = {id(buffer): name for name, buffer in self.buffers.items()}
+        return names[id(self._growing)] if fits and not due else None
 
     def keep(self, streams: list[torch.Tensor], more_to_come: bool) -> None:
         """Store new tokens exactly: first in the sink, then in the tail.
@@ -177,6 +184,10 @@ class GlobalStore:
         """Give the memory back; the store cannot be used any more."""
         for buffer in self.buffers.values():
             buffer.release()
+
+    @property
+    def _growing(self) -> TokenBuffer:
+        return self.sink if self.sink.length < self._config.sink_tokens else self.tail
 
     @property
     def _recent_tokens(self) -> int:

@@ -41,6 +41,15 @@ class PositionLog:
         """Bytes of the log."""
         return 0 if self._buffer is None else self._buffer.nbytes
 
+    @property
+    def length(self) -> int:
+        """Tokens whose positions are known."""
+        return 0 if self._buffer is None else self._buffer.length
+
+    def storage(self) -> list[torch.Tensor]:
+        """The tensors that hold the log, unused room included, and its count."""
+        return [] if self._buffer is None else [self._buffer.count, *self._buffer.whole()]
+
     def extend(self, batch: int, length: int, tokens: int, device: torch.device) -> None:
         """Make the log cover `length + tokens`; a no-op when another layer has done so.
 

@@ -129,12 +129,16 @@ class Ring:
         return *self._decode(rows), indices
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold the tokens."""
-        return self.slots.whole()
+        """The tensors that hold the tokens, and their counts."""
+        return [self.counts, *self.slots.whole()]
 
     def advance(self, tokens: int) -> None:
         """Take note of tokens that a replayed step has added on the device."""
         self._length += tokens
+
+    def retract(self, length: int) -> None:
+        """Take note that only `length` tokens are stored, the last step not."""
+        self._length = length
 
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens, put back what is recorded, and drop the record."""

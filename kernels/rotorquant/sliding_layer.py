@@ -9,7 +9,7 @@ import torch
 
 from rotorquant.chunks import attend_chunk
 from rotorquant.config import RotorQuantConfig
-from rotorquant.decoding import decode_ring
+from rotorquant.decoding import RingStep
 from rotorquant.errors import CacheStateError, SnapshotError
 from rotorquant.ops.attend import Part, attend_exact
 from rotorquant.ops.chunk import has_kernel
@@ -72,37 +72,6 @@ class SlidingView:
         return self.layer.dense()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class StepView:
-    """A `LayerView` of a sliding layer during a decode step, which reads the ring as it lies.
-
-    Attributes:
-        layer: whose view it is; its ring holds the step.
-        old: the rows that the step has pushed out.
-    """
-
-    layer: SlidingLayer
-    old: Exact
-
-    def attend(
-        self,
-        query: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-        blocks: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """See `LayerView`."""
-        if blocks is None:
-            return decode_ring(query, scaling, self.layer.store, self.old, key_mask)
-        key, value, indices = self.layer.store.with_old(self.old)
-        ordered = SlidingView(self.layer, key, value, self.layer.window, indices)
-        return ordered.attend(query, scaling, key_mask, blocks)
-
-    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `LayerView`."""
-        return self.layer.dense()
-
-
 class SlidingLayer(StoringLayer[Ring]):
     """Keys and values of the last `window` tokens.
 
@@ -135,10 +104,10 @@ class SlidingLayer(StoringLayer[Ring]):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         streams, hands_views = [key_states, value_states], self._context.hands_views()
-        if hands_views and serves(key_states, 0, self.window):
+        if hands_views and self._in_one_pass(key_states):
             old = self.store.leaving(tokens)
             self.store.write(streams, self.record_past)
-            return handles(StepView(self, old))
+            return handles(RingStep(self.store, old, lambda: self._ordered(old), self.dense))
         if tokens == 1 and self._config.sliding_bits == 16 and hands_views:
             self.store.write(streams, self.record_past)
             key, value, indices = self.store.in_use()
@@ -152,10 +121,22 @@ class SlidingLayer(StoringLayer[Ring]):
             return key, value
         return handles(SlidingView(self, key, value, self.window, indices))
 
+    def steps_on_device(self) -> bool:
+        """Whether decode steps find what they read by lengths on the device."""
+        return self._in_one_pass(self.store.empty.new_empty(1, 1, 1, self.store.empty.shape[-1]))
+
     def dense(self) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V [B, H, N, D] of what the next token sees, in order."""
         key, value, _ = self.store.history(0)
         return key, value
+
+    def _in_one_pass(self, keys: torch.Tensor) -> bool:
+        return serves(keys, 0, self.window)
+
+    def _ordered(self, old: Exact) -> SlidingView:
+        """The keys in order of a step that the ring holds already."""
+        key, value, indices = self.store.with_old(old)
+        return SlidingView(self, key, value, self.window, indices)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""

@@ -28,11 +28,15 @@ class TokenStore(Protocol):
         ...
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold them, unused room included."""
+        """The tensors that hold them, unused room included, and the counts of them."""
         ...
 
     def advance(self, tokens: int) -> None:
         """Take note of tokens that a replayed step has added on the device."""
+        ...
+
+    def retract(self, length: int) -> None:
+        """Take note that only `length` tokens are stored, the last step not."""
         ...
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -82,12 +86,20 @@ class StoringLayer(CacheLayerMixin, Generic[Store]):
         return self.store.nbytes if self.is_initialized else 0
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold the tokens, unused room included."""
+        """The tensors that hold the tokens, unused room included, and the counts of them."""
         return self.store.storage() if self.is_initialized else []
 
     def advance(self, tokens: int) -> None:
         """Take note of tokens that a replayed step has stored."""
         self.store.advance(tokens)
+
+    def retract(self, length: int) -> None:
+        """Take note that only `length` tokens are stored, the last step not."""
+        self.store.retract(length)
+
+    def steps_on_device(self) -> bool:
+        """Whether decode steps find what they read by lengths on the device."""
+        raise NotImplementedError
 
     def reset(self) -> None:
         """Forget all tokens and give the memory back."""

@@ -45,7 +45,7 @@ class LayerView(Protocol):
 class Handle:
     """One of the two halves of a view, in place of the key or the value tensor.
 
-    Attention calls `attend`. Who wants a tensor, as a drafter that shares keys and values does,
+    Attention asks the view. Who wants a tensor, as a drafter that shares keys and values does,
     takes a slice and gets it dequantized, from what the layer holds at that time.
 
     Attributes:
@@ -55,16 +55,6 @@ class Handle:
 
     view: LayerView
     half: int
-
-    def attend(
-        self,
-        query: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-        blocks: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """See `LayerView`."""
-        return self.view.attend(query, scaling, key_mask, blocks)
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """`index` of the tensor [B, kv_heads, N, D]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,15 +11,15 @@ import torch
 
 from rotorquant.buffers import Meter
 from rotorquant.errors import NonFiniteError
+from rotorquant.sent import Sent
 
 __all__ = ["FiniteWatch", "LayerContext"]
 
 
 class _Reading(NamedTuple):
-    """A check on its way to the host: the sum, when it is there, and the tokens that it covers."""
+    """A check on its way to the host, and the tokens that it covers."""
 
-    total: torch.Tensor
-    arrival: torch.cuda.Event | None
+    total: Sent
     tokens: int
 
 
@@ -34,8 +35,9 @@ class FiniteWatch:
         late: device types on which the check is read later.
     """
 
+    late: tuple[str, ...] = ("cuda",)
+
     def __init__(self) -> None:
-        self.late: tuple[str, ...] = ("cuda",)
         self._totals: dict[torch.device, torch.Tensor] = {}  # 0, or NaN
         self._sent: list[_Reading] = []
         self._sound_tokens = 0
@@ -86,16 +88,12 @@ class FiniteWatch:
 
     def _send(self, tokens: int) -> None:
         if not self._sent:
-            self._sent = [_sending(total, tokens) for total in self._totals.values()]
+            self._sent = [_Reading(Sent(total), tokens) for total in self._totals.values()]
 
     def _receive(self, wait: bool) -> None:
-        arrivals = [each.arrival for each in self._sent if each.arrival is not None]
-        if wait:
-            for arrival in arrivals:
-                arrival.synchronize()
-        if all(arrival.query() for arrival in arrivals):
+        if wait or all(each.total.is_here for each in self._sent):
             sent, self._sent = self._sent, []
-            self._broken |= not all(bool(each.total.isfinite()) for each in sent)
+            self._broken |= not all(math.isfinite(each.total.value()) for each in sent)
             if sent and not self._broken:
                 self._sound_tokens = max(self._sound_tokens, sent[0].tokens)
         if self._broken:
@@ -107,17 +105,6 @@ class FiniteWatch:
 
 def _capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
-def _sending(total: torch.Tensor, tokens: int) -> _Reading:
-    if total.device.type != "cuda":
-        return _Reading(total.clone(), None, tokens)
-    with torch.cuda.device(total.device):
-        there = torch.empty((), pin_memory=True)
-        there.copy_(total, non_blocking=True)
-        arrival = torch.cuda.Event()
-        arrival.record()
-    return _Reading(there, arrival, tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,14 +77,14 @@ class Constraint:
     def mask(self, logits: Tensor) -> Tensor:
         """`logits` [vocabulary] with minus infinity where a token would break the schema."""
         if self._in_thought:
-            return logits.index_fill(0, self._stops.to(logits.device), float("-inf"))
+            return logits.index_fill(0, _sent(self._stops, logits.device), float("-inf"))
         packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         self._check()
         bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
         allowed = bits.flatten()[: logits.shape[-1]].bool()
         if self._thought_start is not None:
             allowed[self._thought_start] = True
-        return logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+        return logits.masked_fill(_sent(~allowed, logits.device), float("-inf"))
 
     def accept(self, token: int) -> None:
         """`token` was drawn."""
@@ -105,3 +105,9 @@ class Constraint:
                 f"the answer cannot be held to the schema ({reason}): no JSON can match it, or it"
                 " is too large; make it simpler"
             )
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`, without a wait for what runs there."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from rotorquant import StepGraph
+from rotorquant.errors import CaptureError
+from rotorquant.graph import CudaRecorder, Recorder
+from rotorquant.sent import Sent
 from rqchat.engine.continuation import continued
 from rqchat.engine.detokenize import TextWriter
-from rqchat.engine.events import PrefillProgress, StopReason, TextDelta, ThoughtDelta
+from rqchat.engine.events import Event, Notice, PrefillProgress, StopReason
 from rqchat.engine.loader import LoadedModel
 from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.prompt import ImageSpan, Prompt, PromptWriter
 from rqchat.engine.sampling import Sampler
 
-__all__ = ["Generation", "chunk_ends"]
+__all__ = ["Generation", "Steps", "chunk_ends", "recorder_for"]
 
 
 def chunk_ends(
@@ -39,6 +44,52 @@ def chunk_ends(
     return ends
 
 
+class Steps:
+    """How steps of one token run: as replays of a captured one, or as they are.
+
+    Attributes:
+        ahead: whether a step is queued without waiting, so that its token can be read meanwhile.
+    """
+
+    def __init__(self, recorder: Recorder | None) -> None:
+        """`recorder` captures; None where nothing can."""
+        self._recorder, self.ahead = recorder, recorder is not None
+        self._trouble = ""
+
+    def over(
+        self, forward: Callable[[Tensor, Tensor | None], Tensor], cache: Any
+    ) -> Callable[[Tensor], Tensor]:
+        """What turns tokens [1, 1] into logits [1, vocabulary] for one answer.
+
+        A graph lives as long, and takes no memory while a prompt is read.
+        """
+        if self._recorder is None:
+            return lambda tokens: forward(tokens, None)
+        graph = StepGraph(forward, cache, self._recorder)
+
+        def step(tokens: Tensor) -> Tensor:
+            if self._recorder is not None:
+                try:
+                    return graph(tokens)
+                except CaptureError as error:
+                    self._recorder = None
+                    self._trouble = f"tokens come slower here, without a CUDA graph: {error}"
+            return forward(tokens, None)
+
+        return step
+
+    def troubles(self) -> Iterator[Notice]:
+        """What went wrong, told once."""
+        if self._trouble:
+            yield Notice(self._trouble)
+        self._trouble = ""
+
+
+def recorder_for(device: torch.device) -> Recorder | None:
+    """What captures steps on `device`: CUDA, or ROCm, which calls itself CUDA."""
+    return CudaRecorder() if device.type == "cuda" else None
+
+
 class Generation:
     """One answer: reads a prompt into the cache, then draws tokens.
 
@@ -56,9 +107,10 @@ class Generation:
         prefix: CachedPrefix,
         chunk_tokens: int,
         stopped: Callable[[], bool],
+        steps: Steps,
     ) -> None:
         self._loaded, self._writer, self._prefix = loaded, writer, prefix
-        self._chunk_tokens, self._stopped = chunk_tokens, stopped
+        self._chunk_tokens, self._stopped, self._steps = chunk_tokens, stopped, steps
         self._text = TextWriter(loaded.tokenizer, writer.control_tokens)
         self.stop_reason: StopReason = "interrupted"
         self.cached_tokens = self.output_tokens = 0
@@ -74,9 +126,7 @@ class Generation:
         """The prompt ends with `text`, the beginning of the answer."""
         self._text.begin_with(text, self._writer.text_ids(text))
 
-    def run(
-        self, prompt: Prompt, sampler: Sampler, most_tokens: int
-    ) -> Iterator[PrefillProgress | TextDelta | ThoughtDelta]:
+    def run(self, prompt: Prompt, sampler: Sampler, most_tokens: int) -> Iterator[Event]:
         """Reads `prompt` and draws at most `most_tokens` tokens.
 
         After a step that failed it may be called again, and goes on after the tokens drawn so far.
@@ -86,7 +136,7 @@ class Generation:
             yield from self._decode(logits, sampler, most_tokens)
 
     def _prefill(self, prompt: Prompt) -> Generator[PrefillProgress, None, Tensor | None]:
-        """Returns the logits [vocabulary] of the last token; None when it was stopped."""
+        """Returns the logits [1, vocabulary] of the last token; None when it was stopped."""
         begun_s = time.perf_counter() - self.prefill_s
         done = self.cached_tokens = self._prefix.reuse(prompt)
         total = len(prompt.token_ids)
@@ -103,16 +153,25 @@ class Generation:
             if end == prompt.content_tokens:
                 self._prefix.keep(prompt)
             done = end
+            if end == total:
+                Sent(logits[0, 0]).value()  # the time that it took is known when it is there
             self.prefill_s = time.perf_counter() - begun_s
             yield PrefillProgress(done, total, self.cached_tokens, self.prefill_s)
         return logits
 
-    def _decode(
-        self, logits: Tensor, sampler: Sampler, most_tokens: int
-    ) -> Iterator[TextDelta | ThoughtDelta]:
+    def _decode(self, logits: Tensor, sampler: Sampler, most_tokens: int) -> Iterator[Event]:
         begun_s = time.perf_counter() - self.decode_s
+        step = self._steps.over(self._step, self._prefix.cache)
         while not self._stopped():
-            token = sampler.draw(logits)
+            drawn = sampler.draw(logits[0])
+            sent, last = Sent(drawn), self.output_tokens + 1 == most_tokens
+            ahead = self._steps.ahead and not last
+            if ahead:  # also behind a stop token, which nobody knows yet
+                logits = step(drawn.view(1, 1))
+            token = int(sent.value())
+            sampler.accept(token)
+            if ahead:
+                self._prefix.extend((token,))
             self.decode_s = time.perf_counter() - begun_s
             if token in self._loaded.stop_ids:
                 self.stop_reason = "eos"
@@ -120,14 +179,16 @@ class Generation:
             self.output_tokens += 1
             self._drawn.append(token)
             yield from self._text.add(token)
+            yield from self._steps.troubles()
             if sampler.is_over:
                 self.stop_reason = "eos"
                 return
-            if self.output_tokens == most_tokens:
+            if last:
                 self.stop_reason = "length"
                 return
-            logits = self._forward({"input_ids": torch.tensor([[token]])})
-            self._prefix.extend((token,))
+            if not ahead:
+                logits = step(drawn.view(1, 1))
+                self._prefix.extend((token,))
 
     def _read(self, prompt: Prompt, start: int, end: int) -> Tensor:
         inputs: dict[str, Tensor] = {}
@@ -139,15 +200,19 @@ class Generation:
         inputs["input_ids"] = torch.tensor([prompt.token_ids[start:end]])
         return self._forward(inputs)
 
+    def _step(self, tokens: Tensor, places: Tensor | None) -> Tensor:
+        """Logits [1, vocabulary] after tokens [1, 1] at positions [1, 1], by default the next."""
+        given = {} if places is None else {"position_ids": places}
+        return self._forward({"input_ids": tokens, **given})
+
     @torch.no_grad()
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """Runs `inputs` on top of the cache; the logits [vocabulary] of the last token."""
+        """Runs `inputs` on top of the cache; the logits [1, vocabulary] of the last token."""
         model = self._loaded.model
-        output = model(
-            **{name: tensor.to(model.device) for name, tensor in inputs.items()},
-            past_key_values=self._prefix.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[0, -1]
+        given = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        with torch.cuda.device_of(given["input_ids"]):
+            output = model(
+                **given, past_key_values=self._prefix.cache, use_cache=True, logits_to_keep=1
+            )
+        logits: Tensor = output.logits[:, -1]
         return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 
 import torch
@@ -16,7 +17,7 @@ __all__ = ["Sampler"]
 class Sampler:
     """Draws tokens from logits; two samplers of one seed draw the same from the same logits.
 
-    The draw runs on the CPU, so that a seed means the same on every device.
+    Chance comes from Python: a seed means the same on every device, and nothing waits for one.
     """
 
     def __init__(self, settings: SamplingSettings, constraint: Constraint | None = None) -> None:
@@ -24,30 +25,42 @@ class Sampler:
         self._settings, self._constraint = settings, constraint
         self._temperature = 1.0 if settings.temperature is None else settings.temperature
         self.seed = secrets.randbits(31) if settings.seed is None else settings.seed
-        self._generator = torch.Generator().manual_seed(self.seed)
+        self._random = random.Random(self.seed)
+        self._chance: float | None = None  # in [0, 1), of the token that is not accepted yet
 
     @property
     def is_over(self) -> bool:
         """Whether the constraint leaves nothing to draw but the end."""
         return self._constraint is not None and self._constraint.is_over
 
-    def draw(self, logits: Tensor) -> int:
-        """The next token for `logits` [vocabulary], any float dtype."""
-        if self._constraint is None:
-            return self._draw(logits)
-        token = self._draw(self._constraint.mask(logits))
-        self._constraint.accept(token)
-        return token
+    def draw(self, logits: Tensor) -> Tensor:
+        """The next token [] for `logits` [vocabulary], any float dtype, on their device.
 
-    def _draw(self, logits: Tensor) -> int:
+        Until `accept` another draw is the same one again.
+        """
+        if self._constraint is not None:
+            logits = self._constraint.mask(logits)
         if self._temperature == 0:
-            return int(logits.argmax())
+            return logits.argmax()
+        if self._chance is None:
+            self._chance = self._random.random()
+        return self._drawn(logits.cpu() if logits.device.type == "mps" else logits, self._chance)
+
+    def accept(self, token: int) -> None:
+        """`token` was drawn and is part of the answer."""
+        self._chance = None
+        if self._constraint is not None:
+            self._constraint.accept(token)
+
+    def _drawn(self, logits: Tensor, chance: float) -> Tensor:
+        """The first token at which the probabilities add up to more than `chance` of all."""
         values, tokens = self._candidates(logits.float())
         # Relative to the best first, so that a tiny temperature cannot overflow
         probabilities = torch.softmax((values - values[0]) / self._temperature, dim=-1)
-        probabilities = self._cut(probabilities)
-        choice = torch.multinomial(probabilities.cpu(), 1, generator=self._generator)
-        return int(tokens[int(choice)])
+        # Metal has no float64, in which not even the rarest token of a vocabulary is lost
+        sums = self._cut(probabilities).double().cumsum(-1)
+        place = (sums <= sums[-1] * chance).sum(dim=0, keepdim=True)
+        return tokens.gather(0, place)[0]
 
     def _candidates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits from the highest down, top-k of them, and the tokens they belong to."""

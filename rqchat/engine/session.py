@@ -10,12 +10,13 @@ from typing import Self
 import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
+from rotorquant.graph import Recorder
 from rqchat.engine.breakdown import context_parts
 from rqchat.engine.constraint import Constraints
 from rqchat.engine.continuation import continued
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import Event, ModelFacts, Notice
-from rqchat.engine.generate import Generation
+from rqchat.engine.generate import Generation, Steps, recorder_for
 from rqchat.engine.keeper import Keeper
 from rqchat.engine.kvstore import KvStore
 from rqchat.engine.occupancy import used_bytes
@@ -52,8 +53,13 @@ class ChatSession:
         thinking: whether the model is asked to think before it answers.
     """
 
-    def __init__(self, opened: OpenedModel, store: KvStore | None = None) -> None:
-        """Most callers want `open`."""
+    def __init__(
+        self,
+        opened: OpenedModel,
+        store: KvStore | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Most callers want `open`. `recorder` captures steps; by default the device's own."""
         self.system: str | None = None
         self.thinking = False
         self._loaded, self._plan, self._model_name = opened
@@ -72,6 +78,7 @@ class ChatSession:
         config = loaded.model.config.get_text_config()
         self._most_tokens = int(config.max_position_embeddings)
         self._constraints = Constraints(loaded.tokenizer, loaded.stop_ids, config.vocab_size)
+        self._steps = Steps(recorder or recorder_for(loaded.model.device))
         self._stop = threading.Event()
 
     @classmethod
@@ -233,6 +240,7 @@ class ChatSession:
             self._prefix,
             self._plan.chosen.chunk_tokens,
             self._stop.is_set,
+            self._steps,
         )
         generation.begin_with(begun)
         try:

@@ -111,7 +111,11 @@ def _write(
     sampler = Sampler(SamplingSettings(temperature=temperature, seed=seed), constraint)
     noise = torch.Generator().manual_seed(seed)
     tokens: list[int] = []
-    while (token := sampler.draw(torch.randn(VOCABULARY, generator=noise) * 3)) not in STOPS:
+    while True:
+        token = int(sampler.draw(torch.randn(VOCABULARY, generator=noise) * 3))
+        sampler.accept(token)
+        if token in STOPS:
+            break
         tokens.append(token)
         assert len(tokens) < 5_000
     said = tokens[tokens.index(THOUGHT_END) + 1 :] if THOUGHT_END in tokens else tokens

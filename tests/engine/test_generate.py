@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -54,11 +54,17 @@ def test_no_chunk_is_needed_for_nothing() -> None:
     assert chunk_ends(7, 7, 4, [], stops=()) == []
 
 
+def _next(sampler: Sampler, logits: torch.Tensor) -> int:
+    token = int(sampler.draw(logits))
+    sampler.accept(token)
+    return token
+
+
 def _shares(settings: SamplingSettings, logits: torch.Tensor, draws: int) -> list[float]:
     sampler = Sampler(settings)
     counts = [0] * len(logits)
     for _ in range(draws):
-        counts[sampler.draw(logits)] += 1
+        counts[_next(sampler, logits)] += 1
     return [count / draws for count in counts]
 
 
@@ -94,11 +100,39 @@ def test_a_seed_repeats_and_no_seed_is_told() -> None:
 
     def draws(seed: int | None) -> tuple[int, list[int]]:
         sampler = Sampler(SamplingSettings(seed=seed))
-        return sampler.seed, [sampler.draw(logits) for _ in range(30)]
+        return sampler.seed, [_next(sampler, logits) for _ in range(30)]
 
     seed, first = draws(None)
     assert draws(seed) == (seed, first)
     assert draws(seed + 1)[1] != first
+
+
+def test_a_draw_is_the_same_until_it_is_accepted() -> None:
+    """A step that ran out of memory is made again, and its token with it."""
+    logits = torch.zeros(1000)
+    sampler, steady = (Sampler(SamplingSettings(temperature=1, seed=3, top_k=0)) for _ in range(2))
+    for _ in range(5):
+        first = int(sampler.draw(logits))
+        assert int(sampler.draw(logits)) == first == _next(steady, logits)
+        sampler.accept(first)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40),
+    st.integers(0, 2**31),
+    st.sampled_from([0, 1, 5]),
+    st.floats(0.01, 1.0),
+)
+def test_what_is_drawn_was_possible(
+    values: list[float], seed: int, top_k: int, top_p: float
+) -> None:
+    logits = torch.tensor([*values, float("-inf")])
+    asked = SamplingSettings(temperature=1.0, seed=seed, top_k=top_k, top_p=top_p)
+    token = int(Sampler(asked).draw(logits))
+    kept = sorted(values, reverse=True)[: top_k or None]
+    assert token < len(values)
+    assert values[token] >= kept[-1]
 
 
 def _written(tokens: list[int]) -> tuple[list[str], list[str], TextWriter]:

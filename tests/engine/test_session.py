@@ -85,8 +85,11 @@ def _script(monkeypatch: pytest.MonkeyPatch, text: str, *, then: int = _EOS) -> 
         def __init__(self, settings: SamplingSettings) -> None:
             self._tokens = iter(tokens)
 
-        def draw(self, logits: torch.Tensor) -> int:
-            return next(self._tokens, then)
+        def draw(self, logits: torch.Tensor) -> torch.Tensor:
+            return torch.tensor(next(self._tokens, then))
+
+        def accept(self, token: int) -> None:
+            """Nothing depends on it."""
 
     monkeypatch.setattr(session_module, "Sampler", Scripted)
 
@@ -120,7 +123,7 @@ def _answer(
     seen: list[torch.Tensor] = []
 
     class Noting(Sampler):
-        def draw(self, logits: torch.Tensor) -> int:
+        def draw(self, logits: torch.Tensor) -> torch.Tensor:
             seen.append(logits)
             return super().draw(logits)
 

@@ -1,8 +1,6 @@
 """One captured step serves every later one: places and lengths come from the device.
 
-There is no GPU to capture on, so a tape stands for a CUDA graph: it holds every operation of a step
-with its tensors, and playing it repeats them on the same memory, as a graph does. Whatever the step
-took from Python stays as it was.
+There is no GPU to capture on, so a tape stands for a CUDA graph (`tests/tape.py`).
 """
 
 from __future__ import annotations
@@ -12,46 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import _disable_current_modes
 
-from rotorquant import RotorQuantCache, StepGraph, watch
-from rotorquant.errors import ConfigError
+from rotorquant import RotorQuantCache, StepGraph
+from rotorquant.errors import CaptureError, ConfigError
+from rotorquant.graph import CudaRecorder
 from rotorquant.ops import dispatch
 from tests.ops.kernels import DEVICE, Spy
-from tests.ops.test_decode_cache import SIZES, _kernels, read  # noqa: F401
+from tests.ops.test_decode_cache import SIZES, UNTIED, _kernels, read  # noqa: F401
 from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens
+from tests.tape import WAITS, Tape, TapeRecorder, decodes_on_device
 
-# What makes the host wait for the device, or moves a list of Python's there.
-WAITS = {"aten::_local_scalar_dense", "aten::nonzero", "aten::lift_fresh", "aten::item"}
-
-
-class Tape(TorchDispatchMode):
-    """Records operations and kernel launches, and repeats them on the same memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.played: list[Callable[[], None]] = []
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.names.add(func.name().split(".")[0])
-
-        def again() -> None:
-            fresh = func(*args, **(kwargs or {}))
-            for old, new in zip(tree_leaves(result), tree_leaves(fresh), strict=True):
-                # An empty one has meanwhile been given a size, by what fills it
-                if isinstance(old, torch.Tensor) and old.shape == new.shape:
-                    old.copy_(new)
-
-        self.played.append(again)
-        return result
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        for each in self.played:
-            each()
+OPTIONS: dict[str, Any] = {"bits": 4, "max_tokens": 71, **SMALL_WINDOW}
 
 
 class Taped:
@@ -62,11 +32,44 @@ class Taped:
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*arguments: Any, **options: Any) -> None:
-            with _disable_current_modes():
+            def again() -> None:
                 self.inner[grid](*arguments, **options)
-            self.tape.played.append(lambda: self.inner[grid](*arguments, **options))
+
+            with _disable_current_modes():
+                again()
+            self.tape.launch(again, None)
 
         return launch
+
+
+class KernelTapeRecorder(TapeRecorder):
+    """Records the launches of kernels in Triton's interpreter, too."""
+
+    def __init__(self, spies: list[Spy]) -> None:
+        super().__init__()
+        self._spies = spies
+
+    def record(self, step: Callable[[], None]) -> Callable[[], None]:
+        def with_kernels() -> None:
+            inner = [spy.inner for spy in self._spies]
+            for spy in self._spies:
+                spy.inner = Taped(spy.inner, self.tapes[-1])
+            step()
+            for spy, kernel in zip(self._spies, inner, strict=True):
+                spy.inner = kernel
+
+        return super().record(with_kernels)
+
+
+def stepping(model: Any, cache: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    def step(tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        output = model(
+            tokens, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    return step
 
 
 def test_one_captured_step_serves_all_that_follow(
@@ -76,36 +79,22 @@ def test_one_captured_step_serves_all_that_follow(
     torch.manual_seed(0)
     model, steps, prompt = gemma(**SIZES).to(DEVICE), 24, 45
     tokens = random_tokens(1, prompt + steps).to(DEVICE)
-    options: dict[str, Any] = {"bits": 4, "max_tokens": 71, **SMALL_WINDOW}
-    eager, cache = (RotorQuantCache(model, **options) for _ in range(2))
+    eager, cache = (RotorQuantCache(model, **OPTIONS) for _ in range(2))
     for each in (eager, cache):
-        each._watch.late = ("cpu", "cuda")
+        monkeypatch.setattr(each._watch, "late", ("cpu", "cuda"))
         read(model, each, tokens[:, :prompt])
-    from_gpu = list(_kernels.values())
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    tapes = []
-
-    def capture(step: Callable[[], None]) -> Callable[[], None]:
-        tape = Tape()
-        tapes.append(tape)
-        inner = [spy.inner for spy in from_gpu]
-        for spy in from_gpu:
-            spy.inner = Taped(spy.inner, tape)
-        with tape, monkeypatch.context() as patch:
-            patch.setattr(watch, "_capturing", lambda: True)
-            step()
-        for spy, kernel in zip(from_gpu, inner, strict=True):
-            spy.inner = kernel
-        return tape
-
-    graph = StepGraph(model, cache, None if DEVICE.type == "cuda" else capture)
+    recorder = KernelTapeRecorder(list(_kernels.values()))
+    graph = StepGraph(
+        stepping(model, cache), cache, CudaRecorder() if DEVICE.type == "cuda" else recorder
+    )
     for place in range(prompt, prompt + steps):
         one = tokens[:, place : place + 1]
         assert torch.equal(graph(one), read(model, eager, one)), place
     assert cache.get_seq_length() == eager.get_seq_length() == prompt + steps
     assert cache.packed_tokens == eager.packed_tokens > prompt - 8 - 24
     if DEVICE.type == "cpu":
-        (tape,) = tapes
+        (tape,) = recorder.tapes
         assert not tape.names & WAITS
     mark = cache.mark()
     assert torch.equal(read(model, cache, one), read(model, eager, one))
@@ -116,7 +105,94 @@ def test_one_captured_step_serves_all_that_follow(
     assert cache.get_seq_length() == 71
 
 
+def _filled(tokens: torch.Tensor, **changes: Any) -> tuple[Any, RotorQuantCache, RotorQuantCache]:
+    """A model and two caches that hold the same."""
+    torch.manual_seed(0)
+    model = gemma(**SIZES | changes)
+    caches = [RotorQuantCache(model, **OPTIONS) for _ in range(2)]
+    for cache in caches:
+        read(model, cache, tokens)
+    return model, caches[0], caches[1]
+
+
+@pytest.mark.parametrize("changes", [{}, UNTIED], ids=["tied", "shared layers"])
+def test_storage_that_was_released_is_never_replayed_on(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decodes_on_device(monkeypatch)
+    tokens, recorder = random_tokens(1, 60), TapeRecorder()
+    model, cache, eager = _filled(tokens[:, :40], **changes)
+    graph = StepGraph(stepping(model, cache), cache, recorder)
+    recorded = []
+    for place in range(40, 60):
+        one = tokens[:, place : place + 1]
+        if place in (46, 53):  # the same shapes, most likely at the same addresses
+            for each in (cache, eager):
+                each.reset()
+                read(model, each, tokens[:, :place])
+        assert torch.equal(graph(one), read(model, eager, one)), place
+        recorded.append(len(recorder.tapes))
+    assert recorded[5] == 1
+    assert recorded[12] == 2
+    assert recorded[-1] == 3
+
+
+def test_a_step_that_cannot_be_captured_leaves_the_cache_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decodes_on_device(monkeypatch)
+    tokens, recorder = random_tokens(1, 50), TapeRecorder()
+    model, cache, eager = _filled(tokens[:, :40])
+    run, failures = stepping(model, cache), 0
+
+    def step(given: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        nonlocal failures
+        if recorder.tapes and not failures:
+            failures = 1
+            layer = model.model.layers[1]
+            with monkeypatch.context() as patch:
+                patch.setattr(layer.mlp, "forward", _no_capture)
+                return run(given, places)
+        return run(given, places)
+
+    graph = StepGraph(step, cache, recorder)
+    graph(tokens[:, 40:41])
+    with pytest.raises(CaptureError, match="not permitted when stream is capturing"):
+        graph(tokens[:, 41:42])
+    assert cache.get_seq_length() == 41
+    read(model, eager, tokens[:, 40:41])
+    for place in range(41, 50):
+        one = tokens[:, place : place + 1]
+        assert torch.equal(read(model, cache, one), read(model, eager, one)), place
+
+
+def _no_capture(states: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+
+def test_steps_that_wait_are_never_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    decodes_on_device(monkeypatch)
+    tokens, recorder = random_tokens(1, 50), TapeRecorder(waits=True)
+    model, cache, _ = _filled(tokens[:, :40])
+    graph = StepGraph(stepping(model, cache), cache, recorder)
+    for place in range(40, 43):
+        graph(tokens[:, place : place + 1])
+    with pytest.raises(CaptureError, match="waits for the device in every step"):
+        graph(tokens[:, 43:44])
+    assert (cache.get_seq_length(), recorder.tapes) == (43, [])
+
+
+def test_a_cache_that_no_kernel_reads_is_never_captured() -> None:
+    tokens = random_tokens(1, 50)
+    model, cache, _ = _filled(tokens[:, :40])  # its steps take lengths from Python
+    graph = StepGraph(stepping(model, cache), cache, TapeRecorder())
+    with pytest.raises(CaptureError, match="no kernel reads"):
+        graph(tokens[:, 40:41])
+    assert cache.get_seq_length() == 40
+
+
 def test_a_cache_whose_storage_moves_is_refused() -> None:
     model = gemma(**SIZES)
+    cache = RotorQuantCache(model)
     with pytest.raises(ConfigError, match="max_tokens"):
-        StepGraph(model, RotorQuantCache(model))
+        StepGraph(stepping(model, cache), cache)

@@ -165,7 +165,7 @@ class Store:
         """The way's own attention."""
         layer, way = self.layer, self.way
         if not (way.sdpa or way.published):
-            return lambda: self._view.attend(layer.query, 1.0, None, None)
+            return lambda: self._view.view.attend(layer.query, 1.0, None, None)
         key, value = (stream.contiguous() for stream in self._plain())
         if way.published and isinstance(self.cached, GlobalLayer):
             return lambda: self._decoded(key, value)

@@ -1,0 +1,39 @@
+"""A number on its way from the device to the host, awaited only when it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+__all__ = ["Sent"]
+
+
+class Sent:
+    """A copy of a number [] that leaves for the host when it is made.
+
+    Work that is queued after it does not delay it.
+    """
+
+    def __init__(self, number: torch.Tensor) -> None:
+        self._arrival: torch.cuda.Event | None = None
+        if number.device.type != "cuda":
+            self._number = number.detach().clone()
+            return
+        with torch.cuda.device(number.device):
+            self._number = torch.empty((), dtype=number.dtype, pin_memory=True)
+            self._number.copy_(number, non_blocking=True)
+            self._arrival = torch.cuda.Event()
+            self._arrival.record()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether `value` would not wait."""
+        return self._arrival is None or self._arrival.query()
+
+    def value(self) -> int | float:
+        """The number; waits until it is here."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        number: Any = self._number.tolist()
+        return number  # type: ignore[no-any-return]
