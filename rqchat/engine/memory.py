@@ -27,6 +27,7 @@ RECENT_TOKENS = 512
 _MIB = 2**20
 _PATCHES_PER_SOFT_TOKEN = 9
 GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loaded
+_CAPTURE_BYTES = 64 * _MIB  # what CUDA and torch hold for a captured decode step
 _CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
 _SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
 LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
@@ -187,7 +188,8 @@ class Budget:
         and their two factors, and, where weights are quantized, the largest linear unpacked. A
         mixture's experts come after these (`_expert_bytes`), beside 6 x hidden. A picture holds ten
         times the tower's width and its three MLP tensors for each patch, and the attention mask of
-        all pairs.
+        all pairs. A captured decode step lives from the end of a prompt to the end of the answer,
+        so beside none of these.
         """
         shape, size = self.shape, weights.rest_bytes
         width = shape.query_heads * max(shape.global_kv.head_dim, shape.sliding_kv.head_dim)
@@ -202,7 +204,8 @@ class Budget:
             mlp = max(mlp, experts)
         patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN if shape.vision else 0
         tower = patches * (10 * shape.vision_hidden + 3 * shape.vision_intermediate + patches)
-        return max(attention, mlp, tower * size) + 3 * 4 * shape.vocabulary
+        captured = _CAPTURE_BYTES if self.is_gpu else 0
+        return max(attention, mlp, tower * size, captured) + 3 * 4 * shape.vocabulary
 
     def _expert_bytes(self, weights: Weights) -> int:
         """Temporary tensors of a chunk's tokens at their experts.

@@ -79,7 +79,7 @@ def test_experts_take_what_the_page_says() -> None:
 def test_every_formula_gives_its_number() -> None:
     rows = _rows(4)
 
-    assert len(rows) == 28
+    assert len(rows) == 29
     for part, formula, shown, _ in rows:
         assert f"{_value(formula):,}" == shown, part
 
@@ -96,7 +96,8 @@ def test_workspace_and_reserve_are_the_sum_of_their_rows() -> None:
 
     for weights, kind in (("bf16", "bf16"), ("int4", "packed weights")):
         mlp = shown[f"MLP of a chunk, {kind}"]
-        largest = max(shown["attention of a chunk"], mlp, shown["a picture of 280 tokens"])
+        others = "attention of a chunk", "a picture of 280 tokens", "captured decode step"
+        largest = max(mlp, *(shown[part] for part in others))
         used = _BUDGET.of(weights_of(weights), 4, Economy(), _CONTEXT_TOKENS)
         expected = largest + shown["logits"] + shown["prompt chunk, not packed yet"]
         assert used.workspace == expected

@@ -148,8 +148,9 @@ def test_the_pocket_model_finds_what_it_finds(pocket: ChatSession) -> None:
 
 
 def test_schema_thought_and_seed_hold(opened: ChatSession) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-    schema["additionalProperties"] = False
+    properties = {"a": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties, "required": ["a"]}
+    schema |= {"additionalProperties": False}
     made = []
     for recorder in (None, TapeRecorder()):
         answers = Answers(_over(opened, recorder, stops=opened._loaded.stop_ids))
