@@ -105,12 +105,11 @@ class Generation:
         loaded: LoadedModel,
         writer: PromptWriter,
         prefix: CachedPrefix,
-        chunk_tokens: int,
         stopped: Callable[[], bool],
         steps: Steps,
     ) -> None:
         self._loaded, self._writer, self._prefix = loaded, writer, prefix
-        self._chunk_tokens, self._stopped, self._steps = chunk_tokens, stopped, steps
+        self._stopped, self._steps = stopped, steps
         self._text = TextWriter(loaded.tokenizer, writer.control_tokens)
         self.stop_reason: StopReason = "interrupted"
         self.cached_tokens = self.output_tokens = 0
@@ -126,16 +125,20 @@ class Generation:
         """The prompt ends with `text`, the beginning of the answer."""
         self._text.begin_with(text, self._writer.text_ids(text))
 
-    def run(self, prompt: Prompt, sampler: Sampler, most_tokens: int) -> Iterator[Event]:
-        """Reads `prompt` and draws at most `most_tokens` tokens.
+    def run(
+        self, prompt: Prompt, sampler: Sampler, most_tokens: int, chunk_tokens: int
+    ) -> Iterator[Event]:
+        """Reads `prompt`, `chunk_tokens` at a time, and draws at most `most_tokens` tokens.
 
         After a step that failed it may be called again, and goes on after the tokens drawn so far.
         """
-        logits = yield from self._prefill(continued(prompt, self._drawn))
+        logits = yield from self._prefill(continued(prompt, self._drawn), chunk_tokens)
         if logits is not None:
             yield from self._decode(logits, sampler, most_tokens)
 
-    def _prefill(self, prompt: Prompt) -> Generator[PrefillProgress, None, Tensor | None]:
+    def _prefill(
+        self, prompt: Prompt, chunk_tokens: int
+    ) -> Generator[PrefillProgress, None, Tensor | None]:
         """Returns the logits [1, vocabulary] of the last token; None when it was stopped."""
         begun_s = time.perf_counter() - self.prefill_s
         done = self.cached_tokens = self._prefix.reuse(prompt)
@@ -143,7 +146,7 @@ class Generation:
         stops = (prompt.content_tokens, prompt.stable_tokens)
         logits = None
         yield PrefillProgress(done, total, self.cached_tokens, 0.0)
-        for end in chunk_ends(done, total, self._chunk_tokens, prompt.images, stops=stops):
+        for end in chunk_ends(done, total, chunk_tokens, prompt.images, stops=stops):
             if self._stopped():
                 return None
             logits = self._read(prompt, done, end)

@@ -234,14 +234,8 @@ class ChatSession:
     def _answer(
         self, turn: UserTurn, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
     ) -> Iterator[Event]:
-        generation = Generation(
-            self._loaded,
-            self._writer,
-            self._prefix,
-            self._plan.chosen.chunk_tokens,
-            self._stop.is_set,
-            self._steps,
-        )
+        stopped = self._stop.is_set
+        generation = Generation(self._loaded, self._writer, self._prefix, stopped, self._steps)
         generation.begin_with(begun)
         try:
             yield from self._run(generation, prompt, sampler, most_tokens)
@@ -268,7 +262,8 @@ class ChatSession:
             length = len(prompt.token_ids)
             try:
                 most_tokens = min(most_tokens, self.context_tokens - length)
-                yield from generation.run(prompt, sampler, most_tokens)
+                chunk_tokens = self._plan.chosen.chunk_tokens
+                yield from generation.run(prompt, sampler, most_tokens, chunk_tokens)
                 return
             except torch.OutOfMemoryError:
                 needed = length + generation.output_tokens

@@ -17,7 +17,7 @@ from transformers.models.gemma4.modeling_gemma4 import Gemma4TextDecoderLayer
 
 from rotorquant import RotorQuantCache
 from rqchat.engine.documents import Document
-from rqchat.engine.events import Done, Event, Notice, TextDelta
+from rqchat.engine.events import Done, Event, Notice, PrefillProgress, TextDelta
 from rqchat.engine.opening import OpenedModel
 from rqchat.engine.session import ChatSession, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
@@ -122,17 +122,19 @@ def test_when_bits_are_used_up_the_context_is_halved(
 def test_long_prefill_steps_are_given_up_first(
     opened: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
+    turn = UserTurn("Sum up.", documents=(Document("d", "some words of a text " * 50),))
     session = _over(opened, chunk_tokens=1024)
     _small_device(monkeypatch, lambda number: number in (3, 9))
 
-    events = list(session.ask(_TURN, _GREEDY))
+    events = list(session.ask(turn, _GREEDY))
 
     assert _notices(events) == [
         "out of memory: going on with 512 instead of 1,024 tokens of a prompt at a time",
         "out of memory: going on with 3 instead of 4 bits of KV cache",
     ]
-    assert _text(events) == _text(undisturbed)
+    done = [event.done_tokens for event in events if isinstance(event, PrefillProgress)]
+    assert done[:3] == [0, 0, 0]  # the first chunks, one of 1,024 and one of 512, did not fit
+    assert done[3] == 512 < 1024 < done[-1]
 
 
 def test_a_cache_that_cannot_even_be_packed_again_is_read_again(

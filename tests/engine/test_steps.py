@@ -7,7 +7,6 @@ sessions steps read the cache as captured ones do, so answers have to be equal t
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -148,15 +147,16 @@ def test_the_pocket_model_finds_what_it_finds(pocket: ChatSession) -> None:
 
 
 def test_schema_thought_and_seed_hold(opened: ChatSession) -> None:
-    properties = {"a": {"type": "integer"}}
-    schema = {"type": "object", "properties": properties, "required": ["a"]}
-    schema |= {"additionalProperties": False}
+    schema = (
+        '{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"],'
+        ' "additionalProperties": false}'
+    )
     made = []
     for recorder in (None, TapeRecorder()):
         answers = Answers(_over(opened, recorder, stops=opened._loaded.stop_ids))
         answers.session.thinking = True
         sampling = dataclasses.replace(_SEEDED, max_tokens=60)
-        answers.ask("Which?", sampling, schema=json.dumps(schema))
+        answers.ask("Which?", sampling, schema=schema)
         made.append(answers)
 
     made[1].assert_same(made[0])
