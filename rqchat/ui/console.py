@@ -108,8 +108,7 @@ class Screen:
         Raises:
             ReaderGoneError: standard output has been closed.
         """
-        lines = [_PADDING.sub("", line) for line in _rendered(self.out, renderable).splitlines()]
-        self._write("out", "\n".join(lines).strip("\n") + "\n")
+        self._write("out", _unpadded(self.out, renderable).strip("\n") + "\n")
 
     def answer_raw(self, text: str) -> None:
         """Write a piece of the answer as it is; a terminal still gets no control characters.
@@ -125,7 +124,7 @@ class Screen:
         Raises:
             ReaderGoneError: standard output has been closed.
         """
-        self._write("out", _rendered(self.out, renderable))
+        self._write("out", _unpadded(self.out, renderable))
 
     def note(self, text: str, style: str = "note") -> None:
         """One line on standard error, unless quiet."""
@@ -142,7 +141,7 @@ class Screen:
 
     def aside(self, renderable: RenderableType) -> None:
         """A table on standard error."""
-        self._write("err", _rendered(self.err, renderable))
+        self._write("err", _unpadded(self.err, renderable))
 
     def thought(self, text: str) -> None:
         """A piece of a thought on standard error, dimmed."""
@@ -261,6 +260,12 @@ def _rendered(console: Console, renderable: RenderableType, **options: Any) -> s
     with console.capture() as capture:
         console.print(renderable, **options)
     return capture.get()
+
+
+def _unpadded(console: Console, renderable: RenderableType) -> str:
+    """Without the blanks that rich puts at the ends of lines."""
+    lines = _rendered(console, renderable).splitlines()
+    return "".join(_PADDING.sub("", line) + "\n" for line in lines)
 
 
 def write_text(stream: TextIO, text: str) -> None:

@@ -62,5 +62,5 @@ def _some_references(argument: str, example: str) -> tuple[str, ...]:
 COMMANDS = (
     Command("/image", "PATH...", "attach pictures, of files or URLs", _image, PATHS),
     Command("/file", "PATH...", "attach text, source, PDF, HTML, folders, URLs", _file, PATHS),
-    Command("/paste", "", "attach the clipboard's picture or long text; type short text", _paste),
+    Command("/paste", "", "attach the clipboard; a short text is typed", _paste),
 )

@@ -19,9 +19,9 @@ KEYS = (
     ("Up, Ctrl-R", "earlier lines, search them"),
     ("Ctrl-X Ctrl-E", "write in $VISUAL or $EDITOR"),
     ("Ctrl-C, Esc", "stop the answer and keep what came"),
-    ("Ctrl-C", "clear what is typed; twice within two seconds: leave"),
+    ("Ctrl-C", "clear what is typed; twice in two seconds: leave"),
     ("Ctrl-D", "leave"),
-    ("Ctrl-Z", "go back to the shell for a while; its fg goes on here"),
+    ("Ctrl-Z", "to the shell for a while; its fg comes back"),
 )
 
 

@@ -32,7 +32,7 @@ COMMANDS = (
     Command(
         "/clear",
         "",
-        "forget the conversation and what is attached, as /new does",
+        "begin anew with nothing attached, as /new does",
         _clear,
         aliases=("/new",),
     ),
