@@ -42,7 +42,7 @@ def attention(
     rotorquant_blocks: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a transformers layer.
+    """Attention of a transformers layer; it has no gradients.
 
     Args:
         module: the attention module.
@@ -70,11 +70,31 @@ def attention(
         )
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
     key_mask = _key_mask(attention_mask)
-    if not isinstance(key, torch.Tensor):
-        output: torch.Tensor = key.view.attend(query, factor, key_mask, rotorquant_blocks)
-        return output, None
-    blocks = None if sliding_window is None else rotorquant_blocks
-    return _attend_tensors(query, key, value, factor, sliding_window, key_mask, blocks), None
+    output: torch.Tensor
+    with torch.no_grad():
+        if isinstance(key, torch.Tensor):
+            blocks = None if sliding_window is None else rotorquant_blocks
+            output = _attend_tensors(query, key, value, factor, sliding_window, key_mask, blocks)
+        else:
+            output = key.view.attend(query, factor, key_mask, rotorquant_blocks)
+    if torch.is_grad_enabled():
+        output = _ForwardOnly.apply(output, query, key, value)  # type: ignore[no-untyped-call]
+    return output, None
+
+
+class _ForwardOnly(torch.autograd.Function):
+    """Says so when gradients are asked for, which the kernels would leave out silently."""
+
+    @staticmethod
+    def forward(ctx: Any, output: torch.Tensor, *sources: Any) -> torch.Tensor:
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        raise UnsupportedModelError(
+            "rotorquant attention has no gradients; model.set_attn_implementation('sdpa') before "
+            "training"
+        )
 
 
 def padding_mask(
@@ -95,7 +115,10 @@ def padding_mask(
     """
     length = int(q_offset) + q_length
     if int(kv_offset) + kv_length > length:
-        raise UnsupportedModelError("rotorquant attention serves no static cache")
+        raise UnsupportedModelError(
+            "rotorquant attention serves no static cache; model.set_attn_implementation('sdpa') "
+            "leads back to it"
+        )
     if attention_mask is None:
         return None
     if attention_mask.shape[-1] < length:

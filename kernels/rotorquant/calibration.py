@@ -94,6 +94,8 @@ class Calibration:
         Raises:
             ConfigError: there is no such file, or it is no calibration.
         """
+        if not Path(path).is_file():
+            raise ConfigError(f"calibration {path} does not exist; `calibrate` makes one")
         try:
             with safe_open(str(path), framework="pt") as file:
                 header = json.loads((file.metadata() or {}).get("rotorquant.calibration", "{}"))

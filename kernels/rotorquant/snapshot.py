@@ -229,6 +229,8 @@ def read_snapshot(path: Path, cache: str, source: Source | None) -> Snapshot:
     Raises:
         SnapshotError: it is missing, cut short, corrupt, of another format, class or source.
     """
+    if not path.is_file():
+        raise _refusal(path, "there is no such file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -55,6 +55,14 @@ class Handle:
 
     view: LayerView
     half: int
+
+    @property
+    def shape(self) -> NoReturn:
+        """What attention that expects a tensor asks for first."""
+        raise CacheStateError(
+            "this attention cannot read a packed cache: the cache was made for another model; make "
+            "one for this model, which sets its attention"
+        )
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """`index` of the tensor [B, kv_heads, N, D]."""

@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from rotorquant import RotorQuantCache
+from rotorquant.errors import CacheStateError, UnsupportedModelError
 from tests.rotorquant.models import (
     IMAGE_TOKEN,
     SMALL_WINDOW,
@@ -96,3 +97,29 @@ def test_other_caches_and_no_cache_stay_right_under_rotorquant_attention() -> No
     model(tokens[:, :40], attention_mask=mask[:, :40], past_key_values=cache)
     given = model(tokens[:, 40:], attention_mask=mask, past_key_values=cache).logits
     torch.testing.assert_close(given, expected[:, 31:], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_training_is_refused_and_a_pass_with_gradients_on_keeps_none(with_cache: bool) -> None:
+    model, tokens = llama(), random_tokens(2, 60)
+    cache = RotorQuantCache(model, bits=8, **SMALL_WINDOW)
+    given: dict[str, Any] = {"past_key_values": cache} if with_cache else {"use_cache": False}
+    logits = model(tokens, **given).logits
+    with pytest.raises(UnsupportedModelError, match=r"no gradients; model.set_attn_implementation"):
+        logits.sum().backward()
+    model.set_attn_implementation("sdpa")
+    model(tokens, use_cache=False).logits.sum().backward()
+    assert model.model.layers[0].self_attn.q_proj.weight.grad.abs().max() > 0
+
+
+def test_the_cache_of_another_model_says_so() -> None:
+    cache = RotorQuantCache(llama())
+    with pytest.raises(CacheStateError, match="the cache was made for another model"):
+        gemma()(random_tokens(1, 20), past_key_values=cache)
+
+
+def test_a_static_cache_is_refused() -> None:
+    model = llama()
+    RotorQuantCache(model)
+    with pytest.raises(UnsupportedModelError, match="no static cache; model.set_attn"):
+        model.generate(random_tokens(1, 5), cache_implementation="static", max_new_tokens=2)

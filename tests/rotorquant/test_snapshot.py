@@ -242,7 +242,7 @@ def test_another_class_is_refused(saved: bytes, model: Any, tmp_path: Path) -> N
 
 
 def test_strange_files_are_refused(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(SnapshotError, match="missing cannot be loaded"):
+    with pytest.raises(SnapshotError, match="missing cannot be loaded: there is no such file"):
         RotorQuantCache.load(tmp_path / "missing", model)
     with pytest.raises(SnapshotError, match="cannot be loaded"):
         RotorQuantCache.load(tmp_path, model)
