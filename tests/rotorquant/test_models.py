@@ -77,13 +77,14 @@ FAMILY: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": 0,
 }
+LAYERS = ["sliding_attention", "full_attention"] * 2
 FAMILIES: dict[str, PretrainedConfig] = {
     "mistral": MistralConfig(**FAMILY, sliding_window=24),
     "mistral without a window": MistralConfig(**FAMILY, sliding_window=None),
     "mixtral": MixtralConfig(**FAMILY, num_local_experts=2, sliding_window=None),
     "qwen2": Qwen2Config(**FAMILY, use_sliding_window=True, sliding_window=24, max_window_layers=2),
     "qwen3": Qwen3Config(**FAMILY),
-    "gemma3": Gemma3TextConfig(**FAMILY, sliding_window=24, sliding_window_pattern=2),
+    "gemma3": Gemma3TextConfig(**FAMILY, sliding_window=24, layer_types=LAYERS),
     "cohere": CohereConfig(**FAMILY),
 }
 
