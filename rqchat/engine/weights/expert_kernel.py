@@ -14,10 +14,10 @@ import triton.language as tl
 from rqchat.engine.weights.grid import Packed
 from rqchat.engine.weights.kernel import (
     grid_constants,
-    group_words,
-    multiply_rows,
+    multiply_row,
     multiply_tile,
     narrow,
+    share_of,
     tensors_of,
 )
 from rqchat.engine.weights.launch import expert_launch, gemv_launch
@@ -27,22 +27,21 @@ __all__ = ["expert_dot", "expert_dot_kernel", "expert_gemv", "expert_gemv_kernel
 
 @triton.jit
 def expert_gemv_kernel(
-    x_ptr, expert_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr,
-    outputs, share, words_per_row, words_per_group,
-    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+    x_ptr, expert_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr, outputs, share, words_per_row,
+    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """out [slots, outputs]: the row of each slot times the matrix of its expert [slots]."""
     slot = tl.program_id(1).to(tl.int64)
     top = tl.load(expert_ptr + slot).to(tl.int64) * outputs
-    row = tl.zeros((1, 1, 1), tl.int64)
-    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
-    at = top * (words_per_row // words_per_group)
-    value = multiply_rows(
-        x_ptr + (slot // share) * words_per_row * (32 // BITS) + row, row, 1,
-        words_ptr + top * words_per_row, scale_ptr + at, offset_ptr + at, output, outputs,
-        words_per_row, words_per_group, 1, BITS, HAS_OFFSET, BLOCK_N, BLOCK_W,
+    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    at = top * (words_per_row // GROUP)
+    value = multiply_row(
+        x_ptr + (slot // share) * words_per_row * (32 // BITS),
+        words_ptr + top * words_per_row, scale_ptr + at, offset_ptr + at,
+        output[:, None], outputs, words_per_row,
+        BITS, HAS_OFFSET, GROUP, SHARE, BLOCK_N, BLOCK_W,
     )  # fmt: skip
-    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[None, :]
     target = out_ptr + slot * outputs + output
     tl.store(target, value.to(out_ptr.dtype.element_ty), mask=output < outputs)
 
@@ -50,9 +49,9 @@ def expert_gemv_kernel(
 @triton.jit
 def expert_dot_kernel(
     x_ptr, order_ptr, slot_ends_ptr, tile_ends_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr,
-    experts, outputs, share, words_per_row, words_per_group,
+    experts, outputs, share, words_per_row,
     EXPERTS: tl.constexpr, ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
+    GROUP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
     """The same for many slots: a program takes up to ROWS of one expert.
 
@@ -68,19 +67,20 @@ def expert_dot_kernel(
     begin = tl.max(tl.where(before, slot_ends, 0), axis=0)
     begin += (tile - tl.max(tl.where(before, tile_ends, 0), axis=0)) * ROWS
     end = tl.sum(tl.where(expert == mine, slot_ends, 0), axis=0)
-    # [1, ROWS]
-    place = begin + tl.arange(0, ROWS)[None, :]
+    # [ROWS, 1]
+    place = begin + tl.arange(0, ROWS)[:, None]
     asked = place < end  # which is 0 for the programs that rest
     slot = tl.load(order_ptr + place, mask=asked, other=0).to(tl.int64)
     output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     top = tl.where(mine < experts, mine, 0).to(tl.int64) * outputs
-    at = top * (words_per_row // words_per_group)
+    at = top * (words_per_row // GROUP)
     total = multiply_tile(
         x_ptr + (slot // share) * (words_per_row * (32 // BITS)), asked,
         words_ptr + top * words_per_row, scale_ptr + at, offset_ptr + at, output, outputs,
-        0, tl.where(mine < experts, words_per_row, 0), words_per_row, words_per_group,
-        ROWS, BITS, HAS_OFFSET, BLOCK_N, BLOCK_W, DOT,
+        0, tl.where(mine < experts, words_per_row, 0), words_per_row,
+        ROWS, BITS, HAS_OFFSET, GROUP, BLOCK_N, BLOCK_W, DOT,
     )  # fmt: skip
+    slot, asked = tl.trans(slot), tl.trans(asked)
     target = out_ptr + slot * outputs + output
     tl.store(target, total.to(out_ptr.dtype.element_ty), mask=asked & (output < outputs))
 
@@ -90,11 +90,12 @@ def expert_gemv(
 ) -> torch.Tensor:
     """x [rows, columns] to [slots, outputs] in x's dtype, by the experts `chosen` [slots]."""
     rows, words = weight.words.shape
-    launch, outputs, slots = gemv_launch(weight.grid.bits), rows // experts, chosen.numel()
+    launch, outputs, slots = gemv_launch(words), rows // experts, chosen.numel()
     out = torch.empty(slots, outputs, dtype=x.dtype, device=x.device)
     expert_gemv_kernel[(triton.cdiv(outputs, launch.block_rows), slots)](
         x.contiguous(), chosen.contiguous(), *tensors_of(weight), out,
-        outputs, slots // x.shape[0], words, group_words(weight), **grid_constants(weight),
+        outputs, slots // x.shape[0], words,
+        **grid_constants(weight), SHARE=share_of(weight),
         BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words,
         num_warps=launch.num_warps, enable_fp_fusion=True,
     )  # fmt: skip
@@ -105,7 +106,7 @@ def expert_dot(x: torch.Tensor, weight: Packed, experts: int, chosen: torch.Tens
     """As `expert_gemv`, for many slots."""
     rows, words = weight.words.shape
     outputs, slots = rows // experts, chosen.numel()
-    launch, tile_rows = expert_launch(slots, experts)
+    launch, tile_rows = expert_launch(slots, experts, weight.grid.bits)
     order = chosen.argsort(stable=True)
     counts = torch.zeros(experts, dtype=torch.int64, device=x.device)
     counts.scatter_add_(0, chosen.long(), torch.ones_like(chosen, dtype=torch.int64))
@@ -116,7 +117,7 @@ def expert_dot(x: torch.Tensor, weight: Packed, experts: int, chosen: torch.Tens
     tiles = slots // tile_rows + min(experts, slots)
     expert_dot_kernel[(triton.cdiv(outputs, launch.block_rows), tiles)](
         x.contiguous(), order, slot_ends, tile_ends, *tensors_of(weight), out,
-        experts, outputs, slots // x.shape[0], words, group_words(weight),
+        experts, outputs, slots // x.shape[0], words,
         EXPERTS=triton.next_power_of_2(experts), ROWS=tile_rows, **grid_constants(weight),
         BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words, DOT=narrow(x.dtype),
         num_warps=launch.num_warps, enable_fp_fusion=True,

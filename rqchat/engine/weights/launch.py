@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 GEMV_ROWS = 4
-"""Up to here every code is multiplied on its own; it takes 2 + rows operations."""
+"""Up to here rows are multiplied one by one, at the same time."""
 GEMV_SLOTS = 32
 """Up to here each expert of each row is multiplied on its own: 4 rows of 8 experts."""
 DOT_ROWS = 64
@@ -39,27 +39,33 @@ class Launch:
     splits: int = 1
 
 
-def gemv_launch(bits: int) -> Launch:
-    """512 words to a program's step, four to a thread; 31B's rows are whole numbers of steps."""
-    return Launch(block_rows=16, block_words=32, num_warps=4) if bits == 2 else Launch(8, 64, 4)
+def gemv_launch(words: int) -> Launch:
+    """Four words to a thread, the more threads the better while less than a sixth of them idles."""
+    warps = next(w for w in (4, 2, 1) if w == 1 or 7 * words > 6 * -(-words // (128 * w)) * 128 * w)
+    return Launch(block_rows=8, block_words=128 * warps, num_warps=warps)
 
 
-def dot_launch(rows: int, outputs: int, words: int, processors: int) -> Launch:
+def dot_launch(rows: int, outputs: int, words: int, bits: int, processors: int) -> Launch:
     """Splits long sums until four programs are there for every processor."""
-    block_rows = 64 if rows <= 16 else 32
+    block_rows = _dot_outputs(rows, bits)
     programs = -(-outputs // block_rows)
     splits = 1
     while programs * splits < _PROGRAMS_PER_PROCESSOR * processors and words >= 64 * splits:
         splits *= 2
-    return Launch(block_rows=block_rows, block_words=16, num_warps=4, splits=splits)
+    return Launch(block_rows, block_words=16, num_warps=4, splits=splits)
 
 
-def expert_launch(slots: int, experts: int) -> tuple[Launch, int]:
+def _dot_outputs(rows: int, bits: int) -> int:
+    """With more, 16 fields of many rows leave the registers."""
+    return 32 if bits == 2 and rows > 16 else 64
+
+
+def expert_launch(slots: int, experts: int, bits: int) -> tuple[Launch, int]:
     """A launch, and the rows of a tile: about as many as an expert gets, if all get the same."""
     rows = 16
     while rows < DOT_ROWS and rows * experts < slots:
         rows *= 2
-    return Launch(block_rows=64 if rows == 16 else 32, block_words=16, num_warps=4), rows
+    return Launch(_dot_outputs(rows, bits), block_words=16, num_warps=4), rows
 
 
 def dequantize_launch() -> Launch:
