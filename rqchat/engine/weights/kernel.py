@@ -289,7 +289,7 @@ def grid_constants(weight: Packed) -> dict[str, object]:
 
 
 def share_of(weight: Packed) -> int:
-    """Words whose products a thread adds up before the scale: it loads 4, if they have one scale."""
+    """Words whose products are added up before the scale: a thread loads 4, if they share one."""
     return math.gcd(4, _group_words(weight))
 
 
