@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from llguidance import LLMatcher
 
@@ -13,6 +14,20 @@ from rqchat.errors import UsageError
 __all__ = ["read_schema", "schema_grammar"]
 
 _MAX_BYTES = 10_000_000
+_MAX_INTEGER = 2**53 - 1
+_MAPS = ("properties", "$defs", "definitions", "patternProperties")
+_LISTS = ("anyOf", "oneOf", "prefixItems")
+_ONE_OF = ("anyOf", "oneOf", "$ref")
+_ALL_OF = ("allOf", "not", "if", "dependentSchemas", "unevaluatedProperties")
+_LIMITS = (
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "enum",
+    "const",
+)
 
 
 def read_schema(given: str) -> str:
@@ -30,12 +45,12 @@ def read_schema(given: str) -> str:
         data = read_bytes(Path(given).expanduser(), _MAX_BYTES, "a file with a JSON schema")
         text, name = data.decode("utf-8-sig", "replace"), given
     try:
-        parsed = json.loads(text)
+        if not isinstance(json.loads(text), dict):
+            raise UsageError(f"{name} is no JSON schema: it has to be an object, such as {{...}}")
+        grammar = schema_grammar(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{name} is no JSON: {error}") from None
-    if not isinstance(parsed, dict):
-        raise UsageError(f"{name} is no JSON schema: it has to be an object, such as {{...}}")
-    is_wrong, problems = LLMatcher.validate_grammar_with_warnings(schema_grammar(text))
+    is_wrong, problems = LLMatcher.validate_grammar_with_warnings(grammar)
     if is_wrong:
         reason = " ".join(" ".join(problems).split())
         raise UsageError(f"{name} cannot be guaranteed: {reason}; leave that out of the schema")
@@ -43,13 +58,16 @@ def read_schema(given: str) -> str:
 
 
 def schema_grammar(schema: str) -> str:
-    """The grammar of all JSON values that match `schema`, in one spacing.
+    """The grammar of JSON values that match `schema`, in one spacing, and end.
 
     One blank stands after a comma and a colon and none elsewhere: a model that may write blanks
-    may write nothing but blanks. Keywords that are not known to the library stay errors.
+    may write nothing but blanks. For the same reason an object has no properties but those that
+    are listed, where some are, and an integer is one that programs can hold (RFC 8259, section 6),
+    unless the schema says otherwise. Keywords that are not known to the library stay errors.
     """
+    parsed = json.loads(schema)
     return LLMatcher.grammar_from_json_schema(
-        schema,
+        json.dumps(_narrowed(parsed, closes=not _composes(parsed))),
         overrides={
             "whitespace_flexible": False,
             "item_separator": ", ",
@@ -58,3 +76,40 @@ def schema_grammar(schema: str) -> str:
             "coerce_one_of": False,
         },
     )
+
+
+def _composes(node: Any) -> bool:
+    """Whether an object may have to match two schemas, so that neither may be closed."""
+    if isinstance(node, list):
+        return any(map(_composes, node))
+    if not isinstance(node, dict):
+        return False
+    joined = "properties" in node and not node.keys().isdisjoint(_ONE_OF)
+    return joined or not node.keys().isdisjoint(_ALL_OF) or any(map(_composes, node.values()))
+
+
+def _narrowed(node: Any, *, closes: bool) -> Any:
+    """`node`, a schema, with what `schema_grammar` adds to it; objects only where `closes`."""
+    if not isinstance(node, dict):
+        return node
+    made = dict(node)
+    for key, value in node.items():
+        if key in _MAPS and isinstance(value, dict):
+            made[key] = {name: _narrowed(below, closes=closes) for name, below in value.items()}
+        elif key in _LISTS and isinstance(value, list):
+            made[key] = [_narrowed(below, closes=closes) for below in value]
+        elif key == "items":
+            made[key] = _narrowed(value, closes=closes)
+    if closes and "patternProperties" not in node and _lists_all(node):
+        made.setdefault("additionalProperties", False)
+    if node.get("type") == "integer" and node.keys().isdisjoint(_LIMITS):
+        made |= {"minimum": -_MAX_INTEGER, "maximum": _MAX_INTEGER}
+    return made
+
+
+def _lists_all(node: dict[str, Any]) -> bool:
+    """Whether an object's properties are listed, those that are required among them."""
+    listed, required = node.get("properties"), node.get("required", [])
+    if not isinstance(listed, dict) or not isinstance(required, list):
+        return False  # which is said later
+    return bool(listed) and all(isinstance(name, str) and name in listed for name in required)

@@ -171,6 +171,48 @@ def test_it_is_over_when_nothing_can_follow(schema: str, text: str, is_over: boo
     assert constraint.is_over is is_over
 
 
+_LISTED = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "allowed"),
+    [
+        (_LISTED, '{"a": 1}', True),
+        (_LISTED, '{"a": 1, "b": 2}', False),
+        (_LISTED, '{"a": 9007199254740991}', True),
+        (_LISTED, '{"a": 88888888888888888888', False),
+        (_LISTED | {"additionalProperties": True}, '{"a": 1, "b": 2}', True),
+        (_LISTED | {"required": ["a", "b"]}, '{"a": 1, "b": 2}', True),
+        (
+            {"allOf": [_LISTED, {"properties": {"b": {}}, "required": ["b"]}]},
+            '{"a": 1, "b": 2}',
+            True,
+        ),
+        ({"type": "object"}, '{"b": 2}', True),
+        (
+            {"type": "object", "properties": {"type": {"const": "integer"}}},
+            '{"type": "integer"}',
+            True,
+        ),
+        ({"type": "integer", "minimum": 0}, "88888888888888888888", True),
+        ({"type": "array", "items": _LISTED}, '[{"a": 1, "b"', False),
+        ({"$defs": {"x": _LISTED}, "$ref": "#/$defs/x"}, '{"a": 1, "b"', False),
+    ],
+)
+def test_nothing_is_added_that_the_schema_does_not_list(
+    schema: dict[str, Any], text: str, allowed: bool
+) -> None:
+    """A model that may add properties and digits may never end."""
+    constraint = CONSTRAINTS.hold_to(read_schema(json.dumps(schema)), thinking=False)
+    flat = torch.zeros(VOCABULARY)
+    for token in TOKENIZER.encode(text, add_special_tokens=False):
+        if constraint.mask(flat)[token].isinf():
+            assert not allowed
+            return
+        constraint.accept(token)
+    assert allowed
+
+
 def test_a_schema_that_nothing_matches_is_a_sentence() -> None:
     constraint = CONSTRAINTS.hold_to(read_schema('{"$ref": "#"}'), thinking=False)
     with pytest.raises(RqchatError, match="no JSON can match it") as raised:
