@@ -80,7 +80,7 @@ class BlockSplitter:
         opening = _FENCE.match(line)
         if opening:
             self._fence, self._is_first_code = opening, True
-            return self._finish()
+            return [*self._finish(), Block("blank")]
         if not line.strip():
             return [*self._finish(), Block("blank")]
         blocks = self._finish() if _HEADING.match(line) or _ITEM.match(line) else []

@@ -48,6 +48,9 @@ _STYLES = {
     "chosen": "bold green",
     "thought": "dim italic",
     "name": "bold",
+    # Of Markdown, what rich draws for dark terminals alone
+    "markdown.code": "cyan",
+    "markdown.link_url": "underline",
 }
 
 
@@ -109,6 +112,14 @@ class Screen:
             ReaderGoneError: standard output has been closed.
         """
         self._write("out", _unpadded(self.out, renderable).strip("\n") + "\n")
+
+    def code(self, line: Text) -> None:
+        """Write one line of code to standard output; where it is too long the terminal breaks it.
+
+        Raises:
+            ReaderGoneError: standard output has been closed.
+        """
+        self._write("out", _rendered(self.out, line, soft_wrap=True))
 
     def answer_raw(self, text: str) -> None:
         """Write a piece of the answer as it is; a terminal still gets no control characters.

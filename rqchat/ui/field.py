@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import create_app_session
+from prompt_toolkit.application import Application, create_app_session
 from prompt_toolkit.application.current import get_app_session
 from prompt_toolkit.completion import Completer
 from prompt_toolkit.filters import Condition, is_done
@@ -28,6 +28,7 @@ __all__ = ["PROMPT", "open_field"]
 
 PROMPT: StyleAndTextTuples = [("class:prompt", "> ")]
 _MENU_ROWS = 8
+_OTHER_ROWS = 3  # what is typed, the status line, and one above
 _STYLE = Style.from_dict(
     {
         "status": "noreverse",
@@ -78,6 +79,13 @@ def open_field(
             tempfile_suffix=".md",
             reserve_space_for_menu=_MENU_ROWS,
         )
+
+    def leave_room(app: Application[str]) -> None:
+        """For the menu, as far as the terminal has any; without it nothing would be shown."""
+        rows = app.output.get_size().rows - _OTHER_ROWS
+        field.reserve_space_for_menu = max(0, min(_MENU_ROWS, rows))
+
+    field.app.before_render += leave_room
     line = Window(FormattedTextControl(status), height=1, style="class:status")
     layout = field.layout
     layout.container = HSplit([above, layout.container, ConditionalContainer(line, ~is_done)])

@@ -44,7 +44,7 @@ class MarkdownAnswer:
         self._clock = clock
         self._splitter = BlockSplitter()
         self._code: list[str] = []
-        self._gap = True
+        self._begun = self._gap = False  # a gap is drawn when something follows
         self._drawn_at_s = float("-inf")
         for block in self._splitter.feed(safe_text(begun)):
             self._remember(block)
@@ -61,7 +61,7 @@ class MarkdownAnswer:
         now_s = self._clock()
         if blocks or now_s - self._drawn_at_s >= 1 / REDRAWS_PER_S:
             self._drawn_at_s = now_s
-            self._screen.draft(self._splitter.open)
+            self._screen.draft("\n" * self._gap + self._splitter.open)
 
     def close(self) -> None:
         """The answer is at its end.
@@ -75,16 +75,16 @@ class MarkdownAnswer:
 
     def _draw(self, block: Block) -> None:
         if block.kind == "blank":
-            if not self._gap:
-                self._screen.block(Text())
-            self._gap = True
+            self._gap = self._begun
             return
-        self._gap = False
+        if self._gap:
+            self._screen.block(Text())
+        self._begun, self._gap = True, False
         if block.kind == "text":
             self._screen.block(render_block(block.text))
             return
         self._remember(block)
-        self._screen.block(self._code_line(block.language))
+        self._screen.code(self._code_line(block.language))
 
     def _remember(self, block: Block) -> None:
         if block.first:

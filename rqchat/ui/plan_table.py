@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from rich.console import Group, RenderableType
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    Group,
+    JustifyMethod,
+    RenderableType,
+    RenderResult,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -14,7 +21,11 @@ from rqchat.ui.text import format_bytes, format_count, safe_line
 
 __all__ = ["plan_table"]
 
-_HEADINGS = ("head", "KV", "context", "weights", "cache", "rest", "total", "tok/s", "download")
+_HEADINGS = (
+    *("", "weights", "head", "KV", "context"),
+    *("weights", "cache", "rest", "total", "tok/s", "download"),
+)
+_DROPPED = (10, 9, 7, 6, 5, 2)  # columns that a narrow screen goes without, the first ones first
 
 
 def plan_table(
@@ -31,17 +42,42 @@ def plan_table(
         style="name",
     )
     unit, name = (10**9, "GB") if plan.chosen.bytes.total >= 10**10 else (10**6, "MB")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    table.add_column("weights")
-    for heading in _HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for candidate in plan.candidates:
-        is_chosen = candidate == plan.chosen
-        cells = _cells(candidate, unit, (downloads or {}).get(candidate.weights, 0))
-        table.add_row(">" if is_chosen else "", *cells, style="chosen" if is_chosen else None)
+    rows = [
+        (
+            ">" if candidate == plan.chosen else "",
+            *_cells(candidate, unit, (downloads or {}).get(candidate.weights, 0)),
+        )
+        for candidate in plan.candidates
+    ]
     notes = Text("\n".join(_notes(plan, name)), style="note")
-    return Group(title, Text(), table, Text(), Text(plan.reason), Text(), notes)
+    return Group(title, Text(), _Ladder(rows), Text(), Text(plan.reason), Text(), notes)
+
+
+class _Ladder:
+    """The table, with as many of its columns as the screen has room for."""
+
+    def __init__(self, rows: Sequence[tuple[str, ...]]) -> None:
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for count in range(len(_DROPPED) + 1):
+            table = self._table(_DROPPED[:count])
+            if console.measure(table, options=options.update(width=1000)).maximum <= (
+                options.max_width
+            ):
+                break
+        yield table
+
+    def _table(self, dropped: Sequence[int]) -> Table:
+        shown = [index for index in range(len(_HEADINGS)) if index not in dropped]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for index in shown:
+            justify: JustifyMethod = "right" if index > 1 else "left"
+            table.add_column(_HEADINGS[index], justify=justify, no_wrap=True)
+        for row in self._rows:
+            style = "chosen" if row[0] else None
+            table.add_row(*(row[index] for index in shown), style=style)
+        return table
 
 
 def _cells(candidate: Candidate, unit: int, download_bytes: int) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def help_table(rows: Iterable[tuple[str, str]]) -> RenderableType:
     """What is typed, and what it does."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for typed, meaning in rows:
-        table.add_row(Text(typed, style="name"), Text(meaning))
+        table.add_row(Text(typed, style="name", overflow="fold"), Text(meaning))
     return table
 
 

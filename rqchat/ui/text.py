@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from rich.cells import cell_len, get_character_cell_size, set_cell_size
 
@@ -89,15 +90,23 @@ def wrapped(line: str, columns: int) -> str:
 
 
 def tail(text: str, columns: int, rows: int) -> str:
-    """The end of `text` that fits into `rows` rows of `columns` cells, with its rows broken."""
-    broken: list[str] = []
-    for line in text[-columns * rows :].split("\n"):
-        start = cells = 0
-        for end, character in enumerate(line):
-            width = get_character_cell_size(character)
-            if cells + width > columns:
-                broken.append(line[start:end])
-                start, cells = end, 0
-            cells += width
-        broken.append(line[start:])
+    """The end of `text` that fits into `rows` rows of `columns` cells.
+
+    Rows are broken after a blank where they have one, so that words stay whole as they come.
+    """
+    lines = text[-columns * rows :].split("\n")
+    broken = [row for line in lines for row in _rows(line, columns)]
     return "\n".join(broken[-rows:])
+
+
+def _rows(line: str, columns: int) -> Iterator[str]:
+    start = blank = cells = 0  # of the row: its first character, the one after its last blank
+    for end, character in enumerate(line):
+        cells += get_character_cell_size(character)
+        if cells > columns and character != " ":
+            cut = blank if blank > start else end
+            yield line[start:cut].rstrip(" ")
+            start, cells = cut, cell_len(line[cut : end + 1])
+        if character == " ":
+            blank = end + 1
+    yield line[start:] if cells <= columns else line[start:].rstrip(" ")

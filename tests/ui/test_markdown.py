@@ -45,6 +45,7 @@ Some bold text with vector<int>, code and a link (http://x.y).
 A second line.
 
  1 one
+
 ls   -l
 
  2 two
@@ -118,6 +119,11 @@ def plain(written: list[str]) -> str:
 
 def test_every_block_is_drawn_once_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain(draw(monkeypatch, SOURCE).written) == DRAWN
+
+
+def test_a_long_line_of_code_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "print(" + ", ".join(str(number) for number in range(50)) + ")"
+    assert plain(draw(monkeypatch, f"```python\n{code}\n```").written) == f"{code}\n"
 
 
 def test_only_the_open_block_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:

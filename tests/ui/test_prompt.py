@@ -196,13 +196,18 @@ def test_the_editor_of_the_user(
     assert editor.read() == "again and again"
 
 
-@given(st.text(), st.integers(1, 60), st.integers(1, 9))
+@given(st.text() | st.text("ab 日"), st.integers(1, 60), st.integers(1, 9))
 def test_the_tail_fits_and_ends_as_the_text_does(text: str, columns: int, rows: int) -> None:
     wide = max(columns, 2)
     lines = tail(text, wide, rows).split("\n")
     assert len(lines) <= rows
     assert all(cell_len(line) <= wide for line in lines)
-    assert text.replace("\n", "").endswith("".join(lines))
+    assert "".join(text.split()).endswith("".join("".join(lines).split()))
+
+
+def test_the_tail_keeps_words_whole() -> None:
+    assert tail("one two three four", 9, 9) == "one two\nthree\nfour"
+    assert tail("abcdefghijk lm nop", 9, 9) == "abcdefghi\njk lm nop"
 
 
 def test_ctrl_d_on_a_typed_line_does_not_leave(keys: PipeInput, editor: LineEditor) -> None:

@@ -79,6 +79,14 @@ def test_plan_keeps_every_figure_on_a_narrow_screen(drawn: Draw) -> None:
     assert any("unknown here" in line for line in lines)
 
 
+def test_a_narrow_screen_gets_whole_figures_in_fewer_columns(drawn: Draw) -> None:
+    lines = drawn(plan_table(PLAN, "m", {"int4": 23 * GB}), width=40)
+    headings = next(line for line in lines if "context" in line)
+    assert headings.split()[:3] == ["weights", "head", "KV"]
+    assert headings.split()[-1] == "total"
+    assert not any("…" in line for line in lines)
+
+
 def test_findings(drawn: Draw) -> None:
     findings = [
         Finding("torch", "ok", "2.13.0"),

@@ -53,6 +53,9 @@ def _think(chat: Chat, argument: str) -> None:
             thoughts = chat.talk.view.thoughts.strip() if chat.talk.view else ""
             for line in thoughts.splitlines() or ["the last answer came without thoughts"]:
                 chat.say(line, "thought")
+        case "":
+            state = "on" if chat.session().thinking else "off"
+            chat.say(f"thinking is {state}; 'fold', 'unfold' and 'show' are for thoughts that came")
         case _:
             raise UsageError("/think takes 'on' or 'off', 'fold' or 'unfold', or 'show'")
 
@@ -92,7 +95,7 @@ _SET_NAMES = tuple(_dashed(field.name) for field in fields(SamplingSettings))
 COMMANDS = (
     Command(
         "/think",
-        "on|off|fold|unfold|show",
+        "[on|off|fold|unfold|show]",
         "let it think first; how thoughts show",
         _think,
         words("on", "off", "fold", "unfold", "show"),
