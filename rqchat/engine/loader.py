@@ -197,6 +197,8 @@ def _fill(
             _reporter(on_event),
             lambda: _free_bytes(device),
         )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # blocks that quantizing took
     return model, placed_bytes
 
 

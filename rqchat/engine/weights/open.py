@@ -9,6 +9,7 @@ from typing import Any
 from rqchat.engine.models import holds_gguf
 from rqchat.engine.weights.gguf_source import GgufSource
 from rqchat.engine.weights.source import SafetensorsSource, WeightSource
+from rqchat.engine.weights.stacked import StackedExperts, has_split_experts
 
 __all__ = ["open_source"]
 
@@ -26,4 +27,5 @@ def open_source(folder: Path, config: Mapping[str, Any], name: str) -> WeightSou
     """
     if holds_gguf(folder):
         return GgufSource(folder, name, needs_tower=bool(config.get("vision_config")))
-    return SafetensorsSource(folder, config, name)
+    source = SafetensorsSource(folder, config, name)
+    return StackedExperts(source) if has_split_experts(source.names()) else source

@@ -17,6 +17,7 @@ __all__ = [
     "EVEN_CONFIG",
     "MIXTURE_CONFIG",
     "is_decoder_linear",
+    "split_experts",
     "tensors_of",
     "write_shards",
     "write_w4a16",
@@ -64,6 +65,23 @@ def write_shards(folder: Path, tensors: dict[str, torch.Tensor], shards: int) ->
     (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
+def split_experts(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Every expert as linear layers of its own, as quantizers take a mixture apart."""
+    found = {}
+    for name, tensor in tensors.items():
+        layer, experts, leaf = name.partition(".experts.")
+        if not experts:
+            found[name] = tensor
+            continue
+        for index, matrix in enumerate(tensor):
+            parts = {"down": matrix}
+            if leaf == "gate_up_proj":
+                parts = dict(zip(("gate", "up"), matrix.chunk(2), strict=True))
+            for part, rows in parts.items():
+                found[f"{layer}.experts.{index}.{part}_proj.weight"] = rows
+    return found
+
+
 def write_w4a16(source: Path, folder: Path) -> dict[str, torch.Tensor]:
     """`source` as compressed-tensors packs it, in three shards; returns what it stands for."""
     from compressed_tensors.compressors.pack_quantized.base import PackedQuantizationCompressor
@@ -78,7 +96,7 @@ def write_w4a16(source: Path, folder: Path) -> dict[str, torch.Tensor]:
     scheme = QuantizationScheme(targets=["Linear"], weights=weights, format="pack-quantized")
     stored: dict[str, torch.Tensor] = {}
     stands_for: dict[str, torch.Tensor] = {}
-    for name, tensor in tensors_of(source).items():
+    for name, tensor in split_experts(tensors_of(source)).items():
         dense = tensor.to(torch.bfloat16)
         if not is_decoder_linear(name, tensor):
             stored[name] = stands_for[name] = dense

@@ -240,6 +240,35 @@ def test_packed_experts_are_those_of_transformers(weights: str, tmp_path: Path) 
     torch.testing.assert_close(logits_of(model), reference, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("weights", ["int4", "int2", "bf16"])
+def test_experts_that_were_taken_apart(weights: str, tmp_path: Path) -> None:
+    """As llm-compressor writes a mixture: 4-bit linear layers for each expert."""
+    pytest.importorskip("compressed_tensors")
+    source = build_tiny_model(tmp_path / "dense", config=MIXTURE_CONFIG)
+    stands_for = write_w4a16(source, tmp_path / "packed")
+
+    loaded = load(tmp_path / "packed", weights)
+
+    planned = plan_for(tmp_path / "packed", weights).chosen.bytes.weights
+    assert loaded.weight_bytes == module_bytes(loaded.model) == planned
+    for layer in range(6):
+        name = f"model.language_model.layers.{layer}.experts"
+        found = loaded.model.get_submodule(name)
+        for expert in range(4):
+            gate, up, down = (
+                stands_for[f"{name}.{expert}.{part}_proj.weight"].float()
+                for part in ("gate", "up", "down")
+            )
+            expected = {"gate_up_proj": torch.cat((gate, up)), "down_proj": down}
+            for leaf, matrix in expected.items():
+                held = getattr(found, leaf)
+                if isinstance(held, PackedMatrix):
+                    held = held.packed.dequantize(torch.bfloat16).view(4, *matrix.shape)
+                error = (held[expert].float() - matrix).square().sum() / matrix.square().sum()
+                # Four bits and more are what was stored; two bits on groups of 64: measured 0.10
+                assert error < 0.13 if weights == "int2" else error == 0
+
+
 @BITSANDBYTES
 @pytest.mark.parametrize("weights", ["int8-bnb", "nf4"])
 def test_bitsandbytes_leaves_experts_in_16_bits(weights: str, tmp_path: Path) -> None:

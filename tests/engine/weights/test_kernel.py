@@ -7,13 +7,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from rqchat.engine.weights import multiply as multiply_module
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.modules import (
+    PackedEmbedding,
+    PackedExperts,
+    PackedLinear,
+    PackedMatrix,
+)
 from rqchat.engine.weights.multiply import multiply, multiply_experts
 from tests.ops.kernels import DEVICE, Spy, poison
 from tests.ops.limits import SHARED_BYTES, faults, table
@@ -149,6 +158,43 @@ def test_offsets_go_beyond_31_bits(slots: int, spies: dict[str, Spy], tmp_path: 
     found = multiply_experts(x, weight, experts, torch.full((slots,), experts - 1))
 
     torch.testing.assert_close(found, x @ last.dequantize().T, atol=1e-2, rtol=1e-5)
+
+
+class _NoWaits(TorchDispatchMode):
+    """Fails at operators whose result, or its shape, the host has to wait for."""
+
+    WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "bincount", "equal"}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.WAITING, name
+        if name.startswith("index"):
+            masks = [leaf for leaf in tree_leaves(args[1:]) if torch.is_tensor(leaf)]
+            assert not any(mask.dtype == torch.bool for mask in masks), f"{name} by a mask"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tokens", [1, 16])
+def test_a_step_waits_for_nothing(tokens: int, spies: dict[str, Spy]) -> None:
+    linear = PackedLinear(packed(INT4, 24, 64), torch.zeros(24, device=DEVICE))
+    scale = torch.tensor(8.0, device=DEVICE)
+    embedding = PackedEmbedding(packed(INT8_ROWS, 40, 64), scale, torch.float32)
+    experts = PackedExperts(6, torch.nn.functional.gelu)
+    experts.gate_up_proj = PackedMatrix(packed(INT4, 6 * 2 * 32, 64))
+    experts.down_proj = PackedMatrix(packed(INT4, 6 * 64, 32))
+    ids = torch.arange(tokens, device=DEVICE)
+    chosen = torch.randint(6, (tokens, 3), device=DEVICE)
+    shares = torch.rand(tokens, 3, device=DEVICE)
+
+    with _NoWaits():
+        states = embedding(ids)
+        found = linear(experts(states, chosen, shares))
+
+    assert found.isfinite().all()
+    with pytest.raises(AssertionError, match="nonzero"), _NoWaits():
+        (chosen == 1).nonzero()
 
 
 def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
