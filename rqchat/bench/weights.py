@@ -1,8 +1,8 @@
 """Products with packed matrices beside the bf16 product, in shares of what a copy reaches.
 
 `python -m rqchat.bench weights`: a table for people, then one line of JSON. On a GPU the shapes are
-Gemma 4 31B's; on a CPU they are small, the torch reference runs, and the figures say nothing about
-a GPU. gemlite is measured beside, where it can be imported.
+Gemma 4 31B's, and those of 26B-A4B's experts; on a CPU they are small, the torch reference runs,
+and the figures say nothing about a GPU. gemlite is measured beside, where it can be imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional
 from rqchat import __version__
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
-from rqchat.engine.weights.multiply import multiply
+from rqchat.engine.weights.multiply import multiply, multiply_experts
 
 try:
     import gemlite
@@ -43,6 +43,9 @@ _SHAPES_31B = (
     ("down", 5376, 21504),
 )
 _HEAD_31B = ("head", 262_144, 5376)
+_EXPERTS_26B = (("experts in", 1408, 2816), ("experts out", 2816, 704))
+_EXPERTS, _TOP = 128, 8
+_GRIDS: dict[str, Grid] = {"int4": INT4, "int2": INT2, "int8": INT8_ROWS, "gemlite int4": INT4}
 _SHRINK = 32  # on a CPU every side is that much shorter
 _ROWS = (1, 4, 16, 2048)
 _CPU_ROWS = (1, 4, 16, 64)
@@ -106,6 +109,34 @@ def _figures(device: torch.device, copy_gb: float) -> Iterator[Figure]:
             seconds = _seconds([partial(product, x) for product in made.products], device)
             speed = made.nbytes / seconds / 1e9
             yield Figure(method, layer, *size, count, seconds * 1e6, speed, speed / copy_gb)
+    for experts, method in [(e, m) for e in _EXPERTS_26B for m in ("int4", "int2")]:
+        yield from _expert_figures(experts, method, shrink, rows, device, copy_gb)
+
+
+def _expert_figures(
+    experts: tuple[str, int, int],
+    method: str,
+    shrink: int,
+    rows: Sequence[int],
+    device: torch.device,
+    copy_gb: float,
+) -> Iterator[Figure]:
+    """A mixture's: each row meets experts of its own, and the bytes are those of experts hit."""
+    layer, outputs, inputs = experts[0], max(64, experts[1] // shrink), experts[2]
+    inputs = max(64, inputs // shrink // 64 * 64)
+    weight = torch.randn(_EXPERTS * outputs, inputs, device=device, dtype=torch.bfloat16)
+    packed = fit(weight, _GRIDS[method])
+    for count in rows:
+        x = torch.randn(count, inputs, device=device, dtype=torch.bfloat16)
+        draws = [
+            torch.rand(count, _EXPERTS, device=device).topk(_TOP).indices.flatten()
+            for _ in range(_WARM_UPS + _RUNS)
+        ]
+        runs = [partial(multiply_experts, x, packed, _EXPERTS, chosen) for chosen in draws]
+        hit = statistics.mean(len(chosen.unique()) for chosen in draws)
+        seconds = _seconds(runs, device)
+        speed = packed.nbytes * hit / _EXPERTS / seconds / 1e9
+        yield Figure(method, layer, outputs, inputs, count, seconds * 1e6, speed, speed / copy_gb)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +151,7 @@ def _make(method: str, outputs: int, inputs: int, device: torch.device) -> _Made
     if method == "bf16":
         copies = [weight, *(weight.clone() for _ in range(_copies(weight.nbytes) - 1))]
         return _Made([partial(functional.linear, weight=w) for w in copies], weight.nbytes)
-    grids: dict[str, Grid] = {"int4": INT4, "int2": INT2, "int8": INT8_ROWS, "gemlite int4": INT4}
-    packed = fit(weight, grids[method])
+    packed = fit(weight, _GRIDS[method])
     count = _copies(packed.nbytes)
     if method == "gemlite int4":
         layers = [_gemlite_layer(packed, outputs, inputs) for _ in range(count)]

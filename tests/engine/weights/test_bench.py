@@ -22,5 +22,6 @@ def test_every_method_is_measured(
     assert record["copy_gb_per_s"] > 0
     measured = {(one["method"], one["layer"], one["rows"]) for one in record["figures"]}
     wanted = [("bf16", "down"), ("bf16", "head"), ("int4", "down"), ("int2", "down")]
+    wanted += [("int4", "experts in"), ("int2", "experts out")]
     assert measured >= {(*one, rows) for one in (*wanted, ("int8", "head")) for rows in (1, 64)}
     assert all(one["microseconds"] > 0 and one["share"] > 0 for one in record["figures"])
