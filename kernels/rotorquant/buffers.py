@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rotorquant.errors import SnapshotError
+from rotorquant.ops.append import append
 
 __all__ = ["STEP_TOKENS", "Meter", "TokenBuffer", "counters"]
 
@@ -151,10 +152,7 @@ class TokenBuffer:
     def _append_step(self, rows: Sequence[torch.Tensor], tokens: int) -> None:
         if tokens == 0:
             return
-        places = self.count + torch.arange(tokens, device=self.count.device)
-        for tensor, new in zip(self._tensors, rows, strict=True):
-            tensor.index_copy_(2, places, new)
-        self.count += tokens
+        append(self._tensors, rows, self.count)
         self._length += tokens
 
     def _replace(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from rotorquant.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
+from rotorquant.ops.append import append
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.decode import Exact
 
@@ -92,17 +93,16 @@ class Ring:
         tokens = streams[0].shape[2]
         if record:
             self._record(streams)
-        else:
+        elif self._past.length:
             self._past.truncate(0)
         kept = min(tokens, self.window)
-        if tokens <= min(STEP_TOKENS, self.window):  # places from the device, for captured graphs
-            places = self.counts[2:] + torch.arange(tokens, device=self.empty.device)
-            self.counts[2:] += tokens
-            self._length += tokens
-        else:
-            self.length += tokens
-            places = torch.arange(self.length - kept, self.length, device=self.empty.device)
         latest = self._encode([stream[:, :, tokens - kept :].detach() for stream in streams])
+        if tokens <= min(STEP_TOKENS, self.window):  # places from the device, for captured graphs
+            append(self.slots.whole(), latest, self.counts[2:])
+            self._length += tokens
+            return
+        self.length += tokens
+        places = torch.arange(self.length - kept, self.length, device=self.empty.device)
         for slots, rows in zip(self.slots.rows(), latest, strict=True):
             slots.index_copy_(2, places % self.window, rows)
 

@@ -11,6 +11,7 @@ import torch
 
 from rotorquant.buffers import Meter
 from rotorquant.errors import NonFiniteError
+from rotorquant.ops.append import note_finite
 from rotorquant.sent import Sent
 
 __all__ = ["FiniteWatch", "LayerContext"]
@@ -50,15 +51,19 @@ class FiniteWatch:
         Raises:
             NonFiniteError: it holds NaN or infinity (on a CPU).
         """
-        # One float32 sum per tensor: any NaN or infinity survives it.
-        sums = (key.sum(dtype=torch.float32) + value.sum(dtype=torch.float32)).detach()
-        if sums.device.type in self.late:
-            if sums.device not in self._totals:
-                with torch.inference_mode(False):
-                    self._totals[sums.device] = torch.zeros((), device=sums.device)
-            self._totals[sums.device] += sums * 0.0
-        elif not bool(sums.isfinite()):
+        if key.device.type in self.late:
+            note_finite(key, value, self._total_on(key.device))
+            return
+        total = torch.zeros((), device=key.device)
+        note_finite(key, value, total)
+        if not bool(total.isfinite()):
             raise NonFiniteError("keys or values hold NaN or infinity; nothing was stored")
+
+    def _total_on(self, device: torch.device) -> torch.Tensor:
+        if device not in self._totals:
+            with torch.inference_mode(False):
+                self._totals[device] = torch.zeros((), device=device)
+        return self._totals[device]
 
     def begin(self, length: int) -> None:
         """A pass begins on top of `length` tokens; raises as `verify` does."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from rotorquant.ops.append import kernel as append
 from rotorquant.ops.gate import kernel as gate
 from rotorquant.ops.heads import Stream
 from rotorquant.ops.heads import kernel as heads
@@ -13,7 +14,13 @@ from rotorquant.ops.norm import Norm
 from rotorquant.ops.norm import kernel as norm
 from tests.ops.limits import SHARED_BYTES
 
-KERNELS = ((norm, "norm_kernel"), (gate, "gate_kernel"), (heads, "heads_kernel"))
+KERNELS = (
+    (norm, "norm_kernel"),
+    (gate, "gate_kernel"),
+    (heads, "heads_kernel"),
+    (append, "append_kernel"),
+    (append, "finite_kernel"),
+)
 
 
 def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
@@ -23,6 +30,7 @@ def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
             *(("norm", columns) for columns in (5376, 2560, 1536)),
             ("gate", 21504),
             *(("heads", head_dim) for head_dim in (256, 512)),
+            *(("append", head_dim) for head_dim in (256, 512)),
         ):
             if not few or (card == 86 and columns in (5376, 21504, 512)):
                 yield what, columns, 16, card
@@ -37,6 +45,11 @@ def launch(what: str, columns: int, bits: int) -> None:
         norm.norm_add(rows, by, rows, weight[:1], by)
     elif what == "gate":
         gate.gelu_gate(rows, rows)
+    elif what == "append":
+        room = torch.zeros(1, 4096 // columns, 64, columns, dtype=torch.bfloat16)
+        one, count = room[:, :, :1], torch.zeros(1, dtype=torch.int64)
+        append.append([room, room][: 512 // columns], [one, one][: 512 // columns], count)
+        append.note_finite(one, one, torch.zeros(()))
     else:
         raw = torch.zeros(1, 2, 8, columns, dtype=torch.bfloat16)
         streams = [Stream(raw, by.weight, True), Stream(raw, by.weight, True)]

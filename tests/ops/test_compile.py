@@ -48,6 +48,8 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "norm_kernel",
         "gate_kernel",
         "heads_kernel",
+        "append_kernel",
+        "finite_kernel",
     }
     assert {one["card"] for one in results} == set(SHARED_BYTES)
     assert faults(results) == []

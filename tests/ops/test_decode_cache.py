@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from rotorquant import RotorQuantCache
-from rotorquant.ops import attend, decode, dequantize, dispatch, quantize
+from rotorquant.ops import append, attend, decode, dequantize, dispatch, quantize
 from tests.ops.kernels import DEVICE, Spy
 from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from rotorquant.ops.append import kernel as append_kernel  # noqa: E402
 from rotorquant.ops.attend import kernel as attend_kernel  # noqa: E402
 from rotorquant.ops.decode import kernel as decode_kernel  # noqa: E402
 from rotorquant.ops.dequantize import kernel as dequantize_kernel  # noqa: E402
@@ -47,6 +48,8 @@ def _kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     """Kernels stand ready for tensors that `dispatch.on_gpu` sends to them."""
     spies = {}
     for op, module, name in (
+        (append, append_kernel, "append_kernel"),
+        (append, append_kernel, "finite_kernel"),
         (attend, attend_kernel, "attend_kernel"),
         (decode, decode_kernel, "decode_kernel"),
         (decode, decode_kernel, "merge_kernel"),

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
 from rotorquant import RotorQuantCache, StepGraph
 from rotorquant.errors import CaptureError, ConfigError
@@ -25,19 +24,14 @@ OPTIONS: dict[str, Any] = {"bits": 4, "max_tokens": 71, **SMALL_WINDOW}
 
 
 class Taped:
-    """Stands for a kernel whose launches go onto the tape as they are."""
+    """Stands for a kernel whose launches go onto the tape and, as in a capture, do not run."""
 
     def __init__(self, inner: Any, tape: Tape) -> None:
         self.inner, self.tape = inner, tape
 
     def __getitem__(self, grid: Any) -> Callable[..., None]:
         def launch(*arguments: Any, **options: Any) -> None:
-            def again() -> None:
-                self.inner[grid](*arguments, **options)
-
-            with _disable_current_modes():
-                again()
-            self.tape.launch(again, None)
+            self.tape.launch(lambda: self.inner[grid](*arguments, **options), None)
 
         return launch
 

@@ -1,0 +1,102 @@
+"""Rows of a decode step on a GPU; the rules are those of `reference.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+
+__all__ = ["append", "append_kernel", "finite_kernel", "note_finite"]
+
+_WARPS = 8
+
+
+@triton.jit
+def append_kernel(
+    room_a, room_b, rows_a, rows_b, into_a, into_b, from_a, from_b, count_ptr,
+    batch, tokens, slots, heads, values_a, values_b,
+    BOTH: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Rooms [B, H, slots, values] and rows [B, H, T, values], with their first three strides.
+
+    One program, so that the count changes when every row has found its place.
+    """
+    before = tl.load(count_ptr)
+    # [HEADS, 1], [1, WIDTH]
+    head, i = tl.arange(0, HEADS)[:, None].to(tl.int64), tl.arange(0, WIDTH)[None, :]
+    for step in range(batch * tokens):
+        b, t = (step // tokens).to(tl.int64), step % tokens
+        slot = (before + t) % slots
+        there = (head < heads) & (i < values_a)
+        new = tl.load(rows_a + b * from_a[0] + head * from_a[1] + t * from_a[2] + i, mask=there)
+        tl.store(room_a + b * into_a[0] + head * into_a[1] + slot * into_a[2] + i, new, mask=there)
+        if BOTH:
+            there = (head < heads) & (i < values_b)
+            new = tl.load(rows_b + b * from_b[0] + head * from_b[1] + t * from_b[2] + i, mask=there)
+            room = room_b + b * into_b[0] + head * into_b[1] + slot * into_b[2] + i
+            tl.store(room, new, mask=there)
+    tl.debug_barrier()
+    tl.store(count_ptr, before + tokens)
+
+
+@triton.jit
+def finite_kernel(
+    key_ptr, value_ptr, key_strides, value_strides, total_ptr,
+    batch, tokens, heads, key_values, value_values, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """One program, so that it may add to the total: zeros, or NaN where a value is not finite."""
+    head, i = tl.arange(0, HEADS)[:, None].to(tl.int64), tl.arange(0, WIDTH)[None, :]
+    nothing = tl.zeros((HEADS, WIDTH), tl.float32)
+    for step in range(batch * tokens):
+        b, t = (step // tokens).to(tl.int64), step % tokens
+        at = key_ptr + b * key_strides[0] + head * key_strides[1] + t * key_strides[2] + i
+        there = (head < heads) & (i < key_values)
+        x = tl.load(at, mask=there, other=0.0).to(tl.float32)
+        nothing += tl.where(tl.abs(x) < float("inf"), 0.0, float("nan"))
+        at = value_ptr + b * value_strides[0] + head * value_strides[1] + t * value_strides[2] + i
+        there = (head < heads) & (i < value_values)
+        x = tl.load(at, mask=there, other=0.0).to(tl.float32)
+        nothing += tl.where(tl.abs(x) < float("inf"), 0.0, float("nan"))
+    tl.store(total_ptr, tl.load(total_ptr) + tl.sum(tl.sum(nothing, 1), 0))
+
+
+def append(
+    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+) -> None:
+    """See `rotorquant.ops.append.append`; one or two rooms, whose values lie side by side."""
+    given = [_dense(each) for each in rows]
+    (batch, heads, tokens), values = given[0].shape[:3], [_values(each) for each in given]
+    append_kernel[(1,)](
+        rooms[0], rooms[-1], given[0], given[-1],
+        *(each.stride()[:3] for each in (rooms[0], rooms[-1], given[0], given[-1])), count,
+        batch, tokens, rooms[0].shape[2], heads, values[0], values[-1],
+        BOTH=len(rooms) == 2, **_block(heads, max(values)),
+    )  # fmt: skip
+
+
+def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
+    """See `rotorquant.ops.append.note_finite`."""
+    key, value = _dense(key), _dense(value)
+    batch, heads, tokens = key.shape[:3]
+    values = _values(key), _values(value)
+    finite_kernel[(1,)](
+        key, value, key.stride()[:3], value.stride()[:3], total, batch, tokens, heads, *values,
+        **_block(heads, max(values)),
+    )  # fmt: skip
+
+
+def _dense(rows: torch.Tensor) -> torch.Tensor:
+    """The same with the values of a row side by side."""
+    return rows if rows.ndim == 3 or rows.stride(-1) == 1 else rows.contiguous()
+
+
+def _values(rows: torch.Tensor) -> int:
+    return int(rows.shape[3]) if rows.ndim == 4 else 1
+
+
+def _block(heads: int, values: int) -> dict[str, int]:
+    width = triton.next_power_of_2(values)
+    heads = triton.next_power_of_2(heads)
+    return {"HEADS": heads, "WIDTH": width, "num_warps": _WARPS, "enable_fp_fusion": False}
