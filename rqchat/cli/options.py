@@ -1,4 +1,4 @@
-"""The options that several commands share, and the settings made of them.
+"""The options that several commands share, in groups by the fields of the settings.
 
 An option that was not given is None and leaves the default where it is written: in `Settings`
 and `SamplingSettings`.
@@ -7,7 +7,7 @@ and `SamplingSettings`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,35 +27,28 @@ __all__ = [
     "ANSWER",
     "MANNER",
     "MODEL",
-    "SYSTEM",
-    "ContextTokens",
+    "SESSION",
     "Continue",
-    "Device",
     "Given",
-    "HeadBits",
-    "ImageTokens",
-    "KvBits",
-    "MaxTokens",
-    "Model",
-    "NoLog",
-    "Offline",
-    "Prefer",
-    "Preset",
     "Quiet",
     "Resume",
-    "Seed",
-    "System",
-    "Temperature",
-    "Think",
-    "TopK",
-    "TopP",
-    "Weights",
     "taking",
 ]
 
+_MODEL = "Model and memory"
+_ANSWER = "Answer"
+_NO_CACHE = "Read long documents anew, and keep nothing of them."
+_THINK = "Let the model think first; thoughts go to standard error."
+_WHICH_MODEL = "Hub id, folder, or 'pocket'; else Gemma 4 31B with a GPU, 'pocket' without."
 
-def _choices(values: tuple[object, ...]) -> str:
-    return ", ".join(str(value) for value in values)
+Continue = Annotated[
+    bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")
+]
+Resume = Annotated[
+    str | None,
+    typer.Option("--resume", "-r", metavar="ID", help="Go on with this one, by id or name."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No notices and no progress; errors stay.")]
 
 
 def _offer(*values: object) -> Callable[[str], list[str]]:
@@ -70,167 +63,57 @@ def _offer_presets(incomplete: str) -> list[str]:
         return []
 
 
-_MODEL = "Model and memory"
-_ANSWER = "Answer"
+def _value(
+    kind: type, metavar: str, help: str, *names: str, panel: str | None = None, **more: Any
+) -> Any:
+    option = typer.Option(*names, metavar=metavar, help=help, rich_help_panel=panel, **more)
+    return Annotated[kind | None, option]
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="Hub id, folder, or 'pocket'; else Gemma 4 31B with a GPU, 'pocket' without.",
-        rich_help_panel=_MODEL,
-    ),
-]
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Settings that the settings file has under this name.",
-        autocompletion=_offer_presets,
-    ),
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(
-        metavar="W",
-        help=f"One of {_choices(WEIGHTS)}.",
-        autocompletion=_offer(*WEIGHTS),
-        rich_help_panel=_MODEL,
-    ),
-]
-KvBits = Annotated[
-    int | None,
-    typer.Option(
-        metavar="B",
-        help=f"Bits of the KV cache: {_choices(KV_BITS)}.",
-        autocompletion=_offer(*KV_BITS),
-        rich_help_panel=_MODEL,
-    ),
-]
-HeadBits = Annotated[
-    int | None,
-    typer.Option(
-        metavar="B",
-        help=f"Bits of embedding and output head: {_choices(HEAD_BITS)}.",
-        rich_help_panel=_MODEL,
-    ),
-]
-Prefer = Annotated[
-    str | None,
-    typer.Option(
-        metavar="P",
-        help=f"What the plan gives up last: {_choices(PREFERENCES)}; else a balance.",
-        rich_help_panel=_MODEL,
-    ),
-]
-ContextTokens = Annotated[
-    int | None,
-    typer.Option(
-        "--context",
-        metavar="N",
-        help="Tokens to hold; else as many as fit.",
-        rich_help_panel=_MODEL,
-    ),
-]
-ImageTokens = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help=f"Most tokens per picture: {_choices(IMAGE_TOKEN_BUDGETS)}.",
-        autocompletion=_offer(*IMAGE_TOKEN_BUDGETS),
-        rich_help_panel=_MODEL,
-    ),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        metavar="D",
-        help="auto, cpu, mps, cuda, or cuda:N for one of several GPUs.",
-        rich_help_panel=_MODEL,
-    ),
-]
-Offline = Annotated[
-    bool,
-    typer.Option("--offline", help="Never touch the network.", rich_help_panel=_MODEL),
-]
-NoCache = Annotated[
-    bool,
-    typer.Option(
-        "--no-cache",
-        help="Read long documents anew, and keep nothing of them.",
-        rich_help_panel=_MODEL,
-    ),
-]
-NoLog = Annotated[bool, typer.Option("--no-log", "-n", help="Save nothing of this.")]
-Continue = Annotated[
-    bool,
-    typer.Option("--continue", "-c", help="Go on with the latest conversation."),
-]
-Resume = Annotated[
-    str | None,
-    typer.Option("--resume", "-r", metavar="ID", help="Go on with this one, by id or name."),
-]
-System = Annotated[
-    str | None,
-    typer.Option("--system", "-s", metavar="TEXT", help="Instructions that stand above the chat."),
-]
-Think = Annotated[
-    bool,
-    typer.Option(
-        "--think",
-        help="Let the model think first; thoughts go to standard error.",
-    ),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", help="No notices and no progress; errors stay."),
-]
-MaxTokens = Annotated[
-    int | None, typer.Option(metavar="N", help="Longest answer.", rich_help_panel=_ANSWER)
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        metavar="T",
-        help="0 is greedy and repeats itself exactly.",
-        rich_help_panel=_ANSWER,
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(metavar="P", help="Nucleus mass, above 0 to 1.", rich_help_panel=_ANSWER),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option(metavar="K", help="Candidates kept; 0 keeps all.", rich_help_panel=_ANSWER),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(metavar="S", help="Makes a sampled answer repeatable.", rich_help_panel=_ANSWER),
-]
+
+def _choice(kind: type, metavar: str, help: str, values: tuple[object, ...], *names: str) -> Any:
+    """One of `values`, which stand in place of the braces in `help`."""
+    told = help.format(", ".join(map(str, values)))
+    return _value(kind, metavar, told, *names, panel=_MODEL, autocompletion=_offer(*values))
+
+
+def _flag(help: str, *names: str, panel: str | None = None) -> Any:
+    return Annotated[bool, typer.Option(*names, help=help, rich_help_panel=panel)]
 
 
 MODEL: Group = {
-    "preset": Preset,
-    "model": Model,
-    "weights": Weights,
-    "kv_bits": KvBits,
-    "head_bits": HeadBits,
-    "context_tokens": ContextTokens,
-    "prefer": Prefer,
-    "image_tokens": ImageTokens,
-    "device": Device,
-    "offline": Offline,
+    "preset": _value(
+        str,
+        "NAME",
+        "Settings that the settings file has under this name.",
+        autocompletion=_offer_presets,
+    ),
+    "model": _value(str, "NAME", _WHICH_MODEL, "--model", "-m", panel=_MODEL),
+    "weights": _choice(str, "W", "One of {}.", WEIGHTS),
+    "kv_bits": _choice(int, "B", "Bits of the KV cache: {}.", KV_BITS),
+    "head_bits": _choice(int, "B", "Bits of embedding and output head: {}.", HEAD_BITS),
+    "context_tokens": _value(
+        int, "N", "Tokens to hold; else as many as fit.", "--context", panel=_MODEL
+    ),
+    "prefer": _choice(str, "P", "What the plan gives up last: {}; else a balance.", PREFERENCES),
+    "image_tokens": _choice(int, "N", "Most tokens per picture: {}.", IMAGE_TOKEN_BUDGETS),
+    "device": _value(
+        str, "D", "auto, cpu, mps, cuda, or cuda:N for one of several GPUs.", panel=_MODEL
+    ),
+    "offline": _flag("Never touch the network.", "--offline", panel=_MODEL),
 }
-SESSION: Group = {**MODEL, "no_cache": NoCache, "no_log": NoLog}
-SYSTEM: Group = {"system": System}
-MANNER: Group = {**SYSTEM, "think": Think}
+SESSION: Group = {
+    **MODEL,
+    "no_cache": _flag(_NO_CACHE, "--no-cache", panel=_MODEL),
+    "no_log": _flag("Save nothing of this.", "--no-log", "-n"),
+}
+MANNER: Group = {
+    "system": _value(str, "TEXT", "Instructions that stand above the chat.", "--system", "-s"),
+    "think": _flag(_THINK, "--think"),
+}
 ANSWER: Group = {
-    "max_tokens": MaxTokens,
-    "temperature": Temperature,
-    "top_p": TopP,
-    "top_k": TopK,
-    "seed": Seed,
+    "max_tokens": _value(int, "N", "Longest answer.", panel=_ANSWER),
+    "temperature": _value(float, "T", "0 is greedy and repeats itself exactly.", panel=_ANSWER),
+    "top_p": _value(float, "P", "Nucleus mass, above 0 to 1.", panel=_ANSWER),
+    "top_k": _value(int, "K", "Candidates kept; 0 keeps all.", panel=_ANSWER),
+    "seed": _value(int, "S", "Makes a sampled answer repeatable.", panel=_ANSWER),
 }
