@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -97,9 +98,9 @@ class StoringLayer(CacheLayerMixin, Generic[Store]):
         """Take note that only `length` tokens are stored, the last step not."""
         self.store.retract(length)
 
+    @abstractmethod
     def steps_on_device(self) -> bool:
         """Whether decode steps find what they read by lengths on the device."""
-        raise NotImplementedError
 
     def reset(self) -> None:
         """Forget all tokens and give the memory back."""
@@ -111,9 +112,9 @@ class StoringLayer(CacheLayerMixin, Generic[Store]):
         """Remove -tokens_to_remove tokens from the end; raises as `crop_to` does."""
         self.crop_to(max(0, self.get_seq_length() - abs(tokens_to_remove)))
 
+    @abstractmethod
     def crop_to(self, length: int) -> None:
         """Keep the first `length` tokens."""
-        raise NotImplementedError
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the batch dimension of everything stored as `change` does."""

@@ -7,7 +7,6 @@ and exit code 1 if anything does not.
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from rotorquant.ops.dequantize import kernel as dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.quantize import kernel as quantize
 from tests.ops import compiling_chunk, compiling_encode, compiling_small
-from tests.ops.limits import faults, loop_spills, table
+from tests.ops.limits import loop_spills, report
 
 CARDS = (86, 90, 80, 120, 100, 89)
 KERNELS = (
@@ -216,15 +215,5 @@ def compile_cases(few: bool) -> Iterator[Result]:
             yield measure(name, f"{what} {head_dim} x {bits} bits", card, made)
 
 
-def main(few: bool) -> int:
-    results = []
-    for result in compile_cases(few):
-        results.append(asdict(result))
-        sys.stdout.write(json.dumps(results[-1]) + "\n")
-    found = faults(results)
-    sys.stderr.write("\n".join([table(results), *found]) + "\n")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] == "few"))
+    sys.exit(report(map(asdict, compile_cases(sys.argv[1] == "few"))))

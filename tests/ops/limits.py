@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 # Bytes of shared memory that one block may have (CUDA C++ programming guide, compute capabilities).
@@ -11,6 +17,39 @@ SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448
 # Sums that fill the registers leave none for what is used before and behind their loop alone.
 SPILLS_OUTSIDE_LOOPS = ("chunk_kernel",)
 TENSOR_COLUMNS = 512  # of a Blackwell multiprocessor (PTX, tcgen05.alloc)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def report(results: Iterable[dict[str, Any]]) -> int:
+    """Writes a line of JSON for each result as it comes, then table and faults to stderr.
+
+    Returns:
+        The exit code: 1 if anything does not fit.
+    """
+    seen = []
+    for result in results:
+        seen.append(result)
+        sys.stdout.write(json.dumps(result) + "\n")
+    found = faults(seen)
+    sys.stderr.write("\n".join([table(seen), *found]) + "\n")
+    return 1 if found else 0
+
+
+def run_compiler(module: str, cache: Path) -> list[dict[str, Any]]:
+    """What `python -m module few` reports, in a process without Triton's interpreter."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
+        "TRITON_CACHE_DIR": str(cache),
+        "TRITON_INTERPRET": "0",
+    }
+    command = [sys.executable, "-m", module, "few"]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    results = [json.loads(line) for line in run.stdout.splitlines()]
+    assert {one["card"] for one in results} == set(SHARED_BYTES)
+    return results
 
 
 def faults(results: list[dict[str, Any]]) -> list[str]:

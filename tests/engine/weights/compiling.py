@@ -5,7 +5,6 @@ Needs a process without Triton's interpreter: `python -m tests.engine.weights.co
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from rqchat.engine.weights import expert_kernel, kernel
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.launch import GEMV_SLOTS
 from tests.ops.compiling import CARDS, Absent, Compiler, Result, measure
-from tests.ops.limits import faults, table
+from tests.ops.limits import report
 
 EXPERTS, TOP = 128, 8
 
@@ -68,15 +67,5 @@ def _expert_rows(few: bool, card: int, grid: Grid) -> tuple[int, ...]:
     return 1, 16, 512, 2048
 
 
-def main(few: bool) -> int:
-    results = []
-    for result in compile_all(few):
-        results.append(asdict(result))
-        sys.stdout.write(json.dumps(results[-1]) + "\n")
-    found = faults(results)
-    sys.stderr.write("\n".join([table(results), *found]) + "\n")
-    return 1 if found else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] == "few"))
+    sys.exit(report(map(asdict, compile_all(sys.argv[1] == "few"))))

