@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from rotorquant.layout import POSITION_BYTES, GlobalLayout, SlidingLayout
 from rqchat.engine.formats import Weights
 from rqchat.engine.shape import ModelShape
+from rqchat.engine.workspace import Workspace
 
 __all__ = [
     "GPU_CONTEXT_BYTES",
@@ -25,16 +26,10 @@ __all__ = [
 SINK_TOKENS = 64
 RECENT_TOKENS = 512
 _MIB = 2**20
-_PATCHES_PER_SOFT_TOKEN = 9
 GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loaded
-_CAPTURE_BYTES = 64 * _MIB  # what CUDA and torch hold for a captured decode step
 _CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
 _SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
 LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
-# What rotorquant holds of a long history at once: decoded keys and values for a kernel, scores and
-# their rotary part in float32 in its reference (`chunks.py`, `ops/attend`)
-_HISTORY_TOKENS = 8192
-_SCORES, _TILE_TOKENS = 2**23, 4096
 _CHUNK_TOKENS, _LONG_CHUNKS = 512, (2048, 1024)  # docs/design.md: what a longer prefill step brings
 _HEAD_SCALE_BYTES = 2  # one 16-bit scale per row of an 8-bit table
 
@@ -121,7 +116,7 @@ class Budget:
             weights=self.weight_bytes(weights, economy.head_bits),
             kv_global=self._global_bytes(weights, kv_bits, context_tokens),
             kv_sliding=self._ring_bytes(weights, economy.sliding_bits),
-            workspace=chunk + self.step_bytes(weights),
+            workspace=chunk + self.workspace(weights, kv_bits, context_tokens).total,
             reserve=self.reserve_bytes(),
         )
 
@@ -178,56 +173,20 @@ class Budget:
             return _CPU_PROCESS_BYTES
         return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
 
-    def step_bytes(self, weights: Weights) -> int:
-        """Temporary tensors of the largest step: a chunk through attention or MLP, or a picture.
-
-        In attention a chunk holds the residual stream, its norms and projections (6 x hidden),
-        queries and output (2 x the query width), six copies of these in float32 (asked, rotated,
-        weighted, and sums over kinds of keys), and what is held of the history; in the MLP the
-        stream (4 x hidden), gate, up, activation and product (4 x intermediate), per-layer inputs
-        and their two factors, and, where weights are quantized, the largest linear unpacked. A
-        mixture's experts come after these (`_expert_bytes`), beside 6 x hidden. A picture holds ten
-        times the tower's width and its three MLP tensors for each patch, and the attention mask of
-        all pairs. A captured decode step lives from the end of a prompt to the end of the answer,
-        so beside none of these.
-        """
-        shape, size = self.shape, weights.rest_bytes
-        width = shape.query_heads * max(shape.global_kv.head_dim, shape.sliding_kv.head_dim)
-        row = (6 * shape.hidden + 2 * width) * size + 6 * width * 4
-        attention = self.chunk_tokens * row + self._history_bytes(size)
-        values = 4 * shape.hidden + 4 * shape.intermediate
-        values += 3 * (shape.embedding_row - shape.hidden)
-        unpacked = 0 if weights.bits >= 16 else shape.largest_matrix * size
-        mlp = self.chunk_tokens * values * size + unpacked
-        if shape.experts:
-            experts = self.chunk_tokens * 6 * shape.hidden * size + self._expert_bytes(weights)
-            mlp = max(mlp, experts)
-        patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN if shape.vision else 0
-        tower = patches * (10 * shape.vision_hidden + 3 * shape.vision_intermediate + patches)
-        captured = _CAPTURE_BYTES if self.is_gpu else 0
-        return max(attention, mlp, tower * size, captured) + 3 * 4 * shape.vocabulary
-
-    def _expert_bytes(self, weights: Weights) -> int:
-        """Temporary tensors of a chunk's tokens at their experts.
-
-        Packed: gate, up and their product, then that and the sums (`PackedExperts`). In 16 bits
-        transformers sorts the tokens, and has two copies of the sums in float32.
-        """
-        inner = self.shape.experts[1].columns
-        if weights.of_experts.bits < 16:
-            row = max(3 * inner, inner + self.shape.hidden) * weights.rest_bytes
-        else:
-            row = (2 * weights.rest_bytes + 2 * 4) * self.shape.hidden
-        return self.chunk_tokens * self.shape.top_experts * row
-
-    def _history_bytes(self, value_bytes: int) -> int:
-        kv = self.shape.global_kv
-        values = kv.heads * kv.head_dim
-        if self.is_gpu:
-            return 2 * _HISTORY_TOKENS * values * value_bytes
-        tile = min(_TILE_TOKENS, self.shape.max_context_tokens)
-        scores = min(_SCORES, self.chunk_tokens * self.shape.query_heads * tile)
-        return 2 * 4 * (scores + tile * values)
+    def workspace(self, weights: Weights, kv_bits: int, context_tokens: int) -> Workspace:
+        """Temporary tensors of a prefill step at the end of the context."""
+        page = self._global_layout(weights, kv_bits).page_tokens
+        exact = SINK_TOKENS + RECENT_TOKENS
+        return Workspace(
+            self.shape,
+            self.is_gpu,
+            weights,
+            kv_bits,
+            self.chunk_tokens,
+            exact + page,
+            max(0, context_tokens - exact - self.chunk_tokens),
+            self.image_tokens,
+        )
 
     def _table_bytes(self, weights: Weights, values: int, rows: int, head_bits: int) -> int:
         if head_bits == 16:
@@ -247,8 +206,13 @@ class Budget:
         """
         kv, layer = self.shape.global_kv, self._global_layout(weights, kv_bits)
         stored = kv.layers * layer.total_bytes(context_tokens)
-        stored += kv.layers * layer.calibration_bytes if kv_bits < 16 else 0
+        stored += self.calibration_bytes(weights, kv_bits)
         return stored + (context_tokens * POSITION_BYTES if kv.tied else 0)
+
+    def calibration_bytes(self, weights: Weights, kv_bits: int) -> int:
+        """What a calibration brings; nothing for 16 bits."""
+        layout = self._global_layout(weights, kv_bits)
+        return self.shape.global_kv.layers * layout.calibration_bytes if kv_bits < 16 else 0
 
     def _ring_bytes(self, weights: Weights, sliding_bits: int) -> int:
         kv, size = self.shape.sliding_kv, weights.rest_bytes

@@ -1,0 +1,177 @@
+"""Temporary tensors of the largest step: a chunk through attention or MLP, or a picture. No torch.
+
+Counted from the code that makes them, by the largest moment of each phase. Held to it by
+`tests/engine/test_workspace.py`, which runs the GPU's own path without a GPU and counts its tensors,
+and by `python -m rqchat.bench memory`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rqchat.engine.formats import Weights
+from rqchat.engine.shape import ModelShape
+
+__all__ = ["Workspace"]
+
+_PATCHES_PER_SOFT_TOKEN, _PIXELS = 9, 3 * 16**2  # of a patch, in float32
+# What rotorquant holds of a long history at once: decoded keys and values for a kernel, scores and
+# their rotary part in float32 in its reference (`chunks.py`, `ops/attend`)
+_HISTORY_TOKENS = 8192
+_SCORES, _TILE_TOKENS = 2**23, 4096
+_LOGITS = 3  # rows in float32
+# What torch gives cuBLAS and cuBLASLt on Hopper, each; elsewhere less (CublasHandlePool.cpp)
+_PRODUCT_BYTES = 2 * 2**25
+_CAPTURE_BYTES = 2**26  # what CUDA and torch hold for a captured decode step
+_CPU_UNPACKED_VALUES, _CPU_UNPACKED_BYTES = 2**18, 11  # codes and values while they are unpacked
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A step that reads `chunk_tokens` on top of a cache.
+
+    Attributes:
+        shape: the model.
+        is_gpu: whether kernels run, or their references in torch.
+        weights: the format of the linears.
+        kv_bits: of packed tokens.
+        chunk_tokens: tokens of the step.
+        exact_tokens: what the cache keeps exact before them.
+        packed_tokens: what it has packed at most.
+        image_tokens: soft-token budget of a picture.
+    """
+
+    shape: ModelShape
+    is_gpu: bool
+    weights: Weights
+    kv_bits: int
+    chunk_tokens: int
+    exact_tokens: int
+    packed_tokens: int
+    image_tokens: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of the largest phase, logits and what products take."""
+        text = max(self.attention_bytes, self.mlp_bytes, self.input_bytes)
+        return (
+            max(text, self.picture_bytes) + _LOGITS * 4 * self.shape.vocabulary + self.product_bytes
+        )
+
+    @property
+    def product_bytes(self) -> int:
+        """What cuBLAS keeps."""
+        return _PRODUCT_BYTES if self.is_gpu else 0
+
+    @property
+    def attention_bytes(self) -> int:
+        """A chunk in a global layer.
+
+        In the model's dtype the stream (three times the hidden size, once more and twice the
+        per-layer inputs where there are any), queries before and after their norms, keys and
+        values before and after theirs, cosines and sines, and K and V of all exact tokens.
+        """
+        shape, size, kv = self.shape, self.weights.rest_bytes, self.shape.global_kv
+        apart = shape.embedding_row - shape.hidden
+        row = (4 if apart else 3) * shape.hidden + 2 * apart + 2 * self._width
+        row += (3 if kv.tied else 4) * self._values + self._angles
+        exact = 2 * (self.chunk_tokens + self.exact_tokens) * self._values
+        if apart:  # later layers borrow the keys and values of a sliding one
+            kept = shape.sliding_kv.heads * shape.sliding_kv.head_dim
+            exact += 2 * (self.chunk_tokens + shape.window) * kept
+        return (self.chunk_tokens * row + exact) * size + self._history_bytes()
+
+    @property
+    def mlp_bytes(self) -> int:
+        """A chunk in an MLP: the stream, and gate, up and product, or two and a matrix unpacked."""
+        shape, size, tokens = self.shape, self.weights.rest_bytes, self.chunk_tokens
+        apart = shape.embedding_row - shape.hidden
+        row = (7 if apart else 6) * shape.hidden + 2 * apart + 2 * self._values + self._angles
+        unpacked = 0 if self.weights.bits >= 16 else self._unpacked_bytes()
+        inner = tokens * shape.largest_matrix // shape.hidden * size
+        return tokens * row * size + max(3 * inner, 2 * inner + unpacked)
+
+    @property
+    def expert_bytes(self) -> int:
+        """A chunk at a mixture's experts.
+
+        Packed: gate, up and their product, then that and the sums (`PackedExperts`). In 16 bits
+        transformers sorts the tokens, and has two copies of the sums in float32.
+        """
+        shape, size = self.shape, self.weights.rest_bytes
+        if not shape.experts:
+            return 0
+        inner = shape.experts[1].columns
+        row = (2 * size + 2 * 4) * shape.hidden
+        if self.weights.of_experts.bits < 16:
+            row = max(3 * inner, inner + shape.hidden) * size
+        return self.chunk_tokens * (6 * shape.hidden * size + shape.top_experts * row)
+
+    @property
+    def input_bytes(self) -> int:
+        """Per-layer inputs of a chunk (E2B, E4B): looked up and projected, and its norm."""
+        shape, size = self.shape, self.weights.rest_bytes
+        apart = shape.embedding_row - shape.hidden
+        return self.chunk_tokens * (apart * (2 * size + 8) + 2 * shape.hidden * size)
+
+    @property
+    def picture_bytes(self) -> int:
+        """A picture in the tower: in the MLP, or in attention, with the mask of all pairs."""
+        shape, size = self.shape, self.weights.rest_bytes
+        patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN if shape.vision else 0
+        mlp = (3 * shape.vision_intermediate + 5 * shape.vision_hidden) * size + patches
+        attention = 8 * shape.vision_hidden * size + patches * (size + 1)
+        return patches * (max(mlp, attention) + _PIXELS * 4)
+
+    @property
+    def _width(self) -> int:
+        """Values of a token's queries."""
+        shape = self.shape
+        return shape.query_heads * max(shape.global_kv.head_dim, shape.sliding_kv.head_dim)
+
+    @property
+    def _values(self) -> int:
+        """Values of a token's keys in a global layer."""
+        return self.shape.global_kv.heads * self.shape.global_kv.head_dim
+
+    @property
+    def _angles(self) -> int:
+        """Cosines and sines of a token, for both kinds of layers."""
+        return 2 * (self.shape.global_kv.head_dim + self.shape.sliding_kv.head_dim)
+
+    def _history_bytes(self) -> int:
+        """Queries for packed tokens, sums over them, and what is unpacked of them at a time."""
+        return self._kernel_history_bytes() if self.is_gpu else self._reference_history_bytes()
+
+    def _kernel_history_bytes(self) -> int:
+        """Keys and values of a piece in the model's dtype.
+
+        Below 16 bits the queries in the space of the rows, and the sums in float32 on their way
+        out of it: six of them where a rotation goes around the rotary pairs, else five; or the
+        sums once, a piece, and the one before. At 16 bits the sums; tied keys are made in float32.
+        """
+        size, tied = self.weights.rest_bytes, self.shape.global_kv.tied
+        piece = min(_HISTORY_TOKENS, self.packed_tokens) * self._values
+        queries = self.chunk_tokens * self._width
+        if self.kv_bits < 16:
+            leaving = queries * 4 * (6 if tied else 5) + 2 * piece * size
+            return queries * size + max(leaving, queries * 4 + 4 * piece * size)
+        return queries * 4 + (piece * (3 * size + 4) if tied else 0)
+
+    def _reference_history_bytes(self) -> int:
+        """Queries and sums in float32, tiles of unpacked rows, scores and their rotary part."""
+        tied, tokens = self.shape.global_kv.tied, self.chunk_tokens
+        tile = min(_TILE_TOKENS, self.packed_tokens)
+        copies = 22 if tied else 20
+        queries = tokens * self._width * (copies - (4 if self.weights.rest_bytes == 4 else 0))
+        rows = tile * self._values * (6 if tied else 8)
+        return queries + rows + 4 * (2 if tied else 1) * self._scores(tile)
+
+    def _scores(self, keys: int) -> int:
+        return min(_SCORES, self.chunk_tokens * self.shape.query_heads * keys)
+
+    def _unpacked_bytes(self) -> int:
+        """The largest matrix in the model's dtype; on a CPU a part of it, and its codes."""
+        if self.is_gpu:
+            return self.shape.largest_matrix * self.weights.rest_bytes
+        return min(self.shape.largest_matrix, _CPU_UNPACKED_VALUES) * _CPU_UNPACKED_BYTES
