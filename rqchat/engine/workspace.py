@@ -1,8 +1,8 @@
 """Temporary tensors of the largest step: a chunk through attention or MLP, or a picture. No torch.
 
-Counted from the code that makes them, by the largest moment of each phase. Held to it by
-`tests/engine/test_workspace.py`, which runs the GPU's own path without a GPU and counts its tensors,
-and by `python -m rqchat.bench memory`.
+Counted from the code that makes them, by the largest moment of each phase; held to it by
+`tests/engine/test_workspace.py`, which counts the tensors of the GPU's own path without a GPU, and
+by `python -m rqchat.bench memory`.
 """
 
 from __future__ import annotations
@@ -162,8 +162,7 @@ class Workspace:
         """Queries and sums in float32, tiles of unpacked rows, scores and their rotary part."""
         tied, tokens = self.shape.global_kv.tied, self.chunk_tokens
         tile = min(_TILE_TOKENS, self.packed_tokens)
-        copies = 22 if tied else 20
-        queries = tokens * self._width * (copies - (4 if self.weights.rest_bytes == 4 else 0))
+        queries = tokens * self._width * (22 if tied else 20)
         rows = tile * self._values * (6 if tied else 8)
         return queries + rows + 4 * (2 if tied else 1) * self._scores(tile)
 

@@ -32,7 +32,10 @@ from rqchat.engine.weights.skeleton import build_skeleton
 
 __all__ = ["chunk_bytes", "pretend_gpu"]
 
-_OPS = ("attend", "chunk", "decode", "dequantize", "gate", "heads", "norm", "quantize", "rebuild")
+_OPS = (
+    *("attend", "chunk", "decode", "dequantize", "encode", "gate", "heads", "mix", "norm"),
+    *("quantize", "rebuild"),
+)
 _BLOCK_BYTES = 512  # CUDA's allocator rounds up to it
 _META = torch.device("meta")
 
@@ -45,7 +48,7 @@ class MetaMeter(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.live_bytes = self.peak_bytes = 0
         self._tensors: dict[int, int] = {}
         self._known: dict[int, weakref.ref[torch.Tensor]] = {}
@@ -105,7 +108,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "capability_of", lambda tensor: (9, 0))
     monkeypatch.setattr(dispatch, "processors_of", lambda tensor: 132)
     monkeypatch.setattr(FiniteWatch, "_receive", lambda self, wait: None)
-    make = stores.make_codec
+    make: Any = vars(stores)["make_codec"]
 
     def made_on_the_cpu(*given: Any) -> Any:
         config, stream, pairs, head_dim, _, frame = given
@@ -188,17 +191,21 @@ def _packed(grid: Grid, rows: int, columns: int) -> Packed:
     return Packed(grid, words, scale, torch.empty_like(scale) if grid.has_offset else None)
 
 
-def _moved(made: Any) -> Any:
-    """A codec with all its tensors on the meta device."""
+def _moved(made: Any, seen: dict[int, torch.Tensor] | None = None) -> Any:
+    """A codec with all its tensors on the meta device, each once."""
+    seen = {} if seen is None else seen
+
+    def move(value: Any) -> Any:
+        if torch.is_tensor(value):
+            return seen.setdefault(id(value), value.to(_META))
+        if isinstance(value, tuple):
+            kind: Any = type(value)
+            moved = [move(each) for each in value]
+            return kind(*moved) if hasattr(value, "_fields") else kind(moved)
+        return _moved(value, seen) if type(value).__module__.startswith("rotorquant") else value
+
     slots = [name for kind in type(made).__mro__ for name in getattr(kind, "__slots__", ())]
     for name in [*getattr(made, "__dict__", {}), *slots]:
-        value = getattr(made, name, None)
-        if isinstance(value, torch.Tensor):
-            object.__setattr__(made, name, value.to(_META))
-        elif isinstance(value, tuple) and value and isinstance(value[0], torch.Tensor):
-            moved = [each.to(_META) if torch.is_tensor(each) else each for each in value]
-            kind: Any = type(value)
-            object.__setattr__(made, name, kind(*moved) if hasattr(value, "_fields") else moved)
-        elif type(value).__module__.startswith("rotorquant"):
-            _moved(value)
+        if hasattr(made, name):
+            object.__setattr__(made, name, move(getattr(made, name)))
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def test_experts_take_what_the_page_says() -> None:
 def test_every_formula_gives_its_number() -> None:
     rows = _rows(4)
 
-    assert len(rows) == 29
+    assert len(rows) == 31
     for part, formula, shown, _ in rows:
         assert f"{_value(formula):,}" == shown, part
 
@@ -94,13 +95,18 @@ def test_weights_and_caches_are_what_the_plan_counts() -> None:
 def test_workspace_and_reserve_are_the_sum_of_their_rows() -> None:
     shown = {row[0]: _value(row[1]) for row in _rows(4)}
 
-    for weights, kind in (("bf16", "bf16"), ("int4", "packed weights")):
-        mlp = shown[f"MLP of a chunk, {kind}"]
-        others = "attention of a chunk", "a picture of 280 tokens", "captured decode step"
-        largest = max(mlp, *(shown[part] for part in others))
-        used = _BUDGET.of(weights_of(weights), 4, Economy(), _CONTEXT_TOKENS)
-        expected = largest + shown["logits"] + shown["prompt chunk, not packed yet"]
-        assert used.workspace == expected
+    for weights, bits in itertools.product(("bf16", "int4"), (4, 16)):
+        mlp = shown[f"MLP of a chunk, {'bf16' if weights == 'bf16' else 'packed weights'}"]
+        attention = shown[f"attention of a chunk, {'16-bit' if bits == 16 else 'packed'} KV"]
+        largest = max(
+            mlp, attention, shown["a picture of 280 tokens"], shown["captured decode step"]
+        )
+        space = _BUDGET.workspace(weights_of(weights), bits, _CONTEXT_TOKENS)
+        phases = mlp, attention, shown["a picture of 280 tokens"]
+        assert (space.mlp_bytes, space.attention_bytes, space.picture_bytes) == phases
+        used = _BUDGET.of(weights_of(weights), bits, Economy(), _CONTEXT_TOKENS)
+        always = ("logits", "cuBLAS", "prompt chunk, not packed yet")
+        assert used.workspace == largest + sum(shown[part] for part in always)
         assert used.reserve == (
             shown["CUDA context"] + shown["allocator slack, 24 GiB"] + shown["left free on purpose"]
         )

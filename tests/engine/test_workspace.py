@@ -63,15 +63,6 @@ def test_a_prefill_step_takes_what_is_planned(
     kv = planned.kv_global + planned.kv_sliding
     kv -= 0 if calibrated else budget.calibration_bytes(*asked[:2])
     promised = kv + planned.workspace - space.product_bytes
-    print(
-        "RESULT",
-        weights,
-        kv_bits,
-        chunk_tokens,
-        calibrated,
-        (promised - taken) / 1e6,
-        space.total / 1e6,
-    )
     assert caches <= taken <= promised
     # The promise is 2 % of all that is planned; without a calibration the 31B's step is exact
     assert promised - taken < 0.01 * whole.of(*asked).total
