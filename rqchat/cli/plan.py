@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,12 @@ Vram = Annotated[
 @options.taking(options.MODEL)
 def plan(
     vram: Vram = None,
+    bandwidth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="GB/s", min=1, help="How fast that card's memory is, such as 1008, for tok/s."
+        ),
+    ] = None,
     doc: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Count its tokens and say whether it fits; repeatable."),
@@ -45,7 +52,7 @@ def plan(
     from rqchat.ui.plan_table import plan_table
 
     settings = given.settings(vram_bytes=_bytes_of(vram))
-    source, made = make(settings)
+    source, made = make(settings, (bandwidth or 0) * 10**9)
     screen = Screen()
     if as_json:
         screen.answer(json.dumps(made.as_json(source.name)) + "\n")
@@ -56,8 +63,10 @@ def plan(
         _measure(doc, source, made, screen)
 
 
-def make(settings: Settings) -> tuple[ModelSource, MemoryPlan]:
+def make(settings: Settings, bandwidth: int = 0) -> tuple[ModelSource, MemoryPlan]:
     """The model that `settings` name, and its plan for their card or for this machine's device.
+
+    `bandwidth` is of the device's memory, in bytes per second; 0 is what is known of it.
 
     Raises:
         RqchatError: no such model or device, or it does not fit.
@@ -65,6 +74,8 @@ def make(settings: Settings) -> tuple[ModelSource, MemoryPlan]:
     from rqchat.engine.plan import make_plan
 
     source, target = find(settings)
+    if bandwidth:
+        target = replace(target, bandwidth=bandwidth, stands_for="")
     return source, make_plan(source.shape, target, settings, source.formats)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["bandwidth_of", "memory_bandwidth"]
+__all__ = ["bandwidth_of", "memory_bandwidth", "typical_card"]
 
 # 10^9 bytes per second, as the vendors' data sheets give them. The longest name that a card's own
 # contains is taken.
@@ -58,6 +58,27 @@ _CARDS_GB_PER_S = {
     "Apple M4 Pro": 273,
     "Apple M4 Max": 546,
 }
+# A card that is often bought with so many GiB; data sheets as above
+_TYPICAL = {
+    8: "RTX 4060",
+    12: "RTX 4070",
+    16: "RTX 4080 SUPER",
+    24: "RTX 4090",
+    32: "RTX 5090",
+    40: "A100-PCIE-40GB",
+    48: "NVIDIA L40S",
+    80: "H100 80GB HBM3",
+    96: "RTX PRO 6000",
+    131: "H200",  # sold as 141 GB
+}
+_GIB = 2**30
+_NEAR = 0.08  # 24 GB are 7 % less than 24 GiB
+
+
+def typical_card(memory_bytes: int) -> str:
+    """A card with about that much memory; empty where none is common."""
+    gib = min(_TYPICAL, key=lambda size: abs(size * _GIB - memory_bytes))
+    return _TYPICAL[gib] if abs(gib * _GIB - memory_bytes) <= _NEAR * gib * _GIB else ""
 
 
 def bandwidth_of(card: str) -> int:

@@ -45,6 +45,7 @@ class DeviceInfo:
         capability: NVIDIA's compute capability such as (8, 6); None where there is none.
         users: other programs on it, such as `firefox (312 MB)`.
         bandwidth: bytes per second that its memory can be read with; 0 where unknown.
+        stands_for: the card whose bandwidth that is, where only a size is known.
     """
 
     name: str
@@ -55,6 +56,7 @@ class DeviceInfo:
     capability: tuple[int, int] | None = None
     users: tuple[str, ...] = ()
     bandwidth: int = 0
+    stands_for: str = ""
 
     @property
     def is_gpu(self) -> bool:

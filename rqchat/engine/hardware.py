@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from rqchat.engine.bandwidth import bandwidth_of, typical_card
 from rqchat.engine.gpus import DeviceInfo, find_gpus
 from rqchat.engine.settings import Settings
 from rqchat.errors import UsageError
@@ -19,8 +20,15 @@ def find_devices() -> tuple[DeviceInfo, ...]:
 
 
 def planned_card(vram_bytes: int) -> DeviceInfo:
-    """A card that need not be there, for `--vram` and `RQCHAT_VRAM`: all its memory is free."""
-    return DeviceInfo("planned GPU", vram_bytes, vram_bytes, "--vram")
+    """A card that need not be there, for `--vram` and `RQCHAT_VRAM`: all its memory is free.
+
+    The speed of memory is that of a common card of this size, which is named.
+    """
+    card = typical_card(vram_bytes)
+    speed = bandwidth_of(card) if card else 0
+    return DeviceInfo(
+        "planned GPU", vram_bytes, vram_bytes, "--vram", bandwidth=speed, stands_for=card
+    )
 
 
 def choose_device(settings: Settings, devices: Sequence[DeviceInfo]) -> DeviceInfo:

@@ -97,14 +97,15 @@ def _cells(candidate: Candidate, unit: int, download_bytes: int) -> tuple[str, .
 
 def _notes(plan: MemoryPlan, unit: str) -> Iterator[str]:
     """What the columns hold, and what is lost by the formats that are shown."""
-    read = format_bytes(plan.chosen.read_bytes)
-    if plan.device.bandwidth:
-        ceiling = f"{plan.device.bandwidth / 1e9:,.0f} GB/s of memory over what a token reads"
-    else:
-        ceiling = "unknown here, as the memory's speed is"
+    read, device = format_bytes(plan.chosen.read_bytes), plan.device
+    speed = f"{device.bandwidth / 1e9:,.0f} GB/s of memory"
+    if device.stands_for:
+        speed += f", if it is an {device.stands_for} (--bandwidth for another),"
+    elif not device.bandwidth:
+        speed = "the speed of memory, which is not known here (--bandwidth says it),"
     yield (
         f"{unit} of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
-        f" context, at most: {ceiling}; the chosen row reads {read} per token."
+        f" context, at most: {speed} over what a token reads, {read} in the chosen row."
     )
     yield f"Prompts are read {format_count(plan.chosen.chunk_tokens)} tokens at a time."
     weights = dict.fromkeys(candidate.weights for candidate in plan.candidates)

@@ -61,6 +61,14 @@ def test_plan_table_marks_the_chosen_row(run: Run) -> None:
     assert [row[:5] for row in marked] == [[">", "int4", "16", str(chosen["kv_bits"]), "4,096"]]
 
 
+def test_plan_for_a_size_names_the_card_whose_speed_it_shows(run: Run) -> None:
+    assert "RTX 4090 (--bandwidth for another)" in " ".join(
+        run("plan", "--vram", "24GiB").out.split()
+    )
+    given = " ".join(run("plan", "--vram", "22GiB", "--bandwidth", "936").out.split())
+    assert "at most: 936 GB/s of memory over what a token reads" in given
+
+
 def test_plan_that_does_not_fit_exits_3(run: Run) -> None:
     result = run("plan", "--vram", "4GiB")
     assert (result.code, result.out) == (3, "")

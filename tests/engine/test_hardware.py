@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rqchat.engine import gpus, hardware
+from rqchat.engine import bandwidth, gpus, hardware
 from rqchat.engine.bandwidth import bandwidth_of
 from rqchat.engine.gpus import parse_nvidia_smi
 from rqchat.engine.hardware import (
@@ -241,6 +241,30 @@ def test_a_device_can_be_asked_for(wanted: str, chosen: str) -> None:
 def test_a_device_that_is_not_there_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match="'cuda:7'.*cpu"):
         choose_device(Settings(device="cuda:7"), [_CPU])
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "card", "gb_per_s"),
+    [
+        (24 * 2**30, "RTX 4090", 1008),
+        (24 * 10**9, "RTX 4090", 1008),
+        (16 * 10**9, "RTX 4080 SUPER", 736),
+        (141 * 10**9, "H200", 4800),
+        (20 * 2**30, "", 0),
+        (1, "", 0),
+        (10**15, "", 0),
+    ],
+)
+def test_the_speed_of_a_planned_card_is_that_of_a_card_with_a_name(
+    size_bytes: int, card: str, gb_per_s: int
+) -> None:
+    planned = planned_card(size_bytes)
+
+    assert (planned.stands_for, planned.bandwidth) == (card, gb_per_s * 10**9)
+
+
+def test_every_typical_card_has_a_speed() -> None:
+    assert all(bandwidth_of(card) for card in bandwidth._TYPICAL.values())
 
 
 def test_a_planned_card_is_empty() -> None:

@@ -63,8 +63,7 @@ def test_plan(drawn: Draw) -> None:
         "Two.",
         "",
         "GB of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
-        " context, at most: 936 GB/s of memory over what a token reads; the chosen row reads"
-        " 20.0 GB per token.",
+        " context, at most: 936 GB/s of memory over what a token reads, 20.0 GB in the chosen row.",
         "Prompts are read 512 tokens at a time.",
         "Loss by weights: int4: KL divergence 0.093 on the pocket model; Google's 4-bit checkpoints"
         " were trained for it.",
@@ -76,7 +75,14 @@ def test_plan(drawn: Draw) -> None:
 def test_plan_keeps_every_figure_on_a_narrow_screen(drawn: Draw) -> None:
     lines = drawn(plan_table(PLAN, "m", {"int4": 23 * GB}), width=80)
     assert ">  int4        8   4  262,144     18.0    3.0   1.5   22.5     47   23.0 GB" in lines
-    assert any("unknown here" in line for line in lines)
+    assert "is not known here (--bandwidth says it)" in " ".join(lines)
+
+
+def test_a_planned_card_names_the_one_whose_speed_is_shown(drawn: Draw) -> None:
+    device = dataclasses.replace(PLAN.device, bandwidth=1008 * GB, stands_for="RTX 4090")
+    lines = drawn(plan_table(dataclasses.replace(PLAN, device=device), "m"), width=200)
+    wanted = "at most: 1,008 GB/s of memory, if it is an RTX 4090 (--bandwidth for another), over"
+    assert any(wanted in line for line in lines)
 
 
 def test_a_narrow_screen_gets_whole_figures_in_fewer_columns(drawn: Draw) -> None:
