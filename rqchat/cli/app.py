@@ -8,6 +8,7 @@ Only what `--help` and `--version` need is imported here; each command loads the
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -157,6 +158,8 @@ def _usage_or_bug(error: Exception) -> int:
 
     if isinstance(error, ReaderGoneError):
         return 0
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return _fail(f"{error.filename or 'the output'} cannot be written: {error.strerror}", 1)
     message = getattr(error, "format_message", None)
     if message is None:
         raise error

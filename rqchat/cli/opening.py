@@ -5,6 +5,7 @@ Tests put a fake in place of `open_session`; commands know a session by `Session
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -70,12 +71,25 @@ def open_session(
     Raises:
         RqchatError: the model cannot be had, does not fit, or cannot be read.
     """
-    from rqchat.engine.kvstore import KvStore
-    from rqchat.engine.session import ChatSession
+    with _nothing_collected():
+        from rqchat.engine.kvstore import KvStore
+        from rqchat.engine.session import ChatSession
 
-    folder = None if settings.no_cache else places.kv_cache_folder()
-    store = KvStore(folder, settings.cache_bytes) if folder else None
-    return ChatSession.open(settings, system=system, on_event=on_event, store=store)
+        folder = None if settings.no_cache else places.kv_cache_folder()
+        store = KvStore(folder, settings.cache_bytes) if folder else None
+        return ChatSession.open(settings, system=system, on_event=on_event, store=store)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Within, Python looks for no garbage: a quarter of the time that importing torch takes."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class BackgroundOpening:

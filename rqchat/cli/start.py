@@ -1,21 +1,31 @@
-"""Where the process begins: Ctrl-C is as quiet while the rest is imported as it is later."""
+"""Where the process begins and ends: quiet at Ctrl-C from the first import on, and gone at once."""
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import NoReturn
 
 __all__ = ["main"]
 
 
-def main() -> None:
-    """Run the command line.
-
-    Raises:
-        SystemExit: always, with the exit code.
-    """
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    code: int | str | None
     try:
         from rqchat.cli import app
 
         app.main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except SystemExit as left:
+        code = left.code
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, BrokenPipeError, ValueError):
+            continue  # closed, or its reader has gone
+        except OSError:
+            code = code or 1
+    # All is written and closed. Python would take torch apart, object by object: a second's work
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

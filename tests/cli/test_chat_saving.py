@@ -146,7 +146,7 @@ def test_a_summary_leaves_the_conversation_that_it_stands_for(
     before, after = sessions()
     assert questions(before) == ["One", "Two", "Three"]
     assert [text.split()[0] for text in questions(after)] == ["Summarise", "Three", "Four"]
-    assert after.forked_from == before.id
+    assert (after.forked_from, after.title) == (before.id, "One")
 
 
 def test_fork_leaves_the_original(talk: Talk, session: FakeSession) -> None:

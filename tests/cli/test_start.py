@@ -33,3 +33,19 @@ def test_ctrl_c_while_it_is_imported_is_quiet(module: str) -> None:
         capture_output=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["--version"], ["config", "show"]])
+def test_output_that_cannot_be_written_is_told(arguments: list[str]) -> None:
+    root = Path(start.__file__).parents[2]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rqchat", *arguments],
+            env={"PYTHONPATH": f"{root}:{root / 'kernels'}"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "rqchat: the output cannot be written: No space left on device\n"

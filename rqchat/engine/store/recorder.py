@@ -59,6 +59,7 @@ class Recorder:
         self._kept: list[Kept] = []
         self._rows = SessionRows(origin)
         self._past: list[Kept] = []  # turns that were taken back, and may come again
+        self._asides: list[Kept] = []  # turns that nobody asked, such as for a summary
         self._left: list[tuple[list[Kept], SessionRows]] = []  # conversations likewise
 
     @property
@@ -100,7 +101,9 @@ class Recorder:
         for event in events:
             growth.add(event)
             yield event
-        self._past.append(growth.end(kept))
+        kept = growth.end(kept)
+        self._past.append(kept)
+        self._asides.append(kept)
 
     def _recorded(
         self, session: RecordedSession, events: Iterator[Event], kept: Kept
@@ -173,7 +176,10 @@ class Recorder:
         cut = answered[same] if same < len(answered) else _without_ghost(self._kept, pairs[same:])
         gone, come = self._kept[cut:], pairs[same:]
         if [kept for kept in gone if kept.is_answered] and come and not _is_continued(gone, come):
-            rows = SessionRows(self._origin, forked_from=self.session_id)
+            named_by = (
+                gone[0].turn if any(each.is_pair(*come[0]) for each in self._asides) else None
+            )
+            rows = SessionRows(self._origin, forked_from=self.session_id, named_by=named_by)
             self._leave(self._kept[:cut], rows)
         self._past += gone
         self._kept = self._kept[:cut] + [self._known(pair, session, gone) for pair in come]

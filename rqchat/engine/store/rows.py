@@ -77,12 +77,14 @@ class SessionRows:
         session_id: None until its first turn is written.
         written: id and content of each row, in order.
         forked_from: the session that this one copies.
+        named_by: the turn whose question is its title; None takes the first one.
     """
 
     origin: Origin
     session_id: str | None = None
     written: tuple[tuple[int, Kept], ...] = ()
     forked_from: str | None = None
+    named_by: UserTurn | None = None
 
     def differ(self, kept: Sequence[Kept]) -> bool:
         """Whether there is anything to write."""
@@ -135,7 +137,7 @@ class SessionRows:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 session_id,
-                _title(first.turn),
+                _title(self.named_by or first.turn),
                 self.origin,
                 first.receipt.model,
                 source,
