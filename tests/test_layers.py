@@ -81,7 +81,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             f"rqchat.bench.{name}"
             for name in (
                 *("memory", "memory_case", "load_case", "checkpoint", "random_weights"),
-                *("filling", "meter", "loss"),
+                *("filling", "meter", "loss", "schema"),
             )
         ],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),

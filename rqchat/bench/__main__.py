@@ -10,7 +10,7 @@ from rqchat.bench.screen import run_screen
 from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
 
-_BY_NAME = ("weights", "loss", "memory")  # these need torch, the others do not
+_BY_NAME = ("weights", "loss", "memory", "schema")  # these need torch, the others do not
 _NAMES = ("speed", "store", "screen", *_BY_NAME)
 
 

@@ -32,16 +32,19 @@ def show(
 ) -> None:
     """Show what is kept, the latest used first."""
     from rqchat.ui.console import Screen
-    from rqchat.ui.kept import kept_table
+    from rqchat.ui.kept import kept_rows, kept_table
+    from rqchat.ui.text import tab_lines
 
     entries = _store().entries()
     screen = Screen()
     if as_json:
         screen.answer(json.dumps([_record(entry) for entry in entries]) + "\n")
-    elif entries:
+    elif not entries:
+        screen.note("nothing is kept; documents of 2,048 tokens and more are, once they are read")
+    elif screen.out.is_terminal:
         screen.table(kept_table(entries))
     else:
-        screen.note("nothing is kept; documents of 2,048 tokens and more are, once they are read")
+        screen.answer(tab_lines(kept_rows(entries)))
 
 
 @app.command("rm")

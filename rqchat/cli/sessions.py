@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -107,6 +107,7 @@ def search(
     from rqchat.engine.store.export import finding_record
     from rqchat.engine.store.search import search_sessions
     from rqchat.ui.conversations import findings_list
+    from rqchat.ui.text import tab_lines
 
     with _store() as database:
         found = search_sessions(database, " ".join(words), limit)
@@ -120,7 +121,7 @@ def search(
         screen.table(findings_list(found))
     else:
         rows = [(f.session.id, str(f.number or ""), f.session.label, f.excerpt) for f in found]
-        _print_lines(screen, rows)
+        screen.answer(tab_lines(rows))
 
 
 @app.command("rename")
@@ -224,20 +225,13 @@ def _print_json(screen: Screen, value: object) -> None:
 
 def _print_sessions(screen: Screen, found: Sequence[SessionRecord]) -> None:
     from rqchat.ui.conversations import format_moment, sessions_table
+    from rqchat.ui.text import tab_lines
 
     if screen.out.is_terminal:
         screen.table(sessions_table(found))
     else:
         rows = [(s.id, format_moment(s.updated_s), str(s.turns), s.model, s.label) for s in found]
-        _print_lines(screen, rows)
-
-
-def _print_lines(screen: Screen, rows: Sequence[tuple[str, ...]]) -> None:
-    """For other programs: nothing is cut to a width, and tabs are between the columns."""
-    from rqchat.ui.text import safe_line
-
-    lines: list[Any] = ["\t".join(safe_line(cell) for cell in row) for row in rows]
-    screen.answer("\n".join(lines) + "\n")
+        screen.answer(tab_lines(rows))
 
 
 def _say_removed(screen: Screen, found: Sequence[SessionRecord], what: str) -> None:
@@ -250,9 +244,10 @@ def _say_removed(screen: Screen, found: Sequence[SessionRecord], what: str) -> N
 def _agreed(screen: Screen, found: Sequence[SessionRecord]) -> bool:
     from rqchat.ui.console import is_terminal
 
+    what = f"{len(found)} conversation{'' if len(found) == 1 else 's'}"
     if not (is_terminal("stdin") and is_terminal("stderr")):
-        raise UsageError(f"{len(found)} conversations would be removed for good; agree with --yes")
-    return typer.confirm(f"remove {len(found)} conversations for good?", err=True)
+        raise UsageError(f"{what} would be removed for good; agree with --yes")
+    return typer.confirm(f"remove {what} for good?", err=True)
 
 
 def _age_s(text: str) -> float:

@@ -166,7 +166,9 @@ def _download_config(name: str, offline: bool) -> Path:
         # Asked first, because without a network the download tries again for half a minute
         hub.HfApi().model_info(name, timeout=_TIMEOUT_S)
         try:
-            return Path(hub.hf_hub_download(name, "config.json"))
+            download = hub.hf_hub_download
+            hub.utils.disable_progress_bars()  # for two kilobytes, and over a line of ours
+            return Path(download(name, "config.json"))
         except hub.errors.EntryNotFoundError:
             raise ModelError(f"{name} holds no config.json, so it is no model for rqchat") from None
 

@@ -66,6 +66,8 @@ def local_folder(repository: str) -> Path | None:
     """Where the newest revision seen of `repository` lies on this machine, whole or not."""
     try:
         return Path(hub.snapshot_download(repository, local_files_only=True))
+    except KeyboardInterrupt:  # may come before the client has loaded its errors
+        raise
     except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError):
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -12,7 +12,7 @@ from rich.text import Text
 from rqchat.engine.kvstore import Stored
 from rqchat.ui.text import format_bytes, format_count, safe_line
 
-__all__ = ["kept_table"]
+__all__ = ["kept_rows", "kept_table"]
 
 
 def kept_table(entries: Iterable[Stored]) -> RenderableType:
@@ -24,19 +24,24 @@ def kept_table(entries: Iterable[Stored]) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True, min_width=width)
     table.add_column("model")
     table.add_column("last used", no_wrap=True, min_width=12)
+    for name, of, *figures, model, used in kept_rows(entries):
+        table.add_row(name, _one_line(of), *figures, _one_line(model), used)
+    return table
+
+
+def kept_rows(entries: Iterable[Stored]) -> Iterator[tuple[str, ...]]:
+    """The same for other programs: nothing is cut to a width."""
     for entry in entries:
         label = entry.label
-        what = ", ".join(label.names) if label and label.names else "a conversation"
-        table.add_row(
+        yield (
             entry.name,
-            _one_line(what),
+            ", ".join(label.names) if label and label.names else "a conversation",
             format_count(entry.tokens),
             format_bytes(entry.size_bytes),
             str(label.kv_bits) if label else "?",
-            _one_line(f"{label.model} ({label.weights})" if label else "?"),
+            f"{label.model} ({label.weights})" if label else "?",
             time.strftime("%d %b %H:%M", time.localtime(entry.used_s)),
         )
-    return table
 
 
 def _one_line(text: str) -> Text:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len, get_character_cell_size, set_cell_size
 
@@ -15,6 +15,7 @@ __all__ = [
     "picture_chip",
     "safe_line",
     "safe_text",
+    "tab_lines",
     "tail",
     "wrapped",
 ]
@@ -38,6 +39,11 @@ def safe_text(text: str) -> str:
 def safe_line(text: str) -> str:
     """`safe_text` on one line: line breaks and tabs become blanks."""
     return " ".join(safe_text(text).split())
+
+
+def tab_lines(rows: Iterable[Sequence[str]]) -> str:
+    """Rows for other programs: nothing is cut to a width, and tabs are between the columns."""
+    return "".join("\t".join(safe_line(cell) for cell in row) + "\n" for row in rows)
 
 
 def one_row(text: str, columns: int) -> str:

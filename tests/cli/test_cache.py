@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from rqchat.engine.kvstore import KvStore, StoredLabel
+from rqchat.ui.kept import kept_table
 from tests.cli.conftest import FakeSession, Run
 
 
@@ -87,15 +89,17 @@ def test_no_cache_reaches_the_engine(run: Run, session: FakeSession) -> None:
     assert session.settings is not None and session.settings.no_cache
 
 
-def test_a_narrow_list_shortens_names_alone(
-    run: Run, kept: KvStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_narrow_list_shortens_names_alone(run: Run, kept: KvStore) -> None:
     path = kept.begin("g", range(7000))
     path.write_bytes(bytes(1000))
     kept.finish(path, StoredLabel(("/a/long/way/to/the/book.txt",), "pocket", "fp32", 4))
-    monkeypatch.setenv("COLUMNS", "70")
+    console = Console(width=70)
+    with console.capture() as shown:
+        console.print(kept_table(kept.entries()))
 
-    heading, *rows = run("cache", "list").out.splitlines()
+    heading, *rows = shown.get().splitlines()
 
     assert "last used" in heading and len(rows) == 3
     assert all(row.rstrip()[-3] == ":" for row in rows)  # the time is whole
+    piped = [line.split("\t") for line in run("cache", "list").out.splitlines()]
+    assert "/a/long/way/to/the/book.txt" in [row[1] for row in piped]

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rqchat.bench.schema import made_up_tokenizer
 from rqchat.engine.constraint import Constraints
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.schema import read_schema
@@ -132,6 +133,36 @@ def test_noise_becomes_json_that_matches(
     value = json.loads(text)
     assert list(value) == ["x"]
     assert _matches(value["x"], schema)
+
+
+def test_noise_over_as_many_tokens_as_gemma_has_becomes_json_too() -> None:
+    tokenizer: Any = made_up_tokenizer()
+    size = len(tokenizer)
+    assert size == 262_144
+    stops = [tokenizer.convert_tokens_to_ids(token) for token in ("<eos>", "<turn|>")]
+    person = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 20},
+            "age": {"type": "integer", "minimum": 0, "maximum": 150},
+            "role": {"enum": ["owner", "été"]},
+        },
+        "required": ["name", "age", "role"],
+        "additionalProperties": False,
+    }
+    constraints = Constraints(tokenizer, stops, size)
+    for seed in range(3):
+        constraint = constraints.hold_to(read_schema(json.dumps(person)), thinking=False)
+        sampler = Sampler(SamplingSettings(temperature=1.0, seed=seed), constraint)
+        noise = torch.Generator().manual_seed(seed)
+        tokens: list[int] = []
+        while not sampler.is_over:
+            tokens.append(sampler.draw(torch.randn(size, generator=noise) * 3))
+            assert len(tokens) < 200
+        value = json.loads(tokenizer.decode(tokens, skip_special_tokens=False))
+        assert list(value) == ["name", "age", "role"]
+        assert len(value["name"]) <= 20 and 0 <= value["age"] <= 150
+        assert value["role"] in ("owner", "été")
 
 
 def test_a_thought_comes_first_and_is_free_but_no_end() -> None:

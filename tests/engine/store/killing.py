@@ -1,7 +1,7 @@
-"""`python -m tests.engine.store.killing ROUNDS [rqchat]`: kill -9 at random moments, nothing lost.
+"""`python -m tests.engine.store.killing ROUNDS`: kill -9 at random moments, nothing lost.
 
 A process asks, answers and says on standard output what it has done; another kills it and compares
-the store with what was said. With `rqchat` the process is the real program with the pocket model.
+the store with what was said.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def kill_rounds(path: Path, rounds: int, seed: int = 0) -> Outcome:
     for _ in range(rounds):
         for word, question in _run_and_kill(path, draw.uniform(0.0, _LONGEST_S)):
             (asked.append if word == "asked" else answered.add)(question)
-        turns = {turn.question: turn for turn in _all_turns(path)}
+        turns = {turn.question: turn for turn in all_turns(path)}
         for question in asked:
             _check(turns[question], question in answered)
         extra = [turns[question] for question in turns.keys() - set(asked)]
@@ -95,72 +95,10 @@ def kill_rounds(path: Path, rounds: int, seed: int = 0) -> Outcome:
     return Outcome(rounds, len(turns), unfinished)
 
 
-def kill_rqchat_rounds(folder: Path, rounds: int, seed: int = 0) -> Outcome:
-    """The same with `rqchat ask --continue` and the pocket model.
-
-    Raises:
-        AssertionError: a question whose answer was begun on the screen is not in the store, or an
-            earlier turn is not what it was.
-    """
-    draw = random.Random(seed)
-    environment = _environment() | {"XDG_DATA_HOME": str(folder)}
-    path = folder / "rqchat" / "conversations.db"
-    before: list[TurnRecord] = []
-    seen_s: list[float] = []
-    for number in range(rounds):
-        question = f"Who are you? {number}"
-        options = ["--continue"] if before else []
-        command = [sys.executable, "-m", "rqchat", "ask", "--quiet", *options, question]
-        with subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            shown = _killed_at_random(process, draw, seen_s)
-        if not path.exists():
-            assert not shown
-            continue
-        after = _all_turns(path)
-        assert after[: len(before)] == before
-        added = after[len(before) :]
-        assert len(added) <= 1
-        if shown:
-            assert added and added[0].question == question
-        if process.returncode == 0:
-            assert added[0].state == "complete" and added[0].answer == shown.decode().rstrip("\n")
-        before = after
-    return Outcome(rounds, len(before), sum(turn.state != "complete" for turn in before))
-
-
-def _killed_at_random(
-    process: subprocess.Popen[bytes], draw: random.Random, seen_s: list[float]
-) -> bytes:
-    """What it had shown: killed at any moment, or soon after its answer began. The first one may
-    end; `seen_s` tells the others how long that takes on this machine."""
-    assert process.stdout is not None
-    begun_s = time.monotonic()
-    shown = b""
-    if seen_s and draw.random() < 0.5:
-        time.sleep(draw.uniform(0.2, 1.0) * max(seen_s))
-        process.kill()
-    elif seen_s:
-        shown = process.stdout.read(1)
-        time.sleep(draw.uniform(0.0, 0.3))
-        process.kill()
-    shown += process.stdout.read()
-    process.wait()
-    if process.returncode == 0:
-        seen_s.append(time.monotonic() - begun_s)
-    return shown
-
-
 def _run_and_kill(path: Path, after_s: float) -> list[tuple[str, str]]:
     """What a writer said before it was killed, `after_s` from its first word on."""
     command = [sys.executable, "-m", "tests.engine.store.killing", "write", str(path)]
-    with subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
         time.sleep(after_s)
@@ -171,7 +109,8 @@ def _run_and_kill(path: Path, after_s: float) -> list[tuple[str, str]]:
     return [(word, question) for word, question in map(str.split, whole.splitlines())]
 
 
-def _all_turns(path: Path) -> list[TurnRecord]:
+def all_turns(path: Path) -> list[TurnRecord]:
+    """Every turn of a store that is whole."""
     with Database.open(path) as database:
         with database.read() as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -192,8 +131,10 @@ def _say(word: str, question: str) -> None:
     os.write(1, f"{word} {question}\n".encode())
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"}
+def environment(data: Path | None = None) -> dict[str, str]:
+    """A process's, that finds the sources, with conversations below `data`."""
+    more = {} if data is None else {"XDG_DATA_HOME": str(data)}
+    return {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}", **more}
 
 
 def main() -> None:
@@ -203,10 +144,7 @@ def main() -> None:
         write(Path(words[1]))
         return
     with TemporaryDirectory() as folder:
-        if "rqchat" in words:
-            outcome = kill_rqchat_rounds(Path(folder), int(words[0]))
-        else:
-            outcome = kill_rounds(Path(folder) / "conversations.db", int(words[0]))
+        outcome = kill_rounds(Path(folder) / "conversations.db", int(words[0]))
     sys.stdout.write(f"{outcome}\n")
 
 
