@@ -81,9 +81,7 @@ def main() -> None:
     constraints = Constraints(tokenizer, stops, VOCABULARY)
     begun_s = time.perf_counter()
     constraints.hold_to(read_schema('{"type": "boolean"}'), thinking=False)
-    _say(
-        f"{VOCABULARY:,} tokens laid out in {time.perf_counter() - begun_s:.2f} s, once a process"
-    )
+    _say(f"{VOCABULARY:,} tokens laid out in {time.perf_counter() - begun_s:.2f} s, once a process")
     logits = torch.randn(VOCABULARY)
     for name, (schema, value) in _CASES.items():
         begun_s = time.perf_counter()

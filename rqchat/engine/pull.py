@@ -64,10 +64,9 @@ class Pulled:
 
 def local_folder(repository: str) -> Path | None:
     """Where the newest revision seen of `repository` lies on this machine, whole or not."""
+    download = hub.snapshot_download  # with it the package loads its errors
     try:
-        return Path(hub.snapshot_download(repository, local_files_only=True))
-    except KeyboardInterrupt:  # may come before the client has loaded its errors
-        raise
+        return Path(download(repository, local_files_only=True))
     except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError):
         return None
 
@@ -94,6 +93,7 @@ def pull(repository: str, patterns: Sequence[str], on_event: Callable[[Event], N
 @contextmanager
 def hub_errors(name: str) -> Iterator[None]:
     """Turns what the hub's client raises into one sentence that says what to do."""
+    _ = hub.HfApi  # with it the package loads its errors
     # The bases are OSError and the error of the HTTP client that this version of the hub's uses
     broken: tuple[type[BaseException], ...] = (
         http.client.HTTPException,
