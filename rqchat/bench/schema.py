@@ -27,7 +27,7 @@ __all__ = ["VOCABULARY", "made_up_tokenizer", "main"]
 
 VOCABULARY = 262_144
 _SPECIAL = ("<pad>", "<eos>", "<bos>", "<turn|>", CHANNEL_START, CHANNEL_END)
-_ALPHABETS = (("abcdefghijklmnopqrstuvwxyz", 8), ("абвгдежзиклмнопрстуфхцчшыя", 1))
+_ALPHABETS = (*["abcdefghijklmnopqrstuvwxyz"] * 8, "абвгдежзиклмнопрстуфхцчшыя")
 _WIDE = (0x4E00, 0x9FA5)  # Han characters
 _STRING = {"type": "string"}
 _PERSON = {
@@ -56,13 +56,11 @@ def made_up_tokenizer() -> PreTrainedTokenizerFast:
     entries = dict.fromkeys([*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))])
     entries.update(dict.fromkeys(map(chr, [*range(33, 127), 0x2581])))
     entries.update(dict.fromkeys(['▁"', '":', '",', '"}', "},", "▁{", "▁[", '▁["', '"]', "]}"]))
-    letters, weights = zip(*_ALPHABETS, strict=True)
     while len(entries) < VOCABULARY:
         if draw.random() < 0.1:
             word = chr(draw.randint(*_WIDE)) + chr(draw.randint(*_WIDE)) * draw.randint(0, 1)
         else:
-            (alphabet,) = draw.choices(letters, weights)
-            word = "".join(draw.choices(alphabet, k=draw.randint(2, 9)))
+            word = "".join(draw.choices(draw.choice(_ALPHABETS), k=draw.randint(2, 9)))
         entries["▁" * draw.randint(0, 1) + word] = None
     vocabulary = {entry: index for index, entry in enumerate(entries)}
     backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))

@@ -167,7 +167,8 @@ def _download_config(name: str, offline: bool) -> Path:
         hub.HfApi().model_info(name, timeout=_TIMEOUT_S)
         try:
             download = hub.hf_hub_download
-            hub.utils.disable_progress_bars()  # for two kilobytes, and over a line of ours
+            # A bar for two kilobytes, over a line of ours
+            hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
             return Path(download(name, "config.json"))
         except hub.errors.EntryNotFoundError:
             raise ModelError(f"{name} holds no config.json, so it is no model for rqchat") from None

@@ -157,7 +157,8 @@ def test_noise_over_as_many_tokens_as_gemma_has_becomes_json_too() -> None:
         noise = torch.Generator().manual_seed(seed)
         tokens: list[int] = []
         while not sampler.is_over:
-            tokens.append(sampler.draw(torch.randn(size, generator=noise) * 3))
+            tokens.append(int(sampler.draw(torch.randn(size, generator=noise) * 3)))
+            sampler.accept(tokens[-1])
             assert len(tokens) < 200
         value = json.loads(tokenizer.decode(tokens, skip_special_tokens=False))
         assert list(value) == ["name", "age", "role"]
