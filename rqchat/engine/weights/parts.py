@@ -9,7 +9,7 @@ import torch
 
 __all__ = ["matrix_of", "part_values", "row_parts"]
 
-_PART_VALUES = 2**22  # ten float32 tensors of a fit are 0.17 GB then
+_PART_VALUES = 2**22  # a fit holds 6.5 float32 tensors of a part: 0.11 GB
 _CPU_PART_VALUES = 2**18  # stays in a cache; measured twice as fast as 2**24
 
 
