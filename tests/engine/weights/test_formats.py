@@ -292,5 +292,5 @@ def test_a_load_holds_little_beside_what_it_places(
     with TensorMeter() as meter:
         loaded = load(even_folder, weights, head_bits=8)
 
-    # A fit holds 6.5 float32 tensors of a part (measured); buffers that the model computes are small
+    # A fit holds 6.5 float32 tensors of a part (measured); what the model computes is small
     assert meter.peak_bytes <= loaded.weight_bytes + 8 * 4 * part_values + 50_000
