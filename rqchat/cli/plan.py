@@ -36,7 +36,10 @@ def plan(
     ] = None,
     doc: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Count its tokens and say whether it fits; repeatable."),
+        typer.Option(
+            metavar="FILE|URL",
+            help="Count its tokens, as `ask -f` reads it, and say whether it fits; repeatable.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
@@ -60,7 +63,7 @@ def plan(
         downloads = {c.weights: source.download_bytes(c.weights) for c in made.candidates}
         screen.table(plan_table(made, source.name, downloads))
     if doc:
-        _measure(doc, source, made, screen)
+        _measure(doc, source, made, screen, offline=settings.offline)
 
 
 def make(settings: Settings, bandwidth: int = 0) -> tuple[ModelSource, MemoryPlan]:
@@ -101,15 +104,17 @@ def _bytes_of(vram: str | None) -> int | None:
     return parse_size_bytes(vram) if vram is not None else None
 
 
-def _measure(names: list[str], source: ModelSource, made: MemoryPlan, screen: Screen) -> None:
+def _measure(
+    names: list[str], source: ModelSource, made: MemoryPlan, screen: Screen, *, offline: bool
+) -> None:
     """Says how many tokens the documents have; with exit code 4 where they do not fit."""
-    from pathlib import Path
-
-    from rqchat.engine.counting import check_context, count_document
+    from rqchat.cli.sources import load_documents
+    from rqchat.engine.counting import check_context, count_documents
     from rqchat.ui.text import format_count
 
-    counts = [count_document(Path(name), source) for name in names]
-    for name, count in zip(names, counts, strict=True):
-        screen.note(f"{name}: {format_count(count)} tokens", style="name")
+    documents = [each for name in names for each in load_documents(name, screen, offline=offline)]
+    counts = count_documents(documents, source)
+    for document, count in zip(documents, counts, strict=True):
+        screen.note(f"{document.name}: {format_count(count)} tokens", style="name")
     left = check_context(sum(counts), made)
     screen.note(f"fits, with {format_count(left)} tokens left for questions and answers", "good")

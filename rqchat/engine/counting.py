@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import huggingface_hub as hub
 from tokenizers import Tokenizer
 
 from rqchat.engine.catalog import checkpoint_of
-from rqchat.engine.documents import read_document
+from rqchat.engine.documents import Document
 from rqchat.engine.models import ModelSource
 from rqchat.engine.plan import MemoryPlan
 from rqchat.errors import ContextLengthError, ModelError
 
-__all__ = ["check_context", "count_document"]
+__all__ = ["check_context", "count_documents"]
 
 _TOKENIZER = "tokenizer.json"
 _TURN_TOKENS = 64  # template, name of the document and a short question, generously
 
 
-def count_document(path: Path, source: ModelSource) -> int:
-    """Tokens of the text in `path`, as the tokenizer of `source` makes them.
+def count_documents(documents: Iterable[Document], source: ModelSource) -> list[int]:
+    """Tokens of each text, as the tokenizer of `source` makes them.
 
     Raises:
-        InputError: the document cannot be read.
         ModelError: the tokenizer is not on this machine, or is damaged.
     """
-    text = read_document(path).text
     file = _tokenizer_file(source)
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
         raise ModelError(f"{file} cannot be read: {error}; download the model again") from None
-    return len(tokenizer.encode(text, add_special_tokens=False).ids)
+    return [len(tokenizer.encode(each.text, add_special_tokens=False)) for each in documents]
 
 
 def check_context(document_tokens: int, plan: MemoryPlan) -> int:

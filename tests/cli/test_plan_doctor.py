@@ -19,6 +19,7 @@ from rqchat.cli import doctor
 from rqchat.cli import machine as machine_findings
 from rqchat.engine import gpus, hardware
 from rqchat.engine.hardware import DeviceInfo
+from tests.helpers import pdf_bytes
 
 from .conftest import Run
 
@@ -102,6 +103,16 @@ def test_plan_counts_a_document(
     assert result.code == code
     assert f"book.txt: {expected} tokens" in result.err
     assert said in result.err
+
+
+def test_plan_counts_what_ask_would_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("one two three")
+    (tmp_path / "contract.pdf").write_bytes(pdf_bytes("one two three", "four"))
+    documents = ["--doc", str(tmp_path / "contract.pdf"), "--doc", str(tmp_path)]
+    result = run("plan", "--model", "pocket", "--device", "cpu", *documents)
+    assert result.code == 0
+    assert re.search(r"contract\.pdf: \d+ tokens", result.err)
+    assert re.search(r"a\.py: \d+ tokens", result.err)
 
 
 def test_plan_says_how_to_get_a_tokenizer(
