@@ -193,8 +193,8 @@ class Chat:
                 self._screen.error(line)
             self._screen.error("this is a bug in rqchat; the chat goes on")
 
-    def status(self) -> str:
-        """The status line."""
+    def status(self, columns: int) -> str:
+        """The status line, for so many columns."""
         session = self.model.session
         if session is None:
             return self.model.loading
@@ -207,6 +207,7 @@ class Chat:
             self.talk.used_tokens(session),
             session.used_bytes,
             rate,
+            columns,
         )
 
     def must_wait(self, line: str) -> bool:

@@ -47,8 +47,8 @@ _QUOTES = '"""'
 class Work(Protocol):
     """What goes on behind the prompt."""
 
-    def status(self) -> str:
-        """The status line, asked for at every redraw."""
+    def status(self, columns: int) -> str:
+        """The status line, asked for at every redraw; it should fit into `columns`."""
 
     def must_wait(self, line: str) -> bool:
         """Whether `line` cannot be taken before what goes on now is done."""
@@ -250,12 +250,13 @@ class LineEditor:
         self._session.default_buffer.document = Document(text)
 
     def _status(self) -> StyleAndTextTuples:
-        is_hinting = self._clock() - self._ctrl_c_at_s <= LEAVE_WITHIN_S
-        text = _LEAVE_HINT if is_hinting else self._work.status()
+        columns, mode = self._app.output.get_size().columns, ""
         if self.vi:
             normal = self._app.vi_state.input_mode == InputMode.NAVIGATION
-            text = f"{'NORMAL' if normal else 'INSERT'} | {text}"
-        return [("class:status", one_row(text, self._app.output.get_size().columns))]
+            mode = f"{'NORMAL' if normal else 'INSERT'} | "
+        is_hinting = self._clock() - self._ctrl_c_at_s <= LEAVE_WITHIN_S
+        text = _LEAVE_HINT if is_hinting else self._work.status(columns - len(mode))
+        return [("class:status", one_row(mode + text, columns))]
 
 
 def _joined(first: str, second: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -129,19 +130,35 @@ def chat_status(
     used_tokens: int,
     used_bytes: int,
     tokens_per_s: float,
+    columns: int,
 ) -> str:
-    """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 0.6 GB RAM | 87 tokens/s`."""
+    """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 0.6 GB RAM | 87 tokens/s`.
+
+    Where that is longer than `columns`, names and numbers are shorter, then parts are left out;
+    the share of the context that is used goes last.
+    """
     chosen = plan.chosen
-    percent = 100 * used_tokens // max(chosen.context_tokens, 1)
-    memory = "VRAM" if plan.device.is_gpu else "RAM"
-    parts = [
-        model_name,
-        chosen.weights,
-        f"{chosen.kv_bits}-bit KV",
-        f"{format_count(used_tokens)} of {format_count(chosen.context_tokens)} tokens"
-        f" ({percent} %)",
-        f"{format_bytes(used_bytes)} {memory}",
-    ]
-    if tokens_per_s:
-        parts.append(f"{tokens_per_s:.0f} tokens/s")
-    return " | ".join(parts)
+    total_tokens = chosen.context_tokens
+    percent = f"({100 * used_tokens // max(total_tokens, 1)} %)"
+    used = f"{format_count(used_tokens)} of {format_count(total_tokens)} tokens {percent}"
+    briefly = f"{_in_k(used_tokens)} of {_in_k(total_tokens)} {percent}"
+    held = (chosen.weights, f"{chosen.kv_bits}-bit KV")
+    memory = (f"{format_bytes(used_bytes)} {'VRAM' if plan.device.is_gpu else 'RAM'}",)
+    rate = f"{tokens_per_s:.0f} tok" if tokens_per_s else ""
+    brief_rate, whole_rate = ((f"{rate}/s",), (f"{rate}ens/s",)) if rate else ((), ())
+    name = model_name.rstrip("/").rpartition("/")[2]
+    forms = (
+        (model_name, *held, used, *memory, *whole_rate),
+        (name, *held, used, *memory, *whole_rate),
+        (name, *held, briefly, *memory, *brief_rate),
+        (name, *held, briefly, *memory),
+        (name, *held, briefly),
+        (name, briefly),
+    )
+    lines = [" | ".join(form) for form in forms]
+    return next((line for line in lines if cell_len(line) <= columns), lines[-1])
+
+
+def _in_k(count: int) -> str:
+    """`262,144` as `256K`, and small numbers as they are."""
+    return f"{round(count / 1024)}K" if count >= 10_000 else format_count(count)

@@ -257,7 +257,7 @@ def test_resize_while_a_long_line_is_typed(chat: Chat) -> None:
         *rows, status = chat.shown.splitlines()
         assert rows[0].startswith("> word0 ")
         assert re.sub(r"\s", "", "".join(rows)) == ">" + typed.replace(" ", "")
-        assert status.startswith("pocket | fp32 | 4-bit KV")
+        assert status.startswith("pocket | ")
     chat.press("\x03")
 
 

@@ -73,7 +73,7 @@ class Idle:
     answering = False
     wake: Callable[[], object] = str  # whoever waits for the answer to stop
 
-    def status(self) -> str:
+    def status(self, columns: int) -> str:
         return "status"
 
     def must_wait(self, line: str) -> bool:

@@ -123,13 +123,26 @@ def test_help(drawn: Draw) -> None:
 
 
 def test_status_line() -> None:
-    assert chat_status("pocket", PLAN, 1234, 21 * 10**9, 87.4) == (
+    assert chat_status("pocket", PLAN, 1234, 21 * 10**9, 87.4, 90) == (
         "pocket | int4 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GB VRAM | 87 tokens/s"
     )
     cpu = dataclasses.replace(PLAN, device=dataclasses.replace(PLAN.device, torch_name="cpu"))
-    assert chat_status("pocket", cpu, 0, 10**9, 0.0) == (
+    assert chat_status("pocket", cpu, 0, 10**9, 0.0, 90) == (
         "pocket | int4 | 4-bit KV | 0 of 262,144 tokens (0 %) | 1.0 GB RAM"
     )
+
+
+def test_a_status_line_has_everything_in_80_columns_and_less_in_fewer() -> None:
+    def line(columns: int) -> str:
+        name = "google/gemma-4-31B-it"
+        return chat_status(name, PLAN, 123_456, 21 * 10**9, 38.2, columns)
+
+    assert line(80) == (
+        "gemma-4-31B-it | int4 | 4-bit KV | 121K of 256K (47 %) | 21.0 GB VRAM | 38 tok/s"
+    )
+    assert line(79) == "gemma-4-31B-it | int4 | 4-bit KV | 121K of 256K (47 %) | 21.0 GB VRAM"
+    assert line(40) == "gemma-4-31B-it | 121K of 256K (47 %)"
+    assert all(len(line(columns)) <= columns for columns in range(36, 200))
 
 
 def test_context(drawn: Draw) -> None:
