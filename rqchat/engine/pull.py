@@ -15,16 +15,16 @@ import http.client
 import shutil
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import huggingface_hub as hub
 
 from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.hub_stream import is_of_hub, open_range, pause_s
 from rqchat.errors import ModelError
 
 __all__ = ["Pulled", "RemoteFile", "hub_errors", "local_folder", "pull"]
@@ -94,42 +94,61 @@ def pull(repository: str, patterns: Sequence[str], on_event: Callable[[Event], N
 def hub_errors(name: str) -> Iterator[None]:
     """Turns what the hub's client raises into one sentence that says what to do."""
     _ = hub.HfApi  # with it the package loads its errors
+    errors: Any = hub.errors
     # The bases are OSError and the error of the HTTP client that this version of the hub's uses
     broken: tuple[type[BaseException], ...] = (
         http.client.HTTPException,
-        *hub.errors.HfHubHTTPError.__bases__,
+        *errors.HfHubHTTPError.__bases__,
     )
     try:
         yield
-    except hub.errors.GatedRepoError:
+    except errors.GatedRepoError:
         raise _login_needed(name) from None
     except urllib.error.HTTPError as error:
-        if error.code in (http.client.UNAUTHORIZED, http.client.FORBIDDEN):
+        refused = error.code in (http.client.UNAUTHORIZED, http.client.FORBIDDEN)
+        if refused and is_of_hub(error):
             raise _login_needed(name) from None
-        raise ModelError(f"{name} could not be downloaded: the hub answered {error}") from None
-    except hub.errors.RepositoryNotFoundError:
+        raise _failed(name, error, error.code, error.headers) from None
+    except errors.RepositoryNotFoundError:
         raise ModelError(
             f"there is no model {name!r} on the hub, or it is private; check the spelling, such as"
             " google/gemma-4-31B-it"
         ) from None
-    except hub.errors.HFValidationError as error:
+    except errors.HFValidationError as error:
         raise ModelError(f"{name!r} is no model name: {error}") from None
-    except hub.errors.OfflineModeIsEnabled:
+    except errors.OfflineModeIsEnabled:
         raise ModelError(
             f"{name} is not whole on this machine, and HF_HUB_OFFLINE forbids to download it"
         ) from None
     except broken as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ModelError(
-            f"{name} could not be downloaded: {reason}; check the network and run 'rqchat pull"
-            f" {name}', which goes on where it stopped"
-        ) from None
+        response: Any = getattr(error, "response", None)
+        code, headers = getattr(response, "status_code", 0), getattr(response, "headers", {})
+        raise _failed(name, error, code, headers) from None
+
+
+def _failed(name: str, error: BaseException, code: int, headers: Any) -> ModelError:
+    again = f"run 'rqchat pull {name}', which goes on where it stopped"
+    if code == http.client.TOO_MANY_REQUESTS:
+        said = (headers or {}).get("Retry-After")
+        wait = f"{said} seconds" if said else "some minutes"
+        return ModelError(
+            f"{name} could not be downloaded: the hub has had too many requests from here; wait"
+            f" {wait} and {again}; it allows more after 'hf auth login'"
+        )
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ModelError(f"{name} could not be downloaded: {reason}; check the network and {again}")
 
 
 def _login_needed(name: str) -> ModelError:
+    if hub.get_token():
+        return ModelError(
+            f"{name} is not open to your token: accept the model's licence on"
+            f" {hub.constants.ENDPOINT}/{name} with the account that the token is of, or log in as"
+            " another one with 'hf auth login'"
+        )
     return ModelError(
-        f"{name} asks for a login: accept its licence on huggingface.co, then run 'hf auth login'"
-        " or set HF_TOKEN"
+        f"{name} asks for a login: accept its licence on {hub.constants.ENDPOINT}/{name}, then run"
+        " 'hf auth login' or set HF_TOKEN"
     )
 
 
@@ -201,27 +220,27 @@ class _Pull:
     def _read(self, file: RemoteFile, out: BinaryIO) -> None:
         begun, tries = self.done, 0
         while out.tell() < file.size_bytes:
-            had = out.tell()
+            had, pause = out.tell(), 0.0
             failure: Exception = http.client.IncompleteRead(b"", file.size_bytes - had)
             try:
                 self._stream(file, out, begun)
-            except urllib.error.HTTPError:
-                raise
+            except urllib.error.HTTPError as error:
+                error.close()
+                wait_s = pause_s(error)
+                if wait_s is None:
+                    raise
+                failure, pause = error, wait_s
             except (OSError, http.client.HTTPException) as error:
                 failure = error
             tries = 0 if out.tell() > had else tries + 1
             if tries == _ATTEMPTS:
                 raise failure
-            time.sleep(min(2.0**tries / 8, 4.0) if tries else 0.0)
+            time.sleep(max(pause, min(2.0**tries / 8, 4.0) if tries else 0.0))
 
     def _stream(self, file: RemoteFile, out: BinaryIO, begun: int) -> None:
         """Appends what is missing to `out`; a server that cannot resume sends all of it again."""
         url = hub.hf_hub_url(self.repository, file.name, revision=self.commit)
-        request = urllib.request.Request(url, headers={"Range": f"bytes={out.tell()}-"})
-        token = hub.get_token()
-        if token:  # for the hub alone, not for the storage that it redirects to
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
+        with open_range(url, out.tell()) as response:
             if response.status != http.client.PARTIAL_CONTENT:
                 out.truncate(0)
             while piece := response.read(_PIECE_BYTES):

@@ -63,7 +63,7 @@ def test_pull_of_given_weights_asks_no_plan(tiny_folder: Path, tmp_path: Path) -
         unfit = _rqchat(tmp_path, hub.url, *arguments)
         forced = _rqchat(tmp_path, hub.url, *arguments, "--weights", "int4")
 
-    assert (unfit.returncode, forced.returncode) == (3, 0)
+    assert (unfit.returncode, forced.returncode) == (3, 0), unfit.stderr
 
 
 def test_pull_of_the_pocket_model_has_nothing_to_do(tmp_path: Path) -> None:

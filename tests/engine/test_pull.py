@@ -144,6 +144,67 @@ def test_a_full_disk_is_noticed_before_the_download(
     assert hub.requests == []
 
 
+def test_the_token_goes_to_the_hub_and_to_nobody_else(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.token = "hf_secret"
+    with pytest.raises(ModelError, match=r"asks for a login: accept .*/someone/tiny.*HF_TOKEN"):
+        pull_model(SOURCE)
+    monkeypatch.setenv("HF_TOKEN", "hf_of_another")
+    with pytest.raises(ModelError, match=r"not open to your token: accept .*/someone/tiny with"):
+        pull_model(SOURCE)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+
+    pulled = pull_model(SOURCE)
+
+    assert pulled.downloaded_bytes == hub.size_bytes
+    assert hub.leaked == []
+
+
+def test_a_token_that_is_stored_is_used(hub: Hub, cache: Path) -> None:
+    hub.token = "hf_stored"
+    (cache / "no-token").write_text("hf_stored\n", encoding="utf-8")
+
+    assert pull_model(SOURCE).downloaded_bytes == hub.size_bytes
+
+
+def test_a_busy_hub_is_given_the_time_that_it_asks_for(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    hub.busy = [7, None, 3]
+
+    pulled = pull_model(SOURCE)
+
+    assert pulled.downloaded_bytes == hub.size_bytes
+    assert 7.0 in waited
+    assert 3.0 in waited
+
+
+def test_a_hub_that_is_busy_for_long_says_how_long(hub: Hub) -> None:
+    hub.busy = [3600]
+
+    with pytest.raises(ModelError, match=r"too many requests.*wait 3600 seconds.*run 'rqchat pull"):
+        pull_model(SOURCE)
+
+
+def test_an_address_that_expired_is_asked_for_anew(hub: Hub, tiny_folder: Path) -> None:
+    hub.cut_after, hub.expired = [1000], 2
+
+    pulled = pull_model(SOURCE)
+
+    assert hub.requests == ["bytes=0-", "bytes=1000-"]
+    assert (pulled.folder / WEIGHTS).read_bytes() == (tiny_folder / WEIGHTS).read_bytes()
+
+
+def test_a_storage_that_always_refuses_is_no_missing_login(hub: Hub) -> None:
+    hub.expired = 10**6
+
+    with pytest.raises(ModelError, match="could not be downloaded: HTTP Error 403.*goes on where"):
+        pull_model(SOURCE)
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
