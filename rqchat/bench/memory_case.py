@@ -202,9 +202,11 @@ def _answered(
     filled = prefill(session, prompt)
     meter.restart()
     _ask(session, first, _FIRST_TOKENS)
-    session.restore(())
+    session._messages = ()  # what was filled stays
     done = _ask(session, second, _TIMED_TOKENS)
     plan = opened.plan
+    if session.plan != plan:
+        raise RqchatError("it ran out of memory, and gave up a part of its plan to go on")
     chosen, total = plan.chosen, plan.chosen.bytes.total
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     read, timing = done.tokens.input - done.tokens.cached, done.timing

@@ -63,6 +63,7 @@ class ChatSession:
         self.system: str | None = None
         self.thinking = False
         self._loaded, self._plan, self._model_name = opened
+        self._whole_plan = self._plan
         loaded, plan = self._loaded, self._plan
         self._writer = PromptWriter(
             loaded.tokenizer,
@@ -216,11 +217,19 @@ class ChatSession:
         roles = [message.role for message in messages]
         assert roles == ["user", "assistant"] * (len(roles) // 2), roles
         self._messages = messages
+        if not messages:
+            self._come_back()
 
     def clear(self) -> None:
         """Forget the conversation; the system message stays."""
-        self._messages = ()
+        self.restore(())
         self._prefix.reset()
+
+    def _come_back(self) -> None:
+        """To all that was planned, where memory ran short before: there may be room again."""
+        if self._plan is not self._whole_plan:
+            self._plan = self._whole_plan
+            self._prefix.replace(lambda: self._new_cache(self._plan))
 
     def close(self) -> None:
         """Keeps what was read for the next time; a long conversation that goes on is quick then."""
@@ -247,6 +256,7 @@ class ChatSession:
             raise RqchatError(f"the KV cache failed: {error}") from error
         except BaseException as error:
             self._prefix.reset()  # nobody knows what it holds
+            self._come_back()
             if isinstance(error, KeyboardInterrupt):
                 self._keep(turn, generation)
             raise

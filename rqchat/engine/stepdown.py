@@ -2,7 +2,8 @@
 
 First long prefill steps; then bits of the KV cache, by packing the live one again, which keeps
 what was read; then half of the context, which is read again. What was asked and answered is never
-lost.
+lost. An emptied conversation, and the next question after nothing helped, begin with the whole plan
+again (`ChatSession`).
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ def step_down(
         if halved <= needed_tokens:
             prefix.reset()
             raise RqchatError(
-                "out of memory; the conversation is as it was. Nothing is left to give up: take a"
-                " shorter --context or fewer bits with --weights, or close other programs"
+                "out of memory; the conversation is as it was. Nothing is left to give up for this"
+                " answer: close other programs and ask again, which tries the whole plan anew, or"
+                " start with a shorter --context or fewer bits with --weights"
             )
         smaller = _replaced(plan, context_tokens=halved)
         said = f"a context of {halved:,} instead of {chosen.context_tokens:,} tokens"

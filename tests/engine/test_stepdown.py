@@ -162,8 +162,35 @@ def test_without_anything_left_the_conversation_is_as_it_was(
     before = session.messages
     with monkeypatch.context() as small:
         _small_device(small, lambda number: True)
-        with pytest.raises(RqchatError, match="out of memory; the conversation is as it was.*--c"):
+        with pytest.raises(
+            RqchatError, match="the conversation is as it was.*ask again.*--context"
+        ):
             list(session.ask(_TURN, _GREEDY))
 
     assert session.messages == before
-    assert isinstance(list(session.ask(_TURN, _GREEDY))[-1], Done)
+    # Memory is there again: the next answer is that of a session that never ran short
+    whole = _over(opened)
+    whole.restore(before)
+    assert _text(list(session.ask(_TURN, _GREEDY))) == _text(list(whole.ask(_TURN, _GREEDY)))
+    assert session.plan == whole.plan
+    assert session._prefix.cache.config.bits == whole.plan.chosen.kv_bits
+
+
+@pytest.mark.parametrize("empty", [lambda s: s.clear(), lambda s: s.restore(())])
+def test_an_emptied_conversation_comes_back_to_the_whole_plan(
+    opened: ChatSession, monkeypatch: pytest.MonkeyPatch, empty: Callable[[ChatSession], None]
+) -> None:
+    session, planned = _over(opened), _over(opened).plan
+    with monkeypatch.context() as small:
+        _small_device(small, lambda number: number in (3, 10, 20))
+        list(session.ask(_TURN, _GREEDY))
+    assert session.plan.chosen.context_tokens < planned.chosen.context_tokens
+
+    empty(session)
+
+    assert session.plan == planned
+    assert session._prefix.cache.config.bits == planned.chosen.kv_bits
+    assert session._prefix.cache.config.max_tokens == planned.chosen.context_tokens
+    assert _text(list(session.ask(_TURN, _GREEDY))) == _text(
+        list(_over(opened).ask(_TURN, _GREEDY))
+    )
