@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ except ImportError:
 __all__ = ["DeviceInfo", "find_gpus", "nvidia_driver", "parse_nvidia_smi"]
 
 _MIB = 2**20
+_CUDA_VISIBLE, _HIP_VISIBLE = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"
 _PROBE_TIMEOUT_S = 10.0
 _CARDS = "--query-gpu=index,uuid,name,memory.total,memory.free,compute_cap"
 _USERS = "--query-compute-apps=gpu_uuid,process_name,used_memory"
@@ -84,32 +86,66 @@ def _nvml_gpus() -> list[DeviceInfo]:
     except pynvml.NVMLError:
         return []
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        uuids = [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
-        order = _visible_order([(str(i), uuid) for i, uuid in enumerate(uuids)], visible_gpus())
-        return [_nvml_gpu(handles[row], f"cuda:{place}") for place, row in enumerate(order)]
+        cards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        handles = [(card, part) for card in cards for part in (card, *_nvml_slices(card))]
+        known = [
+            (str(cards.index(card)) if part is card else "", str(pynvml.nvmlDeviceGetUUID(part)))
+            for card, part in handles
+        ]
+        order = _as_cuda_has_it(_visible_order(known, visible_gpus(_CUDA_VISIBLE)), handles)
+        return [_nvml_gpu(*handles[row], f"cuda:{place}") for place, row in enumerate(order)]
     except pynvml.NVMLError:
         return []  # a card whose memory NVML does not tell: nvidia-smi may
     finally:
         pynvml.nvmlShutdown()
 
 
-def _nvml_gpu(handle: Any, torch_name: str) -> DeviceInfo:
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    name = str(pynvml.nvmlDeviceGetName(handle))
+def _nvml_slices(card: Any) -> list[Any]:
+    """The slices of a card that is shared out (MIG, multi-instance GPU); none of any other."""
     try:
-        clock_mhz = pynvml.nvmlDeviceGetMaxClockInfo(handle, pynvml.NVML_CLOCK_MEM)
-        bandwidth = memory_bandwidth(clock_mhz, pynvml.nvmlDeviceGetMemoryBusWidth(handle))
+        if not pynvml.nvmlDeviceGetMigMode(card)[0]:
+            return []
+        count = pynvml.nvmlDeviceGetMaxMigDeviceCount(card)
+    except pynvml.NVMLError:
+        return []  # a card that knows no slices
+    found = []
+    for index in range(count):
+        with suppress(pynvml.NVMLError):  # fewer were made than there could be
+            found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index))
+    return found
+
+
+def _as_cuda_has_it(order: Sequence[int], handles: Sequence[tuple[Any, Any]]) -> list[int]:
+    """Of (card, part) pairs those that CUDA enumerates: one slice alone where a card is cut."""
+    sliced = {id(card) for card, part in handles if part is not card}
+    cut = [row for row in order if id(handles[row][0]) in sliced]
+    if not cut:
+        return list(order)
+    card, part = handles[cut[0]]
+    if part is not card:
+        return cut[:1]
+    return [row for row, (of, one) in enumerate(handles) if of is card and one is not card][:1]
+
+
+def _nvml_gpu(card: Any, part: Any, torch_name: str) -> DeviceInfo:
+    """`part` of `card`: itself, or a slice, which has its share of the card's bandwidth."""
+    memory = pynvml.nvmlDeviceGetMemoryInfo(part)
+    name = str(pynvml.nvmlDeviceGetName(part))
+    try:
+        clock_mhz = pynvml.nvmlDeviceGetMaxClockInfo(card, pynvml.NVML_CLOCK_MEM)
+        bandwidth = memory_bandwidth(clock_mhz, pynvml.nvmlDeviceGetMemoryBusWidth(card))
     except pynvml.NVMLError:
         bandwidth = bandwidth_of(name)
+    if part is not card:
+        bandwidth = bandwidth * int(memory.total) // int(pynvml.nvmlDeviceGetMemoryInfo(card).total)
     return DeviceInfo(
         name,
         int(memory.total),
         int(memory.free),
         "NVML",
         torch_name,
-        tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
-        _nvml_users(handle),
+        tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card)),
+        _nvml_users(part),
         bandwidth,
     )
 
@@ -136,7 +172,7 @@ def _users(named: Iterable[tuple[str, int]]) -> tuple[str, ...]:
 def _smi_gpus() -> list[DeviceInfo]:
     table = _run("nvidia-smi", _CARDS, "--format=csv,noheader,nounits")
     users = _run("nvidia-smi", _USERS, "--format=csv,noheader,nounits") if table else ""
-    return parse_nvidia_smi(table, visible_gpus(), users)
+    return parse_nvidia_smi(table, visible_gpus(_CUDA_VISIBLE), users)
 
 
 def parse_nvidia_smi(
@@ -177,15 +213,23 @@ def _capability(text: str) -> tuple[int, int] | None:
 
 
 def _visible_order(cards: Sequence[tuple[str, str]], visible: Sequence[str] | None) -> list[int]:
-    """Which of the (index, UUID) pairs are shown, and in which order."""
+    """Which of the (index, UUID) pairs are shown, and in which order.
+
+    As CUDA has it, nothing is shown from the first one on that does not exist.
+    """
     if visible is None:
         return list(range(len(cards)))
-    return [
-        row
-        for wanted in visible
-        for row, (index, uuid) in enumerate(cards)
-        if wanted == index or (len(wanted) > 4 and uuid.startswith(wanted))
-    ]
+    order = []
+    for wanted in visible:
+        rows = [
+            row
+            for row, (index, uuid) in enumerate(cards)
+            if wanted == index or (len(wanted) > 4 and uuid.startswith(wanted))
+        ]
+        if not rows:
+            break
+        order += rows
+    return order
 
 
 def _amd_gpus(folder: Path) -> list[DeviceInfo]:
@@ -197,9 +241,11 @@ def _amd_gpus(folder: Path) -> list[DeviceInfo]:
         except (OSError, ValueError):
             continue
         name = _first_line(total_file.with_name("product_name")) or "AMD GPU"
-        device = DeviceInfo(name, total, total - used, "amdgpu", f"cuda:{len(found)}")
+        device = DeviceInfo(name, total, total - used, "amdgpu")
         found.append(replace(device, bandwidth=bandwidth_of(name)))
-    return found
+    numbers = [(str(index), "") for index in range(len(found))]
+    order = _visible_order(numbers, visible_gpus(_HIP_VISIBLE, _CUDA_VISIBLE))
+    return [replace(found[row], torch_name=f"cuda:{place}") for place, row in enumerate(order)]
 
 
 def _apple_gpu() -> list[DeviceInfo]:

@@ -32,7 +32,7 @@ def planned_card(vram_bytes: int) -> DeviceInfo:
 
 
 def choose_device(settings: Settings, devices: Sequence[DeviceInfo]) -> DeviceInfo:
-    """The device that `settings.device` names; `auto` is the GPU with the most free memory.
+    """The device that `settings.device` names; `auto` and `cuda` are the GPU with most free memory.
 
     Raises:
         UsageError: no such device.
@@ -41,9 +41,10 @@ def choose_device(settings: Settings, devices: Sequence[DeviceInfo]) -> DeviceIn
     gpus = [device for device in devices if device.is_gpu]
     if wanted == "auto":
         return max(gpus, key=lambda gpu: gpu.free_bytes) if gpus else devices[-1]
-    for device in devices:
-        if wanted in (device.torch_name, device.torch_name.partition(":")[0]):
-            return device
+    exact = [device for device in devices if device.torch_name == wanted]
+    of_kind = [device for device in devices if device.torch_name.partition(":")[0] == wanted]
+    if exact or of_kind:
+        return exact[0] if exact else max(of_kind, key=lambda device: device.free_bytes)
     found = ", ".join(device.torch_name for device in devices)
     raise UsageError(f"--device is {settings.device!r}; this machine has {found} (or 'auto')")
 

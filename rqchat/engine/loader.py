@@ -144,11 +144,24 @@ def _fill_small(model: Any, folder: Path) -> tuple[Any, Any]:
 
 
 def _check_device(plan: MemoryPlan) -> None:
-    if plan.device.torch_name.startswith("cuda") and not torch.cuda.is_available():
+    device = plan.device
+    if device.torch_name == "mps" and not torch.backends.mps.is_available():
         raise ModelError(
-            f"{plan.device.name} is there, but this torch ({torch.__version__}) cannot use it; run"
-            " ./install.sh again for a build with GPU support, or take --device cpu"
+            f"{device.name} is there, but this torch ({torch.__version__}) cannot use Metal; update"
+            " macOS, or take --device cpu"
         )
+    if not device.torch_name.startswith("cuda") or torch.cuda.is_available():
+        return
+    built = torch.version.cuda or torch.version.hip
+    way_out = (
+        "its driver is too old for that or of another maker, and 'rqchat doctor' says which"
+        if built
+        else "run ./install.sh again for a build with GPU support"
+    )
+    raise ModelError(
+        f"{device.name} is there, but this torch ({torch.__version__}) cannot use it; {way_out}, or"
+        " take --device cpu"
+    )
 
 
 def _say_what_it_costs(

@@ -185,9 +185,9 @@ def parse_size_bytes(text: str, *, name: str = "--vram") -> int:
     return size_bytes
 
 
-def visible_gpus() -> tuple[str, ...] | None:
-    """Indices or UUIDs in `CUDA_VISIBLE_DEVICES`, as torch reads it; None when it is not set."""
-    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+def visible_gpus(*variables: str) -> tuple[str, ...] | None:
+    """Indices or UUIDs in the first of these that is set, as torch reads them; None without any."""
+    text = next((os.environ[name] for name in variables if name in os.environ), None)
     if text is None:
         return None
     return tuple(part.strip() for part in text.split(",") if part.strip())

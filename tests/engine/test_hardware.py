@@ -69,6 +69,7 @@ class _Nvml:
             "nvmlDeviceGetCount": 1,
             "nvmlDeviceGetHandleByIndex": "handle",
             "nvmlDeviceGetUUID": "GPU-1",
+            "nvmlDeviceGetMigMode": (0, 0),
             "nvmlDeviceGetName": "NVIDIA GeForce RTX 4090",
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=24 * 2**30, free=20 * 2**30),
             "nvmlDeviceGetCudaComputeCapability": (8, 9),
@@ -136,6 +137,66 @@ def test_without_nvml_the_program_is_asked(monkeypatch: pytest.MonkeyPatch, brok
     assert [gpu.source for gpu in gpus.find_gpus()] == ["nvidia-smi"] * 2
 
 
+class _SlicedNvml(_Nvml):
+    """The same over two A100, the second of which is cut into two slices."""
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        gib = 2**30
+        answers = {
+            "nvmlDeviceGetCount": lambda: 2,
+            "nvmlDeviceGetHandleByIndex": lambda index: ("card0", "card1")[index],
+            "nvmlDeviceGetMigMode": lambda card: (int(card == "card1"), 0),
+            "nvmlDeviceGetMaxMigDeviceCount": lambda card: 7,
+            "nvmlDeviceGetUUID": lambda one: f"{'GPU' if 'card' in one else 'MIG'}-{one}",
+            "nvmlDeviceGetName": lambda one: f"NVIDIA A100-SXM4-40GB {one}",
+            "nvmlDeviceGetMaxClockInfo": lambda card, kind: 1215,
+            "nvmlDeviceGetMemoryBusWidth": lambda card: 5120,
+            "nvmlDeviceGetMemoryInfo": lambda one: SimpleNamespace(
+                total=(40 if "card" in one else 10) * gib, free=9 * gib
+            ),
+        }
+
+        def cut(card: str, index: int) -> str:
+            if index > 1:
+                raise self.NVMLError
+            return f"slice{index}"
+
+        return {**answers, "nvmlDeviceGetMigDeviceHandleByIndex": cut}.get(
+            name, super().__getattr__(name)
+        )
+
+
+@pytest.mark.parametrize(
+    ("visible", "names"),
+    [
+        (None, ["slice0"]),
+        ("MIG-slice1", ["slice1"]),
+        ("0", ["card0"]),
+        ("1", ["slice0"]),
+        ("GPU-card0", ["card0"]),
+        ("0,7,1", ["card0"]),  # nothing is shown from the first one on that does not exist
+        ("", []),
+    ],
+)
+def test_of_a_card_that_is_cut_cuda_shows_one_slice(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
+) -> None:
+    monkeypatch.setattr(gpus, "pynvml", _SlicedNvml())
+    monkeypatch.setattr(gpus, "_smi_gpus", lambda: [])
+    monkeypatch.setattr(gpus, "_amd_gpus", lambda folder: [])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    found = gpus.find_gpus()
+
+    assert [gpu.name.split()[-1] for gpu in found] == names
+    assert [gpu.torch_name for gpu in found] == ["cuda:0"] * len(names)
+    # 1,555 GB/s of the whole card, a quarter of its memory
+    shares = {"card0": 1555.2e9, "slice0": 388.8e9, "slice1": 388.8e9}
+    assert [gpu.bandwidth for gpu in found] == [shares[name] for name in names]
+
+
 def test_an_apple_gpu_has_metals_share(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"hw.memsize": f"{64 * 2**30}\n", "machdep.cpu.brand_string": "Apple M3 Max\n"}
     monkeypatch.setattr(gpus, "pynvml", None)
@@ -197,7 +258,9 @@ def test_a_machine_without_a_driver_has_its_cpu(
     assert 0 < cpu.free_bytes <= cpu.total_bytes
 
 
-def test_amd_cards_are_read_from_the_drivers_files(tmp_path: Path) -> None:
+def test_amd_cards_are_read_from_the_drivers_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device = tmp_path / "card1" / "device"
     device.mkdir(parents=True)
     (device / "mem_info_vram_total").write_text("25753026560\n")
@@ -207,6 +270,12 @@ def test_amd_cards_are_read_from_the_drivers_files(tmp_path: Path) -> None:
 
     (found,) = gpus._amd_gpus(tmp_path)
 
+    hip, cuda = "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
+    monkeypatch.delenv(cuda, raising=False)
+    monkeypatch.setenv(hip, "1")
+    assert gpus._amd_gpus(tmp_path) == []
+    monkeypatch.setenv(hip, "0")
+    assert gpus._amd_gpus(tmp_path) == [found]
     assert found == DeviceInfo(
         *("Radeon RX 7900 XTX", 25_753_026_560, 25_753_025_560, "amdgpu", "cuda:0"),
         bandwidth=960 * 10**9,
@@ -230,7 +299,8 @@ def test_auto_takes_the_card_with_the_most_free_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "chosen"), [("cpu", "cpu"), ("cuda", "cuda:0"), ("CUDA:1", "cuda:1")]
+    ("wanted", "chosen"),
+    [("cpu", "cpu"), ("cuda", "cuda:0"), ("CUDA:1", "cuda:1"), ("cpu ", "cpu")],
 )
 def test_a_device_can_be_asked_for(wanted: str, chosen: str) -> None:
     devices = [*parse_nvidia_smi(_TABLE, None), _CPU]

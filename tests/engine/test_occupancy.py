@@ -49,6 +49,7 @@ def test_torch_is_held_to_what_was_free(monkeypatch: pytest.MonkeyPatch, free_gi
     )
     card = DeviceInfo("card", whole, free, "test", "cuda:1")
 
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     claim_device(make_plan(_SHAPE, card, Settings()))
 
     ((share, name),) = asked
