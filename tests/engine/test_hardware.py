@@ -142,7 +142,7 @@ class _SlicedNvml(_Nvml):
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         gib = 2**30
-        answers = {
+        answers: dict[str, Callable[..., Any]] = {
             "nvmlDeviceGetCount": lambda: 2,
             "nvmlDeviceGetHandleByIndex": lambda index: ("card0", "card1")[index],
             "nvmlDeviceGetMigMode": lambda card: (int(card == "card1"), 0),
@@ -161,9 +161,8 @@ class _SlicedNvml(_Nvml):
                 raise self.NVMLError
             return f"slice{index}"
 
-        return {**answers, "nvmlDeviceGetMigDeviceHandleByIndex": cut}.get(
-            name, super().__getattr__(name)
-        )
+        answers["nvmlDeviceGetMigDeviceHandleByIndex"] = cut
+        return answers.get(name, super().__getattr__(name))
 
 
 @pytest.mark.parametrize(
