@@ -2,7 +2,7 @@
 
 Tensors there have sizes and no content, so every allocation of a step can be counted as CUDA's
 allocator would, but for what cuBLAS takes. Only what depends on content cannot be rehearsed:
-pictures, mixtures of experts, and the packages behind `nf4` and `int8-bnb`.
+pictures, experts in 16 bits, and the packages behind `nf4` and `int8-bnb`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from rotorquant.watch import FiniteWatch
 from rqchat.engine.weights import multiply
 from rqchat.engine.weights.grid import Grid, Packed
 from rqchat.engine.weights.layers import GRIDS
-from rqchat.engine.weights.modules import PackedLinear
+from rqchat.engine.weights.modules import PackedExperts, PackedLinear, PackedMatrix
+from rqchat.engine.weights.parts import matrix_of
 from rqchat.engine.weights.skeleton import build_skeleton
 
 __all__ = ["chunk_bytes", "pretend_gpu"]
@@ -94,12 +95,13 @@ class _Unlaunched:
 def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Meta tensors take the way of CUDA tensors on an H100; no kernel is launched."""
     kernels = [importlib.import_module(f"rotorquant.ops.{op}.kernel") for op in _OPS]
-    for op, kernel in zip(_OPS, kernels, strict=True):
+    for op, kernel in zip(_OPS, tuple(kernels), strict=True):
         package = importlib.import_module(f"rotorquant.ops.{op}")
         monkeypatch.setattr(package, "_kernel", kernel, raising=False)
-    weights = importlib.import_module("rqchat.engine.weights.kernel")
-    monkeypatch.setattr(multiply, "_kernel", weights)
-    for module in (*kernels, weights):
+    for name in ("kernel", "expert_kernel"):
+        kernels.append(importlib.import_module(f"rqchat.engine.weights.{name}"))
+        monkeypatch.setattr(multiply, f"_{name}", kernels[-1])
+    for module in kernels:
         for name in vars(module).copy():
             if name.endswith("_kernel"):
                 monkeypatch.setattr(module, name, _Unlaunched())
@@ -180,7 +182,12 @@ def _is_global(module: Any) -> bool:
 
 def _pack(model: Any, grid: Grid) -> None:
     for name, module in list(model.named_modules()):
-        if isinstance(module, nn.Linear) and ".language_model." in name:
+        if name.endswith(".experts"):
+            experts = PackedExperts(module.num_experts, module.act_fn)
+            for leaf, tensor in module.named_parameters():
+                setattr(experts, leaf, PackedMatrix(_packed(grid, *matrix_of(tensor.shape))))
+            model.set_submodule(name, experts)
+        elif isinstance(module, nn.Linear) and ".language_model." in name and "router" not in name:
             model.set_submodule(name, PackedLinear(_packed(grid, *module.weight.shape)).eval())
 
 

@@ -13,7 +13,7 @@ from rqchat.engine.shape import ModelShape
 from tests.engine.rehearsal import chunk_bytes, pretend_gpu
 
 _HISTORY_TOKENS = 16_384 + 576  # two whole pieces of packed tokens, and what stays exact
-_31B, _E4B, _E2B = (KNOWN_MODELS[index].config for index in (0, 3, 4))
+_31B, _26B, _E4B, _E2B = (KNOWN_MODELS[index].config for index in (0, 1, 3, 4))
 
 
 def _shallow(config: Any) -> dict[str, Any]:
@@ -34,6 +34,8 @@ def _shallow(config: Any) -> dict[str, Any]:
         (_31B, "int4", 6, 512, True),
         (_31B, "int4", 16, 512, False),
         (_31B, "int2", 5, 1024, False),
+        (_26B, "int4", 8, 512, False),
+        (_26B, "int2", 16, 2048, False),
         (_E4B, "int8", 16, 2048, False),
         (_E4B, "int4", 3, 512, True),
         (_E2B, "bf16", 4, 512, False),
