@@ -5,12 +5,12 @@ Nothing here waits for the device: the lengths that the kernel reads lie there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from rotorquant.codec import Codec, RawCodec
+from rotorquant.codec import Codec
 from rotorquant.global_store import GlobalStore
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.decode import Exact, Reading, Stored, decode
@@ -89,15 +89,15 @@ class StoreStep:
         grouped, steps = _grouped(query, scaling, last.key), query.shape[2]
         dtype = last.key.primary.dtype
         positions = None if self.positions is None else self.positions.whole(query.device)
-        plain = [RawCodec(query.shape[-1], query.device)]
-        near = _reading(grouped, plain, tie, positions, dtype)
+        crossed = None if tie is None else tie.crossed(grouped)
+        near = _reading(grouped, crossed, store.plain, tie, positions, dtype)
         if not store.packed.capacity:
             done = decode(near, first, last, store.counts, steps, None, key_mask)
             return _output(done.near, query)
         codecs, rows = store.packed.codecs, store.packed.whole_streams()
         value = rows[1] if len(rows) == 2 else None
         stored = Stored(rows[0], value, codecs[0].table, codecs[-1].table)
-        far = _reading(grouped, codecs, tie, positions, dtype)
+        far = _reading(grouped, crossed, codecs[0], tie, positions, dtype)
         done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
         assert done.far is not None and done.share is not None
         output = done.near + codecs[-1].from_stored(done.far)
@@ -112,15 +112,15 @@ class StoreStep:
 
 def _reading(
     query: torch.Tensor,
-    codecs: Sequence[Codec],
+    crossed: torch.Tensor | None,
+    codec: Codec,
     tie: TiedKey | None,
     positions: torch.Tensor | None,
     dtype: torch.dtype,
 ) -> Reading:
-    """Queries [B, H, R, D] as they meet rows of the first codec."""
-    codec = codecs[0]
-    if tie is not None and positions is not None:
-        return Reading(*tie.stored_query(query, codec, positions, dtype))
+    """Queries [B, H, R, D], with a tie its `crossed`, as they meet rows of the codec."""
+    if tie is not None and crossed is not None and positions is not None:
+        return Reading(*tie.stored_query(crossed, codec, positions, dtype))
     shift = None if codec.offset is None else query @ codec.offset.mT
     return Reading(codec.to_stored(query), None, shift)
 

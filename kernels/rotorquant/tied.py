@@ -61,13 +61,22 @@ class TiedKey:
         keys[..., : self.pairs], keys[..., half : half + self.pairs] = turned
         return keys
 
+    def crossed(self, query: torch.Tensor) -> torch.Tensor:
+        """What meets V in the place of K, [B, H, 2 R, D]: factors of cosine, then those of sine.
+
+        `query`: [B, H, R, D] float32, with its own rotary embedding.
+        """
+        half = query.shape[-1] // 2
+        swapped = torch.cat((query[..., half:], -query[..., :half]), dim=-1)
+        return torch.cat((query, swapped), dim=2).mul_(self.weight(query.device))
+
     def stored_query(
-        self, query: torch.Tensor, codec: Codec, positions: torch.Tensor, dtype: torch.dtype
+        self, crossed: torch.Tensor, codec: Codec, positions: torch.Tensor, dtype: torch.dtype
     ) -> tuple[torch.Tensor, Rope, torch.Tensor | None]:
         """What scores queries against stored rows of V (`ops/attend/reference.py`).
 
         Args:
-            query: [B, H, R, D] float32, with its own rotary embedding.
+            crossed: [B, H, 2 R, D] of `crossed`.
             codec: of the rows.
             positions: [B, N] integers, of the rows.
             dtype: to which the model rounds cosine and sine.
@@ -76,24 +85,22 @@ class TiedKey:
             The query for the dimensions without a position, zero on the others; their part; and
             what the offset of the codec adds to all scores of a query, [B, H, R, 1], or None.
         """
-        half, weight = query.shape[-1] // 2, self.weight(query.device)
-        swapped = torch.cat((query[..., half:], -query[..., :half]), dim=-1)
-        natural = weight * query, weight * swapped
-        straight, crossed = codec.to_stored(natural[0]), codec.to_stored(natural[1])
+        half, stored = crossed.shape[-1] // 2, codec.to_stored(crossed)
         first, second = codec.place[: self.pairs], codec.place[half : half + self.pairs]
         turned = torch.cat((first, second))
-        both = straight.index_select(-1, turned), crossed.index_select(-1, turned)
-        bias, shift = self._offset_scores(*natural, codec.offset)
+        both = stored.index_select(-1, turned).chunk(2, dim=2)
+        straight, swapped = crossed.chunk(2, dim=2)
+        bias, shift = self._offset_scores(straight, swapped, codec.offset)
         rope = Rope(
             torch.cat(both, dim=-1),
             first,
             second,
             positions,
-            self.frequencies(query.device),
+            self.frequencies(crossed.device),
             dtype,
             bias,
         )
-        return straight.index_fill(-1, turned, 0.0), rope, shift
+        return stored.chunk(2, dim=2)[0].index_fill(-1, turned, 0.0), rope, shift
 
     def _offset_scores(
         self, straight: torch.Tensor, crossed: torch.Tensor, offset: torch.Tensor | None
