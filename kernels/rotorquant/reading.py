@@ -78,8 +78,10 @@ def _attend_in_place(
         if key_codec.offset is not None:
             shift = query @ key_codec.offset.mT
     else:
-        crossed = tie.crossed(query)
-        stored_query, rope, shift = tie.stored_query(crossed, key_codec, positions, dtype)
+        # No name for what is crossed, or it would live as long as the scores
+        stored_query, rope, shift = tie.stored_query(
+            tie.crossed(query), key_codec, positions, dtype
+        )
     value = rows[1] if len(rows) == 2 else None
     part = attend_packed(
         stored_query, rows[0], value, key_codec.table, rope, key_mask, value_codec.table

@@ -16,6 +16,8 @@ from rotorquant.ops.attend import Rope
 
 __all__ = ["TiedKey"]
 
+_STEP_ROWS = 512  # 16 steps of 16 heads, both forms: one product; of more, one form at a time
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiedKey:
@@ -85,12 +87,15 @@ class TiedKey:
             The query for the dimensions without a position, zero on the others; their part; and
             what the offset of the codec adds to all scores of a query, [B, H, R, 1], or None.
         """
-        half, stored = crossed.shape[-1] // 2, codec.to_stored(crossed)
+        half, (straight, swapped) = crossed.shape[-1] // 2, crossed.chunk(2, dim=2)
+        bias, shift = self._offset_scores(straight, swapped, codec.offset)
+        if crossed.shape[2] <= _STEP_ROWS:
+            straight, swapped = codec.to_stored(crossed).chunk(2, dim=2)
+        else:
+            straight, swapped = codec.to_stored(straight), codec.to_stored(swapped)
         first, second = codec.place[: self.pairs], codec.place[half : half + self.pairs]
         turned = torch.cat((first, second))
-        both = stored.index_select(-1, turned).chunk(2, dim=2)
-        straight, swapped = crossed.chunk(2, dim=2)
-        bias, shift = self._offset_scores(straight, swapped, codec.offset)
+        both = straight.index_select(-1, turned), swapped.index_select(-1, turned)
         rope = Rope(
             torch.cat(both, dim=-1),
             first,
@@ -100,7 +105,7 @@ class TiedKey:
             dtype,
             bias,
         )
-        return stored.chunk(2, dim=2)[0].index_fill(-1, turned, 0.0), rope, shift
+        return straight.index_fill(-1, turned, 0.0), rope, shift
 
     def _offset_scores(
         self, straight: torch.Tensor, crossed: torch.Tensor, offset: torch.Tensor | None
