@@ -14,7 +14,7 @@ import triton.language as tl
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend.launch import Launch, launch_config, splits_of
 from rotorquant.ops.attend.reference import Part, Rope, Rows
-from rotorquant.ops.tiles.kernel import stored_part
+from rotorquant.ops.tiles.kernel import leave, stored_part
 
 __all__ = [
     "REGISTERS",
@@ -56,11 +56,7 @@ def attend_kernel(
         queries, key, value, rope, mask, both, heads, row, rows, low, high, 0,
         D, KP, KE, VP, VE, SPLIT, PAIRS, ROUND, BIAS, MASK, ROWS, KEYS, STAGES, CHUNKS,
     )  # fmt: skip
-    here = row < rows
-    line = (both * pieces + piece) * rows + row
-    tl.store(parts[0] + line, top, mask=here)
-    tl.store(parts[1] + line, mass, mask=here)
-    tl.store(parts[2] + line[:, None] * D + tl.arange(0, D)[None, :], total, mask=here[:, None])
+    leave(parts, top, mass, total, (both * pieces + piece) * rows + row, row < rows, D)
 
 
 @triton.jit
@@ -183,20 +179,19 @@ def attend_packed(
 def rotary(
     query: torch.Tensor, rope: Rope | None, key: Rows
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor | int, ...], int]:
-    """Queries; places, frequencies, positions with their strides and the pairs; rounding.
+    """Queries; frequencies, positions with their strides and the pairs; rounding.
 
     What is not there, and never read, another tensor stands for.
     """
     query = query.contiguous()
     if rope is None:
         positions = key.primary[:, 0, :, 0]
-        return (query,) * 3, (query, query, query, positions, *positions.stride(), 0), 32
+        return (query,) * 3, (query, positions, *positions.stride(), 0), 32
     queries = query, rope.query, query if rope.bias is None else rope.bias
-    places = rope.first, rope.second, rope.frequencies
     return (
         tuple(each.contiguous() for each in queries),
         (
-            *(each.contiguous() for each in places),
+            rope.frequencies.contiguous(),
             rope.positions,
             *rope.positions.stride(),
             len(rope.first),
@@ -210,7 +205,7 @@ def flat(rows: Rows, table: torch.Tensor | None) -> tuple[torch.Tensor | int, ..
     primary = _dense(rows.primary)
     extra = primary if rows.extra is None else _dense(rows.extra)
     scale = primary[..., 0] if rows.scale is None else rows.scale
-    decode = primary if table is None else table.contiguous()
+    decode = primary if table is None else table.to(torch.float16).contiguous()
     strides = *primary.stride()[:3], *extra.stride()[:3], *scale.stride()
     return (primary, extra, scale, decode, *strides)
 

@@ -19,8 +19,9 @@ from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
 from rotorquant.ops.tiles.kernel import (
     advance,
     gather,
+    leave,
+    pairs_at,
     products,
-    rows_at,
     rows_of,
     stored_part,
     turned,
@@ -48,28 +49,26 @@ def exact_part(
     PAIRS: tl.constexpr, ROUND: tl.constexpr, MASK: tl.constexpr, ROWS: tl.constexpr,
     KEYS: tl.constexpr, STAGES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """The part (top, mass [ROWS], total [ROWS, D]) of one piece of the tiles of `first` and `last`.
+    """The part (top, mass [ROWS], total [D, ROWS]) of one piece of the tiles of `first` and `last`.
 
     first, last: pointers to keys, values and their scales, then strides (`_buffers`). counts: first
     tokens, packed ones between, last ones, and all. WINDOW: `last` is a ring of `window` slots.
     """
     batch, head = both // heads, both % heads
     first_count, stored_count, last_count, length = counts
-    first_ptr, second_ptr, frequencies_ptr, positions_ptr, pb, pt, pairs = rope
+    frequencies_ptr, positions_ptr, pb, pt, pairs = rope
     mask_ptr, mb, mt = mask
     query, turn, _, size, _ = gather(
         queries, both * rows + row, row < rows, pairs, D, PAIRS, False, CHUNKS
     )
-    if PAIRS > 0:
-        pair = tl.arange(0, PAIRS)[None, :]
-        one_at = tl.load(first_ptr + pair, mask=pair < pairs, other=0).to(tl.int32)
-        two_at = tl.load(second_ptr + pair, mask=pair < pairs, other=0).to(tl.int32)
-        frequency = tl.load(frequencies_ptr + pair, mask=pair < pairs, other=0.0)
+    # [1, PAIRS]
+    pair = tl.arange(0, PAIRS if PAIRS > 0 else 1)[None, :]
+    frequency = tl.load(frequencies_ptr + pair, mask=pair < pairs, other=0.0)
     # A query at `at` sees tokens up to itself
     at = length - steps + row % steps
     top = tl.full((ROWS,), -1e30, tl.float32)
     mass = tl.zeros((ROWS,), tl.float32)
-    total = tl.zeros((ROWS, D), tl.float32)
+    total = tl.zeros((D, ROWS), tl.float32)
     first_tiles = tl.cdiv(first_count, KEYS)
     tiles = first_tiles + tl.cdiv(last_count, KEYS)
     share = tl.cdiv(tiles, pieces)
@@ -90,18 +89,19 @@ def exact_part(
         )
         keys = tl.where(in_first, first[0], last[0]) + place[:, None]
         stored = rows_of(keys, keys, keys, there, D, 16, 0)
-        # [ROWS, KEYS]
-        scores = products(query, stored, KEYS, CHUNKS, D // CHUNKS)
+        # [CHUNKS, KEYS, ROWS]
+        sums = tl.zeros((CHUNKS, KEYS, ROWS), tl.float32)
+        sums = products(stored, query, sums, KEYS, CHUNKS, D // CHUNKS)
         if PAIRS > 0:
             position = tl.load(
                 positions_ptr + batch * pb + token.to(tl.int64) * pt, mask=seen, other=0
             )
             cos, sin = waves(position.to(tl.float32)[:, None] * frequency, ROUND)
-            one = rows_at(keys, keys, keys, there, one_at, D, 16, 0)
-            two = rows_at(keys, keys, keys, there, two_at, D, 16, 0)
+            one, two = pairs_at(keys, keys, keys, there, pair, D, 16, 0)
             features = turned(cos, sin, one, two, KEYS, PAIRS)
-            scores += products(turn, features, KEYS, CHUNKS, 4 * PAIRS // CHUNKS)
-        scores *= size[:, None]
+            sums = products(features, turn, sums, KEYS, CHUNKS, 4 * PAIRS // CHUNKS)
+        # [KEYS, ROWS]
+        scores = tl.sum(sums, 0) * size[None, :]
         scale = tl.full((KEYS,), 1.0, tl.float32)
         if SCALED:
             at_scale = (
@@ -112,7 +112,7 @@ def exact_part(
             scale = tl.load(
                 tl.where(in_first, first[2], last[2]) + at_scale, mask=seen, other=0.0
             ).to(tl.float32)
-            scores *= scale[None, :]
+            scores *= scale[:, None]
             scale = tl.load(
                 tl.where(in_first, first[3], last[3]) + at_scale, mask=seen, other=0.0
             ).to(tl.float32)
@@ -122,9 +122,9 @@ def exact_part(
         if MASK:
             masked = mask_ptr + batch * mb + token.to(tl.int64) * mt
             seen = seen & (tl.load(masked, mask=seen, other=0) != 0)
-        visible = seen[None, :] & (token[None, :] <= at[:, None])
+        visible = seen[:, None] & (token[:, None] <= at[None, :])
         if WINDOW:
-            visible = visible & (token[None, :] > at[:, None] - window)
+            visible = visible & (token[:, None] > at[None, :] - window)
         scores = tl.where(visible, scores, float("-inf"))
         top, mass, total = advance(top, mass, total, scores, scale, stored)
     return top, mass, total
@@ -168,11 +168,8 @@ def decode_kernel(
             piece - far_pieces, tl.num_programs(0) - far_pieces,
             D, SPLIT, SCALED, WINDOW, PAIRS, ROUND, MASK, ROWS, KEYS, STAGES, CHUNKS,
         )  # fmt: skip
-    here = row < rows
     line = (both * tl.num_programs(0) + piece) * rows + row
-    tl.store(parts[0] + line, top, mask=here)
-    tl.store(parts[1] + line, mass, mask=here)
-    tl.store(parts[2] + line[:, None] * D + tl.arange(0, D)[None, :], total, mask=here[:, None])
+    leave(parts, top, mass, total, line, row < rows, D)
 
 
 @triton.jit

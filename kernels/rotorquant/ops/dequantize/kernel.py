@@ -1,6 +1,6 @@
 """Dequantize on a GPU: unpack, look up, scale and rotate back, in one launch over all rows.
 
-Also `tile` and `picked`, with which other kernels read rows. The bytes are
+Also `tile` and `pairs_of`, with which other kernels read rows. The bytes are
 those of `ops/planes.py`.
 """
 
@@ -14,7 +14,7 @@ from rotorquant.ops import dispatch
 from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.planes import planes_of
 
-__all__ = ["constants", "dequantize", "dequantize_kernel", "picked", "tile"]
+__all__ = ["constants", "dequantize", "dequantize_kernel", "pairs_of", "tile"]
 
 
 @triton.jit
@@ -28,9 +28,41 @@ def _code(byte, group, T: tl.constexpr, P: tl.constexpr, E: tl.constexpr, STEP: 
 
 @triton.jit
 def _field(byte, group, table_ptr, T: tl.constexpr, P: tl.constexpr, E: tl.constexpr):
-    """Float16 values of field T: the table's entry whose other fields are zero has it in front."""
+    """Values [...] of field T: the table's entry whose other fields are zero has it in front."""
     code = _code(byte, group, T, P, E, 256)
-    return tl.load(table_ptr + code * (8 // P)).to(tl.float16)
+    return tl.load(table_ptr + code * (8 // P))
+
+
+@triton.jit
+def _pair(byte, group, table_ptr, T: tl.constexpr, P: tl.constexpr, E: tl.constexpr):
+    """Values of fields T and T + 1. Those of narrow codes are looked up at once, as one word.
+
+    Wider codes have tables of more bytes than a step can pick from without waiting.
+    """
+    if P == 2 or E == 0:
+        entry = _code(byte, group, T // 2, 2 * P, 2 * E, 256)
+        word = tl.load(table_ptr.to(tl.pointer_type(tl.int32)) + entry * (4 // P))
+        one = (word & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
+        two = ((word >> 16) & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
+    else:
+        one = _field(byte, group, table_ptr, T, P, E)
+        two = _field(byte, group, table_ptr, T + 1, P, E)
+    return one, two
+
+
+@triton.jit
+def _bytes(
+    primary_ptrs, extra_ptrs, seen, column,
+    D: tl.constexpr, P: tl.constexpr, E: tl.constexpr,
+):  # fmt: skip
+    """Primary bytes [KEYS, columns] and their groups, int32; pointers [KEYS, 1] to the planes."""
+    byte = tl.load(primary_ptrs + column, mask=seen, other=0).to(tl.int32)
+    group = byte
+    if E > 0:
+        WIDTH: tl.constexpr = D * E // 8
+        bits = tl.load(extra_ptrs + column % WIDTH, mask=seen, other=0).to(tl.int32)
+        group = bits >> (column // WIDTH * (8 // P * E))
+    return byte, group
 
 
 @triton.jit
@@ -38,43 +70,41 @@ def tile(
     primary_ptrs, extra_ptrs, table_ptr, seen,
     D: tl.constexpr, P: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """Unscaled rows [KEYS, D] float16 in storage order; pointers [KEYS, 1] to their planes."""
-    F: tl.constexpr = 8 // P
-    # [KEYS, D / F]
-    column = tl.arange(0, D // F)[None, :]
-    byte = tl.load(primary_ptrs + column, mask=seen, other=0).to(tl.int32)
-    group = byte
-    if E > 0:
-        WIDTH: tl.constexpr = D * E // 8
-        bits = tl.load(extra_ptrs + column % WIDTH, mask=seen, other=0).to(tl.int32)
-        group = bits >> (column // WIDTH * (F * E))
-    values = _field(byte, group, table_ptr, 0, P, E)
-    if F == 2:
-        values = tl.interleave(values, _field(byte, group, table_ptr, 1, P, E))
-    elif F == 4:
-        even = tl.interleave(values, _field(byte, group, table_ptr, 2, P, E))
-        odd = tl.interleave(
-            _field(byte, group, table_ptr, 1, P, E), _field(byte, group, table_ptr, 3, P, E)
-        )
-        values = tl.interleave(even, odd)
+    """Unscaled rows [KEYS, D] in storage order, of the table's dtype, float16."""
+    # [KEYS, D P / 8]
+    column = tl.arange(0, D * P // 8)[None, :]
+    byte, group = _bytes(primary_ptrs, extra_ptrs, seen, column, D, P, E)
+    if P == 8:
+        values = _field(byte, group, table_ptr, 0, P, E)
+    else:
+        one, two = _pair(byte, group, table_ptr, 0, P, E)
+        values = tl.join(one, two)
+        if P == 2:
+            one, two = _pair(byte, group, table_ptr, 2, P, E)
+            values = tl.permute(tl.join(values, tl.join(one, two)), (0, 1, 3, 2))
+        values = tl.reshape(values, (byte.shape[0], D))
     return values
 
 
 @triton.jit
-def picked(
-    primary_ptrs, extra_ptrs, table_ptr, seen, place,
+def pairs_of(
+    primary_ptrs, extra_ptrs, table_ptr, seen, pair,
     D: tl.constexpr, P: tl.constexpr, E: tl.constexpr,
 ):  # fmt: skip
-    """Unscaled values [KEYS, PAIRS] float32 at places [1, PAIRS] of the storage order."""
-    F: tl.constexpr = 8 // P
-    column, field = place // F, place % F
-    byte = tl.load(primary_ptrs + column, mask=seen, other=0).to(tl.int32)
-    code = (byte >> (field * P)) & ((1 << P) - 1)
-    if E > 0:
-        WIDTH: tl.constexpr = D * E // 8
-        bits = tl.load(extra_ptrs + column % WIDTH, mask=seen, other=0).to(tl.int32)
-        code += ((bits >> (column // WIDTH * (F * E) + field * E)) & ((1 << E) - 1)) * 256
-    return tl.load(table_ptr + code * F)
+    """Unscaled values [KEYS, PAIRS] of dimensions `pair` [1, PAIRS] and `pair` + D/2."""
+    COLUMNS: tl.constexpr = D * P // 8
+    byte, group = _bytes(primary_ptrs, extra_ptrs, seen, pair % COLUMNS, D, P, E)
+    if P == 8:
+        one = _field(byte, group, table_ptr, 0, P, E)
+        byte, group = _bytes(primary_ptrs, extra_ptrs, seen, pair + D // 2, D, P, E)
+        two = _field(byte, group, table_ptr, 0, P, E)
+    else:
+        if P == 2 and pair.shape[1] > COLUMNS:
+            # The pairs from D/4 on are fields 2 and 3
+            upper = pair // COLUMNS * 2
+            byte, group = byte >> (P * upper), group >> (E * upper)
+        one, two = _pair(byte, group, table_ptr, 0, P, E)
+    return one, two
 
 
 @triton.jit

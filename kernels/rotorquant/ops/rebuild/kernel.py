@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops.attend import Rows
-from rotorquant.ops.dequantize.kernel import picked, tile
+from rotorquant.ops.dequantize.kernel import pairs_of, tile
 from rotorquant.ops.rebuild.launch import Launch, launch_config
 from rotorquant.ops.rebuild.reference import Twist
 
@@ -49,8 +49,8 @@ def rebuild_kernel(
         turned = pair < pairs
         first = tl.load(first_ptr + pair, mask=turned, other=0).to(tl.int32)
         second = tl.load(second_ptr + pair, mask=turned, other=0).to(tl.int32)
-        one = picked(planes, extras, table_ptr, there, first, D, P, E) * scale
-        two = picked(planes, extras, table_ptr, there, second, D, P, E) * scale
+        one, two = pairs_of(planes, extras, table_ptr, there, pair, D, P, E)
+        one, two = one * scale, two * scale
         matrix = matrix_ptr + head * 4 * pairs + pair
         offset = offset_ptr + head * 2 * pairs + pair
         a = tl.load(matrix, mask=turned, other=0.0)
@@ -97,7 +97,7 @@ def rebuild(
     pairs = 0 if twist is None else len(twist.first)
     launch = launch_config(head_dim)
     rebuild_kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
-        primary, extra, scale, table, *places, key, value, heads, tokens, pairs,
+        primary, extra, scale, table.to(torch.float16), *places, key, value, heads, tokens, pairs,
         *primary.stride()[:3], *extra.stride()[:3], *scale.stride(),
         **constants(head_dim, table, pairs, launch),
         num_warps=launch.num_warps,
