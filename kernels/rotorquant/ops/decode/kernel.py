@@ -18,10 +18,10 @@ from rotorquant.ops.attend.reference import Rows
 from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
 from rotorquant.ops.tiles.kernel import (
     advance,
+    chunked,
     gather,
     leave,
     pairs_at,
-    products,
     rows_of,
     stored_part,
     turned,
@@ -90,16 +90,15 @@ def exact_part(
         keys = tl.where(in_first, first[0], last[0]) + place[:, None]
         stored = rows_of(keys, keys, keys, there, D, 16, 0)
         # [CHUNKS, KEYS, ROWS]
-        sums = tl.zeros((CHUNKS, KEYS, ROWS), tl.float32)
-        sums = products(stored, query, sums, KEYS, CHUNKS, D // CHUNKS)
+        sums = tl.dot(chunked(stored, CHUNKS), query)
         if PAIRS > 0:
             position = tl.load(
                 positions_ptr + batch * pb + token.to(tl.int64) * pt, mask=seen, other=0
             )
             cos, sin = waves(position.to(tl.float32)[:, None] * frequency, ROUND)
             one, two = pairs_at(keys, keys, keys, there, pair, D, 16, 0)
-            features = turned(cos, sin, one, two, KEYS, PAIRS)
-            sums = products(features, turn, sums, KEYS, CHUNKS, 4 * PAIRS // CHUNKS)
+            features = turned(cos, sin, one, two, KEYS, PAIRS, CHUNKS)
+            sums = tl.dot(features, turn, sums)
         # [KEYS, ROWS]
         scores = tl.sum(sums, 0) * size[None, :]
         scale = tl.full((KEYS,), 1.0, tl.float32)

@@ -41,7 +41,14 @@ def _pair(byte, group, table_ptr, T: tl.constexpr, P: tl.constexpr, E: tl.conste
     """
     if P == 2 or E == 0:
         entry = _code(byte, group, T // 2, 2 * P, 2 * E, 256)
-        word = tl.load(table_ptr.to(tl.pointer_type(tl.int32)) + entry * (4 // P))
+        ENTRIES: tl.constexpr = 1 << (2 * P + 2 * E)
+        every = tl.arange(0, ENTRIES)
+        if E > 0:
+            entry = _code(byte, group, T // 2, 2 * P, 2 * E, 1 << (2 * P))
+            every = every % (1 << (2 * P)) + every // (1 << (2 * P)) * 256
+        words = tl.load(table_ptr.to(tl.pointer_type(tl.int32)) + every * (4 // P))
+        LINE: tl.constexpr = byte.shape[0] * byte.shape[1]
+        word = tl.reshape(tl.gather(words, tl.reshape(entry, (LINE,)), 0), byte.shape)
         one = (word & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
         two = ((word >> 16) & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
     else:

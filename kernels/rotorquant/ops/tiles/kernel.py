@@ -17,10 +17,10 @@ from rotorquant.ops.dequantize.kernel import pairs_of, tile
 
 __all__ = [
     "advance",
+    "chunked",
     "gather",
     "leave",
     "pairs_at",
-    "products",
     "rows_of",
     "stored_part",
     "turned",
@@ -33,30 +33,44 @@ FAST = tl.constexpr(not triton.knobs.runtime.interpret and torch.version.hip is 
 
 @triton.jit
 def _rounded(wave, ROUND: tl.constexpr):
-    """A float32 wave as the model has it, bfloat16 for 16; then as float16, for the products."""
+    """A float32 wave as the model has it, bfloat16 for 16, float16 for 15; and as float16.
+
+    Rounded in its bits, half away from zero: a conversion takes a slow unit of the device.
+    """
     if ROUND == 16:
-        wave = wave.to(tl.bfloat16).to(tl.float32)
-    return wave.to(tl.float16)
+        bits = (wave.to(tl.int32, bitcast=True) + 0x8000) & -0x10000
+        wave = bits.to(tl.float32, bitcast=True)
+    if ROUND != 32:
+        wave = wave.to(tl.float16)
+    return wave
 
 
 @triton.jit
 def waves(angle, ROUND: tl.constexpr):
-    """Cosine and sine, float16, of float32 angles of up to 2**16 turns.
+    """Cosine and sine, rounded, of float32 angles of up to 2**17 turns.
 
-    Whole turns are taken off first: 2 pi = 6.28125 + 0.0019302368 + 5.0703458e-6, the first two
-    short enough that their products with the number of turns are exact (Cody and Waite 1980). What
-    is left lies in [-pi, pi], where the device's `sin.approx` is off by 2**-20.5 at most (PTX ISA).
-    Triton's own functions hold a slow path with float64 and local memory.
+    Whole turns are taken off first, by 2 pi as the sum of two floats, in products that are not
+    rounded. What is left lies in [-pi, pi], where the device's approximations are off by 2**-20.5
+    at most (PTX ISA). Triton's own functions hold a slow path with float64 and local memory.
     """
-    # Adding and taking off 3 * 2**22 rounds to the nearest whole number
-    turns = (angle * 0.15915494309189535 + 12582912.0) - 12582912.0
-    x = (angle - turns * 6.28125) - turns * 0.0019302368
-    x = x - turns * 5.0703458e-6
     if FAST:
-        cos, sin = libdevice.fast_cosf(x), libdevice.fast_sinf(x)
+        # Adding and taking off 3 * 2**22 rounds to the nearest whole number
+        turns = (angle * 0.15915494309189535 + 12582912.0) - 12582912.0
+        angle = tl.fma(turns, -6.2831854820251465, angle)
+        angle = tl.fma(turns, 1.7484555314695172e-7, angle)
+        cos, sin = libdevice.fast_cosf(angle), libdevice.fast_sinf(angle)
     else:
-        cos, sin = tl.cos(x), tl.sin(x)
+        cos, sin = tl.cos(angle), tl.sin(angle)
     return _rounded(cos, ROUND), _rounded(sin, ROUND)
+
+
+@triton.jit
+def power(x):
+    """e to the x; without a path for results below 1e-38."""
+    if FAST:
+        return libdevice.fast_expf(x)
+    else:
+        return tl.exp(x)
 
 
 @triton.jit
@@ -79,13 +93,13 @@ def unit(queries, size):
 
 
 @triton.jit
-def products(rows, queries, total, KEYS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr):
-    """`total` [CHUNKS, KEYS, ROWS] and rows [KEYS, CHUNKS WIDTH] by queries [CHUNKS, WIDTH, ROWS].
+def chunked(rows, CHUNKS: tl.constexpr):
+    """Rows [KEYS, D] as [CHUNKS, KEYS, D / CHUNKS], for a batch of products with queries.
 
-    A batch of products, one for each chunk: a warp holds its chunk of the queries, not all.
+    A warp then holds its chunk of the queries, not all.
     """
-    chunks = tl.permute(tl.reshape(rows, (KEYS, CHUNKS, WIDTH)), (1, 0, 2))
-    return tl.dot(chunks, queries, total)
+    KEYS: tl.constexpr = rows.shape[0]
+    return tl.permute(tl.reshape(rows, (KEYS, CHUNKS, rows.shape[1] // CHUNKS)), (1, 0, 2))
 
 
 @triton.jit
@@ -114,28 +128,35 @@ def pairs_at(
 
 @triton.jit
 def turn_order(chunk, PAIRS: tl.constexpr, CHUNKS: tl.constexpr):
-    """Columns [CHUNKS, 4 PAIRS / CHUNKS, 1] as `turned` joins them: pair, cosine or sine, member.
+    """Columns [CHUNKS, 4 PAIRS / CHUNKS, 1] as `turned` leaves them.
 
     Returns the pair of every column, and which of its four parts it is.
     """
-    column = chunk * (4 * PAIRS // CHUNKS) + tl.arange(0, 4 * PAIRS // CHUNKS)[None, :, None]
-    return column // 4, column % 4
+    column = tl.arange(0, 4 * PAIRS // CHUNKS)[None, :, None]
+    return column // 4 * CHUNKS + chunk, column % 4
 
 
 @triton.jit
-def turned(cos, sin, one, two, KEYS: tl.constexpr, PAIRS: tl.constexpr):
-    """What the rotary part of a query meets [KEYS, 4 PAIRS] float16, in `turn_order`."""
-    cosines, sines = tl.join(cos * one, cos * two), tl.join(sin * one, sin * two)
-    features = tl.permute(tl.join(cosines, sines), (0, 1, 3, 2))
-    return tl.reshape(features, (KEYS, 4 * PAIRS))
+def turned(
+    cos, sin, one, two, KEYS: tl.constexpr, PAIRS: tl.constexpr, CHUNKS: tl.constexpr
+):  # fmt: skip
+    """What the rotary part of a query meets [CHUNKS, KEYS, 4 PAIRS / CHUNKS] float16.
+
+    Pairs that stand next to each other go to different chunks: they lie in one thread.
+    """
+    ones, twos = tl.join(cos * one, sin * one), tl.join(cos * two, sin * two)
+    features = tl.join(ones, twos).to(tl.float16)
+    features = tl.reshape(features, (KEYS, PAIRS // CHUNKS, CHUNKS, 4))
+    features = tl.permute(features, (2, 0, 1, 3))
+    return tl.reshape(features, (CHUNKS, KEYS, 4 * PAIRS // CHUNKS))
 
 
 @triton.jit
 def advance(top, mass, total, scores, scale, values):
     """Take a tile into the running softmax; `scale` [KEYS] multiplies the values [KEYS, D]."""
     higher = tl.maximum(top, tl.max(scores, 0))
-    weight = tl.exp(scores - higher[None, :])
-    shrink = tl.exp(top - higher)
+    weight = power(scores - higher[None, :])
+    shrink = power(top - higher)
     mass = mass * shrink + tl.sum(weight, 0)
     weight = (weight * scale[:, None]).to(tl.float16)
     return higher, mass, tl.dot(tl.trans(values), weight, total * shrink[None, :])
@@ -227,15 +248,14 @@ def stored_part(
         extras = extra_ptr + (place * et)[:, None]
         stored = rows_of(planes, extras, table_ptr, there, D, KP, KE)
         # [CHUNKS, KEYS, ROWS]
-        sums = tl.zeros((CHUNKS, KEYS, ROWS), tl.float32)
-        sums = products(stored, query, sums, KEYS, CHUNKS, D // CHUNKS)
+        sums = tl.dot(chunked(stored, CHUNKS), query)
         if PAIRS > 0:
             where = positions_ptr + batch * pb + (place + origin) * pt
             position = tl.load(where, mask=seen, other=0).to(tl.float32)
             cos, sin = waves(position[:, None] * frequency, ROUND)
             one, two = pairs_at(planes, extras, table_ptr, there, pair, D, KP, KE)
-            features = turned(cos, sin, one, two, KEYS, PAIRS)
-            sums = products(features, turn, sums, KEYS, CHUNKS, 4 * PAIRS // CHUNKS)
+            features = turned(cos, sin, one, two, KEYS, PAIRS, CHUNKS)
+            sums = tl.dot(features, turn, sums)
         # [KEYS, ROWS]
         scores = tl.sum(sums, 0)
         scale = tl.full((KEYS,), 1.0, tl.float32)
@@ -243,11 +263,7 @@ def stored_part(
             scale = tl.load(scale_ptr + place * st, mask=seen, other=0.0).to(tl.float32)
         scores *= size[None, :] * scale[:, None]
         if BIAS:
-            HALF: tl.constexpr = CHUNKS // 2
-            pushed = tl.zeros((HALF, KEYS, ROWS), tl.float32)
-            pushed = products(
-                tl.interleave(cos, sin), bias, pushed, KEYS, HALF, 2 * PAIRS // HALF
-            )
+            pushed = tl.dot(chunked(tl.interleave(cos, sin).to(tl.float16), CHUNKS // 2), bias)
             scores += tl.sum(pushed, 0) * push[None, :]
         if SPLIT:
             scale = tl.full((KEYS,), 1.0, tl.float32)
