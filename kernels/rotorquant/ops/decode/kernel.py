@@ -68,7 +68,7 @@ def exact_part(
     at = length - steps + row % steps
     top = tl.full((ROWS,), -1e30, tl.float32)
     mass = tl.zeros((ROWS,), tl.float32)
-    total = tl.zeros((D, ROWS), tl.float32)
+    total = tl.zeros((CHUNKS, D // CHUNKS, ROWS), tl.float32)
     first_tiles = tl.cdiv(first_count, KEYS)
     tiles = first_tiles + tl.cdiv(last_count, KEYS)
     share = tl.cdiv(tiles, pieces)
@@ -88,9 +88,9 @@ def exact_part(
             + slot.to(tl.int64) * tl.where(in_first, first[6], last[6])
         )
         keys = tl.where(in_first, first[0], last[0]) + place[:, None]
-        stored = rows_of(keys, keys, keys, there, D, 16, 0)
+        stored = chunked(rows_of(keys, keys, keys, there, D, 16, 0), CHUNKS)
         # [CHUNKS, KEYS, ROWS]
-        sums = tl.dot(chunked(stored, CHUNKS), query)
+        sums = tl.dot(stored, query)
         if PAIRS > 0:
             position = tl.load(
                 positions_ptr + batch * pb + token.to(tl.int64) * pt, mask=seen, other=0
@@ -117,7 +117,7 @@ def exact_part(
             ).to(tl.float32)
         if SPLIT:
             values = tl.where(in_first, first[1], last[1]) + place[:, None]
-            stored = rows_of(values, values, values, there, D, 16, 0)
+            stored = chunked(rows_of(values, values, values, there, D, 16, 0), CHUNKS)
         if MASK:
             masked = mask_ptr + batch * mb + token.to(tl.int64) * mt
             seen = seen & (tl.load(masked, mask=seen, other=0) != 0)

@@ -159,7 +159,10 @@ def advance(top, mass, total, scores, scale, values):
     shrink = power(top - higher)
     mass = mass * shrink + tl.sum(weight, 0)
     weight = (weight * scale[:, None]).to(tl.float16)
-    return higher, mass, tl.dot(tl.trans(values), weight, total * shrink[None, :])
+    CHUNKS: tl.constexpr = values.shape[0]
+    weights = tl.broadcast_to(weight[None, :, :], (CHUNKS, weight.shape[0], weight.shape[1]))
+    total = tl.dot(tl.permute(values, (0, 2, 1)), weights, total * shrink[None, None, :])
+    return higher, mass, total
 
 
 @triton.jit
@@ -167,7 +170,10 @@ def leave(parts, top, mass, total, line, here, D: tl.constexpr):
     """Store a part: top and mass [ROWS], total [D, ROWS], to lines [ROWS]."""
     tl.store(parts[0] + line, top, mask=here)
     tl.store(parts[1] + line, mass, mask=here)
-    tl.store(parts[2] + line[None, :] * D + tl.arange(0, D)[:, None], total, mask=here[None, :])
+    CHUNKS: tl.constexpr = total.shape[0]
+    chunk = tl.arange(0, CHUNKS)[:, None, None]
+    column = chunk * (D // CHUNKS) + tl.arange(0, D // CHUNKS)[None, :, None]
+    tl.store(parts[2] + line[None, None, :] * D + column, total, mask=here[None, None, :])
 
 
 @triton.jit
@@ -237,7 +243,7 @@ def stored_part(
     frequency = tl.load(frequencies_ptr + pair, mask=pair < pairs, other=0.0)
     top = tl.full((ROWS,), -1e30, tl.float32)
     mass = tl.zeros((ROWS,), tl.float32)
-    total = tl.zeros((D, ROWS), tl.float32)
+    total = tl.zeros((CHUNKS, D // CHUNKS, ROWS), tl.float32)
     for start in tl.range(low, high, KEYS, num_stages=STAGES):
         # [KEYS]; planes [KEYS, 1]
         index = start + tl.arange(0, KEYS)
@@ -246,9 +252,9 @@ def stored_part(
         there = seen[:, None]
         planes = key_ptr + (place * kt)[:, None]
         extras = extra_ptr + (place * et)[:, None]
-        stored = rows_of(planes, extras, table_ptr, there, D, KP, KE)
+        stored = chunked(rows_of(planes, extras, table_ptr, there, D, KP, KE), CHUNKS)
         # [CHUNKS, KEYS, ROWS]
-        sums = tl.dot(chunked(stored, CHUNKS), query)
+        sums = tl.dot(stored, query)
         if PAIRS > 0:
             where = positions_ptr + batch * pb + (place + origin) * pt
             position = tl.load(where, mask=seen, other=0).to(tl.float32)
@@ -273,6 +279,7 @@ def stored_part(
                 value_ptr + (place * vt)[:, None], more_ptr + (place * wt)[:, None], values_ptr,
                 there, D, VP, VE,
             )  # fmt: skip
+            stored = chunked(stored, CHUNKS)
         if MASK:
             masked = mask_ptr + batch * mb + (place + origin) * mt
             seen = seen & (tl.load(masked, mask=seen, other=0) != 0)
