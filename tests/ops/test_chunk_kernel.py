@@ -9,7 +9,7 @@ from rotorquant.ops import chunk, dispatch, rebuild
 from rotorquant.ops.attend import Part, Rows
 from rotorquant.ops.chunk import Rules, chunk_output, chunk_part, reach_of
 from rotorquant.ops.dequantize import decode_table
-from rotorquant.ops.planes import PACKED_BITS
+from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.rebuild import Twist
 from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, poison
 
@@ -154,11 +154,12 @@ def test_rows_are_rebuilt_as_keys_and_values(
     bits: int, head_dim: int, request: pytest.FixtureRequest
 ) -> None:
     torch.manual_seed(bits)
-    table = decode_table(centroids_of(bits), bits)
+    # Table values pass through float16 on their way.
+    table = decode_table(centroids_of(bits), bits).half().float()
     given = []
     for tokens in (1, 4096 // head_dim, 37):
         rows = Rows(*draw_rows(2, 2, tokens, head_dim=head_dim, bits=bits))
-        given.append((rows, draw_twist(2, 2, tokens, head_dim)))
+        given.append((rows, draw_twist(2, 2, tokens, head_dim, bits)))
     wanted = [rebuild.rebuild(rows, table, twist, torch.float16) for rows, twist in given]
     plain = rebuild.rebuild(given[-1][0], table, None, torch.float32)[1]
     spies = request.getfixturevalue("_forced")
@@ -170,14 +171,15 @@ def test_rows_are_rebuilt_as_keys_and_values(
             torch.testing.assert_close(own, other, rtol=2e-3, atol=2e-3)
     both = rebuild.rebuild(given[-1][0], table, None, torch.float32)
     assert both[0] is both[1]
-    # Table values pass through float16 on their way.
     torch.testing.assert_close(both[1], plain, rtol=2e-3, atol=0)
     assert spies["rebuild"].launches == 4
 
 
-def draw_twist(batch: int, heads: int, tokens: int, head_dim: int) -> Twist:
-    pairs = head_dim // 8 + 1
-    places = torch.randperm(head_dim, device=DEVICE)[: 2 * pairs]
+def draw_twist(batch: int, heads: int, tokens: int, head_dim: int, bits: int) -> Twist:
+    """The first pairs (i, i + D/2), more than lie in the first fields of 2-bit bytes."""
+    pairs = head_dim // 4 + 1
+    place = torch.tensor(planes_of(bits).storage_order(head_dim), device=DEVICE).argsort()
+    places = torch.cat((place[:pairs], place[head_dim // 2 : head_dim // 2 + pairs]))
     still = torch.ones(head_dim, dtype=torch.bool, device=DEVICE)
     still[places] = False
     angles = torch.rand(batch, tokens, pairs, device=DEVICE) * 6.28

@@ -135,7 +135,7 @@ def attend_packed(
     pairs = 0 if rope is None else len(rope.first)
     capability = dispatch.capability_of(query)
     bits = max(sum(widths(key, table)), sum(widths(value or key, value_table)))
-    launch = launch_config(head_dim, bits, pairs, moved, capability)
+    launch = launch_config(head_dim, bits, rows, pairs, moved, capability)
     tiles = triton.cdiv(rows, launch.block_rows)
     pieces = splits_of(keys, batch * heads * tiles, launch, dispatch.processors_of(query))
 

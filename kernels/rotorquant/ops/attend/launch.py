@@ -25,7 +25,7 @@ class Launch:
 
 
 def launch_config(
-    head_dim: int, bits: int, pairs: int, moved: bool, capability: tuple[int, int]
+    head_dim: int, bits: int, rows: int, pairs: int, moved: bool, capability: tuple[int, int]
 ) -> Launch:
     """The launch timed best; reckoned, the most keys to a tile that compile without spills
     under Triton 3.6 and 3.9.
@@ -33,14 +33,15 @@ def launch_config(
     Args:
         head_dim: one of `HEAD_DIMS`.
         bits: 2, 3, 4, 5, 6, 8 or 16: the wider of keys and values.
+        rows: queries of a head of keys.
         pairs: rotary pairs that are turned when read, 0 to `pairs_limit`.
         moved: whether rows leave an offset out, whose scores take room of their own.
         capability: of the card, as torch gives it.
     """
-    keys = 16 if moved or 4 * pairs > head_dim or head_dim in (64, 512) else 32
-    warps = {32: 2, 64: 2, 128: 4}.get(head_dim, 8)
+    few = rows <= 8
+    keys = 32 if head_dim < 512 or (few and not moved) else 16
     key = "attend", capability, (head_dim, bits, pairs, int(moved))
-    return Launch(*launches.timed(key, (16, keys, warps, 1)))
+    return Launch(*launches.timed(key, (8 if few else 16, keys, 4 if head_dim > 128 else 2, 1)))
 
 
 def pairs_limit(head_dim: int) -> int:

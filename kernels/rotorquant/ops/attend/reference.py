@@ -61,7 +61,7 @@ class Rope(NamedTuple):
     """Rotary part of the scores.
 
     query: [B, H, R, 4 r] float32: a1, a2, b1, b2 of the r rotated pairs.
-    first, second: [r] places of the pairs' members in a stored row.
+    first, second: [r] places of dimensions i and i + D/2 in a stored row, i < r.
     positions: [B, N] integers, of the keys.
     frequencies: [r] float32, radians per position.
     dtype: to which the model rounds cosine and sine.

@@ -27,34 +27,43 @@ def _code(byte, group, T: tl.constexpr, P: tl.constexpr, E: tl.constexpr, STEP: 
 
 
 @triton.jit
-def _field(byte, group, table_ptr, T: tl.constexpr, P: tl.constexpr, E: tl.constexpr):
-    """Values [...] of field T: the table's entry whose other fields are zero has it in front."""
-    code = _code(byte, group, T, P, E, 256)
-    return tl.load(table_ptr + code * (8 // P))
+def _looked_up(
+    table_ptr, byte, group, T: tl.constexpr, P: tl.constexpr, E: tl.constexpr, STEP: tl.constexpr
+):  # fmt: skip
+    """What a table has for P bits of bytes [KEYS, columns] and E bits of their groups, the T-th.
+
+    Rows of the table have STEP elements, of which the first counts. Triton brings those that can
+    be asked for into shared memory, which needs no addresses of 64 bits and is one step away.
+    """
+    entry = (byte >> (P * T)) & ((1 << P) - 1)
+    if E > 0:
+        entry = (entry << E) | ((group >> (E * T)) & ((1 << E) - 1))
+    every = tl.arange(0, 1 << (P + E))
+    elements = tl.load(table_ptr + ((every >> E) + (every & ((1 << E) - 1)) * 256) * STEP)
+    line: tl.constexpr = byte.shape[0] * byte.shape[1]
+    return tl.reshape(tl.gather(elements, tl.reshape(entry, (line,)), 0), byte.shape)
+
+
+@triton.jit
+def _half(word, T: tl.constexpr):
+    """The lower or the upper float16 of int32 words."""
+    return ((word >> (16 * T)) & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
 
 
 @triton.jit
 def _pair(byte, group, table_ptr, T: tl.constexpr, P: tl.constexpr, E: tl.constexpr):
-    """Values of fields T and T + 1. Those of narrow codes are looked up at once, as one word.
+    """Values of fields T and T + 1, looked up as one word, unless there are too many words.
 
-    Wider codes have tables of more bytes than a step can pick from without waiting.
+    A row of the table whose other fields are zero has the values of a field, or of two, in front.
     """
-    if P == 2 or E == 0:
-        entry = _code(byte, group, T // 2, 2 * P, 2 * E, 256)
-        ENTRIES: tl.constexpr = 1 << (2 * P + 2 * E)
-        every = tl.arange(0, ENTRIES)
-        if E > 0:
-            entry = _code(byte, group, T // 2, 2 * P, 2 * E, 1 << (2 * P))
-            every = every % (1 << (2 * P)) + every // (1 << (2 * P)) * 256
-        words = tl.load(table_ptr.to(tl.pointer_type(tl.int32)) + every * (4 // P))
-        LINE: tl.constexpr = byte.shape[0] * byte.shape[1]
-        word = tl.reshape(tl.gather(words, tl.reshape(entry, (LINE,)), 0), byte.shape)
-        one = (word & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
-        two = ((word >> 16) & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
+    words_ptr = table_ptr.to(tl.pointer_type(tl.int32))
+    if P + E <= 5:
+        word = _looked_up(words_ptr, byte, group, T // 2, 2 * P, 2 * E, 4 // P)
+        return _half(word, 0), _half(word, 1)
     else:
-        one = _field(byte, group, table_ptr, T, P, E)
-        two = _field(byte, group, table_ptr, T + 1, P, E)
-    return one, two
+        one = _looked_up(words_ptr, byte, group, T, P, E, 4 // P)
+        two = _looked_up(words_ptr, byte, group, T + 1, P, E, 4 // P)
+        return _half(one, 0), _half(two, 0)
 
 
 @triton.jit
@@ -82,7 +91,7 @@ def tile(
     column = tl.arange(0, D * P // 8)[None, :]
     byte, group = _bytes(primary_ptrs, extra_ptrs, seen, column, D, P, E)
     if P == 8:
-        values = _field(byte, group, table_ptr, 0, P, E)
+        values = _looked_up(table_ptr, byte, group, 0, P, E, 1)
     else:
         one, two = _pair(byte, group, table_ptr, 0, P, E)
         values = tl.join(one, two)
@@ -102,9 +111,9 @@ def pairs_of(
     COLUMNS: tl.constexpr = D * P // 8
     byte, group = _bytes(primary_ptrs, extra_ptrs, seen, pair % COLUMNS, D, P, E)
     if P == 8:
-        one = _field(byte, group, table_ptr, 0, P, E)
+        one = _looked_up(table_ptr, byte, group, 0, P, E, 1)
         byte, group = _bytes(primary_ptrs, extra_ptrs, seen, pair + D // 2, D, P, E)
-        two = _field(byte, group, table_ptr, 0, P, E)
+        two = _looked_up(table_ptr, byte, group, 0, P, E, 1)
     else:
         if P == 2 and pair.shape[1] > COLUMNS:
             # The pairs from D/4 on are fields 2 and 3

@@ -24,7 +24,7 @@ __all__ = ["Twist", "rebuild"]
 class Twist(NamedTuple):
     """How the keys of a tied layer follow from its rows.
 
-    first, second: [r] places of the pairs' members in a row.
+    first, second: [r] places of dimensions i and i + D/2 in a row, i < r.
     still: [D] bool, the places that are in no pair.
     matrix: [H, 4, r] float32, M's members 11, 12, 21 and 22.
     offset: [H, 2, r] float32.
