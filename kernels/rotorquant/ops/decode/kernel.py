@@ -227,9 +227,7 @@ def decode(
     key, table = (last.key, None) if stored is None else (stored.key, stored.table)
     value, value_table = (last.value, None) if stored is None else (stored.value, stored.values)
     bits = max(sum(widths(key, table)), sum(widths(value or key, value_table)))
-    launch = launch_config(
-        head_dim, bits, rows, pairs, bias, dispatch.capability_of(near.query)
-    )
+    launch = launch_config(head_dim, bits, rows, pairs, bias, dispatch.capability_of(near.query))
     tiles = triton.cdiv(rows, launch.block_rows)
     programs, processors = batch * heads * tiles, dispatch.processors_of(near.query)
     room = first.key.primary.shape[2] + last.key.primary.shape[2]
