@@ -84,7 +84,7 @@ class Keeper:
                 return
             frozen = cache.freeze(self._source(keys))
         except (OSError, RotorQuantError) as error:
-            self._report(f"what was read is not kept for the next time: {error}")
+            self._report_unkept(error)
             return
         chosen = self._chosen
         label = StoredLabel(names, self._name, chosen.weights, chosen.kv_bits)
@@ -110,13 +110,19 @@ class Keeper:
             frozen.write(path)
             self._store.finish(path, label)
         except (OSError, RotorQuantError) as error:
-            self._report(f"what was read is not kept for the next time: {error}")
+            self._report_unkept(error)
 
     def _drop(self, entry: Stored) -> None:
         try:
             self._store.remove([entry])
         except OSError as error:
             self._report(f"{entry.path} cannot be used and not be removed: {error}")
+
+    def _report_unkept(self, error: Exception) -> None:
+        reason = str(error)
+        if isinstance(error, OSError) and error.filename:
+            reason = f"{error.filename}: {error.strerror}"
+        self._report(f"what was read is not kept for the next time: {reason}")
 
     def _report(self, trouble: str) -> None:
         self._trouble = trouble

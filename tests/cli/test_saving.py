@@ -103,8 +103,9 @@ def test_no_log_saves_nothing(run: Run, session: FakeSession, data: Path) -> Non
 def test_no_log_can_go_on_with_what_was_saved(run: Run, session: FakeSession) -> None:
     run("ask", "One")
     session.clear()
-    run("ask", "-n", "-c", "Two")
+    result = run("ask", "-n", "-c", "--json", "Two")
     assert len(session.messages) == 4
+    assert json.loads(result.out)["session"] is None  # what is said here is not in it
     assert [len(turns) for turns in saved()] == [1]
 
 

@@ -64,8 +64,8 @@ class Recorder:
 
     @property
     def session_id(self) -> str | None:
-        """Under which id the conversation can be found; None while nothing of it is saved."""
-        return self._rows.session_id
+        """Under which id the conversation can be found; None while it is not being saved."""
+        return self._rows.session_id if self._path is not None else None
 
     def record(
         self,

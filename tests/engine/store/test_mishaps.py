@@ -29,6 +29,21 @@ def test_without_a_path_nothing_is_written_until_one_is_given(
         assert load(database, recorder.session_id).messages == session.messages
 
 
+def test_a_saved_conversation_goes_on_unsaved_until_a_path_is_given(
+    path: Path, database: Database, recorder: Recorder, session: FakeSession, say: Say
+) -> None:
+    say("One")
+    saved = load(database, recorder.session_id)
+    unsaved = Recorder(None, "chat", pytest.fail)
+    unsaved.adopt(saved)
+    list(unsaved.record(session, UserTurn("Two"), SAMPLING))
+    assert unsaved.session_id is None
+    assert [turn.question for turn in turns(database, saved.record.id)] == ["One"]
+    assert unsaved.keep_in(path) == saved.record.id
+    unsaved.close()
+    assert [turn.question for turn in turns(database, saved.record.id)] == ["One", "Two"]
+
+
 def test_a_full_disk_is_told_once_and_caught_up_with(
     path: Path,
     database: Database,
