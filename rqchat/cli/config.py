@@ -7,13 +7,14 @@ import os
 import shlex
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rqchat.cli import places
-from rqchat.cli.layers import KEYS, layered, read_file
+from rqchat.cli.layers import KEYS, layered, read_file, written
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "template"]
@@ -41,13 +42,13 @@ def show(
     from rqchat.ui.tables import settings_table
 
     found = layered({}, preset)
-    rows = [(key.name, found[key.field].value, found[key.field].source) for key in KEYS]
     screen = Screen()
     if as_json:
-        record = {name: {"value": value, "source": source} for name, value, source in rows}
+        record = {key.name: asdict(found[key.field]) for key in KEYS}
         screen.answer(json.dumps(record) + "\n")
-    else:
-        screen.table(settings_table(rows))
+        return
+    shown = [(key, found[key.field]) for key in KEYS]
+    screen.table(settings_table((k.name, written(k, s.value), s.source) for k, s in shown))
 
 
 @app.command("path")
@@ -82,11 +83,10 @@ def edit() -> None:
 
 
 def template() -> str:
-    """A settings file in which every key stands as a comment with its meaning."""
+    """A settings file in which every key stands as a comment, with an example and its meaning."""
     width = max(len(key.name) for key in KEYS)
     lines = ["# Settings of rqchat. Environment variables, presets and flags override them.", ""]
-    examples = {str: '""', int: "0", float: "0.0", bool: "false"}
-    lines += [f"# {key.name:<{width}} = {examples[key.kind]}  # {key.meaning}" for key in KEYS]
+    lines += [f"# {key.name:<{width}} = {json.dumps(key.example)}  # {key.meaning}" for key in KEYS]
     lines += ["", "# A preset is asked for with --preset NAME and holds any of the keys:", ""]
     lines += ["# [presets.exact]", "# temperature = 0", '# system = "Answer in one sentence."', ""]
     return "\n".join(lines)
@@ -100,10 +100,12 @@ def _file() -> Path:
 
 
 def _editor() -> list[str]:
+    from rqchat.ui.console import is_terminal
+
     chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if chosen:
         return shlex.split(chosen)
-    for program in _EDITORS:
+    for program in _EDITORS if is_terminal("stdin") else ():
         if shutil.which(program):
             return [program]
     raise UsageError("no editor is known; name one in EDITOR, or open the file of 'config path'")

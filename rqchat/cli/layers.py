@@ -23,7 +23,7 @@ from rqchat.engine.settings import (
 )
 from rqchat.errors import UsageError
 
-__all__ = ["KEYS", "Key", "Sourced", "defaults", "layered", "read_file"]
+__all__ = ["KEYS", "Key", "Sourced", "defaults", "layered", "read_file", "written"]
 
 _PRESETS = "presets"
 _KINDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
@@ -36,14 +36,19 @@ class Key:
     Attributes:
         name: as the file has it, which is the option without its dashes.
         field: of `Settings`, `SamplingSettings` or `Manner`.
-        kind: type of the value.
+        example: a value that it could have.
         meaning: one line.
     """
 
     name: str
     field: str
-    kind: type
+    example: str | int | float
     meaning: str
+
+    @property
+    def kind(self) -> type:
+        """Type of the value."""
+        return type(self.example)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +60,28 @@ class Sourced:
 
 
 KEYS = (
-    Key("model", "model", str, "hub id, folder, 'pocket', or 'auto'"),
-    Key("weights", "weights", str, "precision of the weights"),
-    Key("kv-bits", "kv_bits", int, "bits of the KV cache"),
-    Key("head-bits", "head_bits", int, "bits of embedding and output head"),
-    Key("prefer", "prefer", str, "what the plan gives up last"),
-    Key("context", "context_tokens", int, "tokens to hold"),
-    Key("image-tokens", "image_tokens", int, "most tokens per picture"),
-    Key("vram", "vram_bytes", str, "size of the card to plan for, such as '24GiB'"),
-    Key("device", "device", str, "auto, cpu, cuda or cuda:N"),
-    Key("offline", "offline", bool, "never touch the network"),
-    Key("no-cache", "no_cache", bool, "do not keep the KV caches of long documents on disk"),
-    Key("no-log", "no_log", bool, "do not save conversations"),
-    Key("cache-size", "cache_bytes", str, "what these may take together, such as '16GiB'"),
-    Key("temperature", "temperature", float, "0 is greedy"),
-    Key("top-p", "top_p", float, "nucleus mass"),
-    Key("top-k", "top_k", int, "candidates kept"),
-    Key("min-p", "min_p", float, "least share of the best one's probability"),
-    Key("seed", "seed", int, "makes sampled answers repeatable"),
-    Key("max-tokens", "max_tokens", int, "longest answer"),
-    Key("system", "system", str, "instructions that stand above the chat"),
-    Key("think", "think", bool, "let the model think first"),
-    Key("keys", "keys", str, "emacs or vi, where you type in the chat"),
+    Key("model", "model", "google/gemma-4-31B-it", "hub id, folder, 'pocket', or 'auto'"),
+    Key("weights", "weights", "int4", "precision of the weights"),
+    Key("kv-bits", "kv_bits", 4, "bits of the KV cache"),
+    Key("head-bits", "head_bits", 8, "bits of embedding and output head"),
+    Key("prefer", "prefer", "quality", "what the plan gives up last"),
+    Key("context", "context_tokens", 32_768, "tokens to hold"),
+    Key("image-tokens", "image_tokens", 280, "most tokens per picture"),
+    Key("vram", "vram_bytes", "24GiB", "size of the card to plan for, such as '24GiB'"),
+    Key("device", "device", "cuda:1", "auto, cpu, mps, cuda or cuda:N"),
+    Key("offline", "offline", True, "never touch the network"),
+    Key("no-cache", "no_cache", True, "do not keep the KV caches of long documents on disk"),
+    Key("no-log", "no_log", True, "do not save conversations"),
+    Key("cache-size", "cache_bytes", "16GiB", "what these may take together, such as '16GiB'"),
+    Key("temperature", "temperature", 0.7, "0 is greedy"),
+    Key("top-p", "top_p", 0.95, "nucleus mass"),
+    Key("top-k", "top_k", 64, "candidates kept"),
+    Key("min-p", "min_p", 0.05, "least share of the best one's probability"),
+    Key("seed", "seed", 1, "makes sampled answers repeatable"),
+    Key("max-tokens", "max_tokens", 500, "longest answer"),
+    Key("system", "system", "Answer briefly.", "instructions that stand above the chat"),
+    Key("think", "think", True, "let the model think first"),
+    Key("keys", "keys", "vi", "emacs or vi, where you type in the chat"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 _SIZES = ("vram_bytes", "cache_bytes")
@@ -146,6 +151,15 @@ def read_file(path: Path | None) -> SettingsFile:
         values,
         {name: _checked(preset, f"{path}, preset {name}") for name, preset in presets.items()},
     )
+
+
+def written(key: Key, value: object) -> str:
+    """A value as the file would have it; a dash where there is none."""
+    if value is None:
+        return "-"
+    if key.field in _SIZES and isinstance(value, int):
+        return f"{value / 2**30:g}GiB" if value % 2**20 == 0 else str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -110,16 +110,13 @@ def help_table(rows: Iterable[tuple[str, str]]) -> RenderableType:
     return table
 
 
-def settings_table(rows: Iterable[tuple[str, object, str]]) -> RenderableType:
-    """Name, value and source of each setting; what is not set is a dash."""
+def settings_table(rows: Iterable[tuple[str, str, str]]) -> RenderableType:
+    """Name, value and source of each setting."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for name, value, source in rows:
-        shown = (
-            "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        )
         style = "note" if source == "default" else None
         table.add_row(
-            Text(name, style="name"), Text(safe_line(shown)), Text(safe_line(source)), style=style
+            Text(name, style="name"), Text(safe_line(value)), Text(safe_line(source)), style=style
         )
     return table
 

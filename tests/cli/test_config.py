@@ -114,6 +114,7 @@ def test_show_says_where_each_value_comes_from(
     rows = [line.split() for line in run("config", "show").out.splitlines()]
     assert ["top-k", "5"] in [row[:2] for row in rows]
     assert ["seed", "-", "default"] in rows
+    assert ["cache-size", "16GiB", "default"] in rows
 
 
 def test_every_setting_is_a_key() -> None:
@@ -129,8 +130,8 @@ def test_the_template_holds_every_key_and_is_valid_when_uncommented(tmp_path: Pa
     values = tomllib.loads("\n".join(lines))
     assert values.keys() == {key.name for key in KEYS}
     path = tmp_path / "one.toml"
-    for key in KEYS:
-        assert type(values[key.name]) is key.kind
+    path.write_text("\n".join(lines))
+    assert read_file(path).values.keys() == {key.field for key in KEYS}
     path.write_text(template())
     assert read_file(path).values == {}
 
@@ -167,6 +168,16 @@ def test_edit_makes_the_file_and_checks_it(
     assert (result.code, result.err) == (1, "rqchat: the editor ended with exit code 3\n")
     monkeypatch.setenv("VISUAL", "/nowhere/editor")
     assert "cannot be edited: No such file" in run("config", "edit").err
+
+
+def test_no_editor_is_opened_without_a_terminal(
+    run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.delenv("EDITOR", raising=False)
+    result = run("config", "edit", stdin=b"")
+    assert (result.code, result.out) == (2, "")
+    assert "name one in EDITOR" in result.err
 
 
 def test_a_broken_file_can_still_be_edited_and_found(run: Run, config: Path) -> None:
