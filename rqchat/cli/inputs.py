@@ -156,9 +156,8 @@ def read_stdin(screen: Screen) -> bytes:
     """
     if sys.stdin is None:
         raise InputError("standard input is closed; give a file name instead of '-'")
-    waiting = threading.Timer(
-        _WAIT_NOTE_S, screen.status, ["reading standard input (Ctrl-D ends it)"]
-    )
+    end = "Ctrl-D ends it" if is_terminal("stdin") else "it has not ended yet"
+    waiting = threading.Timer(_WAIT_NOTE_S, screen.status, [f"reading standard input ({end})"])
     waiting.daemon = True
     waiting.start()
     try:

@@ -120,6 +120,7 @@ def test_copy_and_statistics(chat: Chat) -> None:
     assert (chat.home / "copied").read_text() == HELLO
     chat.say("/copy code", "no block of code")
     chat.say("/stats", "stopped by eos", "planned")
+    chat.say("/help", "/image PATH", "Ctrl-Z")
     chat.say("/plan", "fp32 weights with a 4-bit KV cache hold 32,768 tokens")
 
 
@@ -136,6 +137,13 @@ def test_settings_and_system(chat: Chat) -> None:
     chat.say("/think on", "thinking is on")
     chat.say("hello", "help you")
     chat.say("/think off", "thinking is off")
+
+
+def test_several_lines_are_one_question(chat: Chat) -> None:
+    for typed in (f"{FACT}\nWhat is the access\x1b\rcode", f'"""{FACT}\r\rWhat is it?"""'):
+        chat.say("/clear", "cleared")
+        chat.say(typed, "tokens/s")
+        assert len(re.findall("^question", chat.say("/context", "free"), re.MULTILINE)) == 1
 
 
 def test_a_big_paste_reaches_the_model(chat: Chat) -> None:
