@@ -15,6 +15,7 @@ from rqchat.engine.catalog import GGUF_METHOD, checkpoint_of, gguf_base, known_m
 from rqchat.engine.formats import weights_of
 from rqchat.engine.memory import Budget
 from rqchat.engine.pull import hub_errors
+from rqchat.engine.quantization import check_quantization
 from rqchat.engine.settings import Settings
 from rqchat.engine.shape import ModelShape
 from rqchat.errors import ModelError
@@ -108,7 +109,10 @@ def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
         source = _from_folder(folder, os.path.abspath(folder) if folder.exists() else wanted)
     else:
         source = _from_hub(wanted, settings.offline)
-    _ = source.shape  # refuses another family before weights are looked for or downloaded
+    # Another family or quantization is refused before weights are looked for or downloaded
+    _, quantization = source.shape, source.config.get("quantization_config")
+    if quantization != {"quant_method": GGUF_METHOD}:
+        check_quantization(quantization, source.name)
     if source.folder is not None:
         check_weights(source.folder, source.name)
     return source
@@ -217,7 +221,9 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path.name} of {name} cannot be read: {error}") from None
+        raise ModelError(
+            f"{path.name} of {name} cannot be read: {error}; download it again"
+        ) from None
     if not isinstance(content, dict):
         raise ModelError(f"{path.name} of {name} is no JSON object; download the model again")
     return content

@@ -105,7 +105,7 @@ class _Planner:
         if self.asked > shape.max_context_tokens:
             raise UsageError(
                 f"--context is {self.asked:,}; this model knows sequences of at most"
-                f" {shape.max_context_tokens:,} tokens"
+                f" {shape.max_context_tokens:,} tokens: ask for that or fewer, or leave it out"
             )
         self.least = min(self.asked, _MIN_CONTEXT_TOKENS)
         self.ladder = self._ladder(formats)

@@ -78,7 +78,10 @@ class Settings:
         _check_choice("--prefer", self.prefer, PREFERENCES)
         _check_choice("--image-tokens", self.image_tokens, IMAGE_TOKEN_BUDGETS)
         if self.context_tokens is not None and self.context_tokens < 1:
-            raise UsageError(f"--context is {self.context_tokens}; it needs at least 1 token")
+            raise UsageError(
+                f"--context is {self.context_tokens}; it needs at least 1 token, and without it the"
+                " longest context that fits is taken"
+            )
         if self.cache_bytes < 1:
             raise UsageError(f"cache size is {self.cache_bytes}; --no-cache turns the cache off")
         if not self.model.strip():

@@ -116,7 +116,7 @@ class ModelShape:
         if family not in _FAMILIES:
             raise ModelError(
                 f"this model is of the family {family!r}; rqchat runs Gemma 4"
-                f" (model_type {' or '.join(_FAMILIES)})"
+                f" (model_type {' or '.join(_FAMILIES)}), such as --model google/gemma-4-31B-it"
             )
         try:
             return _from_text_config(config["text_config"], config)

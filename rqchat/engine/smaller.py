@@ -16,7 +16,7 @@ _MODELS_NAMED = 2
 def smaller_models(
     fit: Callable[[ModelShape], Candidate | None], parameters: int, above_bits: int
 ) -> list[str]:
-    """Clauses on the largest published models under `parameters` that `fit` takes.
+    """Advice on the largest published models under `parameters` that `fit` takes.
 
     Only those whose weights then have more than `above_bits` bits: a smaller model that has to be
     cut just as low is no way out.
@@ -29,7 +29,7 @@ def smaller_models(
         taken = fit(shape)
         if taken is not None and taken.weight_bits > above_bits:
             said.append(
-                f"--model {model.name} fits with {taken.weights} weights and"
+                f"take --model {model.name}, which fits with {taken.weights} weights and"
                 f" {taken.context_tokens:,} tokens"
             )
     return said[:_MODELS_NAMED]

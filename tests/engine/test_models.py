@@ -86,8 +86,23 @@ def test_a_folder_that_holds_no_model(tmp_path: Path) -> None:
 def test_another_familys_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
 
-    with pytest.raises(ModelError, match="family 'llama'; rqchat runs Gemma 4"):
+    with pytest.raises(ModelError, match="family 'llama'; rqchat runs Gemma 4.*as --model goo"):
         _resolve(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [{"quant_method": "awq", "bits": 4}, {"quant_method": "compressed-tensors"}, "awq", ["awq"]],
+)
+def test_a_quantization_that_cannot_be_read_is_refused_before_any_plan(
+    copied_folder: Path, quantization: object
+) -> None:
+    config = json.loads((copied_folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = quantization
+    (copied_folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+    with pytest.raises(ModelError, match="quantized as .*cannot read; take its bf16 original"):
+        _resolve(copied_folder)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '"x"'])

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from rotorquant.chunks import HISTORY_TOKENS
 from rotorquant.ops.attend.reference import SCORE_BUDGET, TILE_KEYS
 from rqchat.engine import memory, workspace
+from rqchat.engine.candidate import Candidate, expected_error
 from rqchat.engine.catalog import KNOWN_MODELS, KnownModel
 from rqchat.engine.hardware import DeviceInfo, planned_card
-from rqchat.engine.plan import Candidate, MemoryPlan, make_plan
-from rqchat.engine.settings import KV_BITS, WEIGHTS, Settings
+from rqchat.engine.plan import MemoryPlan, make_plan
+from rqchat.engine.settings import IMAGE_TOKEN_BUDGETS, KV_BITS, WEIGHTS, Settings
 from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
 from rqchat.errors import DoesNotFitError, UsageError
 from tests.helpers import TINY_CONFIG
@@ -133,7 +134,7 @@ def test_what_a_decode_step_reads_of_a_24_gib_card() -> None:
 
 @pytest.mark.parametrize("gib", [8, 12])
 def test_a_card_that_is_too_small_is_told_what_is_missing(gib: int) -> None:
-    way_out = r"GB are missing.*--model google/gemma-4-E4B-it fits with int[48] weights"
+    way_out = r"GB are missing.*take --model google/gemma-4-E4B-it, which fits with int[48] weights"
     with pytest.raises(DoesNotFitError, match=way_out) as caught:
         _plan(gib)
 
@@ -183,7 +184,7 @@ def test_the_reason_is_three_lines_at_most() -> None:
 
 
 def test_two_bits_name_what_would_be_better() -> None:
-    assert "--model google/gemma-4-12B-it fits with int8 weights" in _plan(16).reason
+    assert "take --model google/gemma-4-12B-it, which fits with int8 weights" in _plan(16).reason
     assert "--prefer quality takes int4 weights" in _plan(20.5).reason
     assert _plan(20.5, prefer="quality").chosen.weights == "int4"
 
@@ -265,7 +266,19 @@ _asked = st.builds(
     weights=st.none() | st.sampled_from(WEIGHTS),
     kv_bits=st.none() | st.sampled_from(KV_BITS),
     context_tokens=st.none() | st.integers(1, 262_144),
+    image_tokens=st.none() | st.sampled_from(IMAGE_TOKEN_BUDGETS),
 )
+_shapes = st.sampled_from([ModelShape.from_config(model.config) for model in KNOWN_MODELS])
+
+
+def _within(asked: Settings, shape: ModelShape) -> Settings:
+    """The same for a context that the model knows."""
+    wanted = min(asked.context_tokens or 0, shape.max_context_tokens) or None
+    return replace(asked, context_tokens=wanted)
+
+
+def _without_eyes(shape: ModelShape) -> ModelShape:
+    return replace(shape, vision=0, vision_hidden=0, vision_intermediate=0)
 
 
 def _context(shape: ModelShape, device: DeviceInfo, asked: Settings) -> int:
@@ -280,24 +293,56 @@ def _context(shape: ModelShape, device: DeviceInfo, asked: Settings) -> int:
     asked=_asked,
     total=st.integers(1, 200 * _GIB) | st.integers(10 * _GIB, 40 * _GIB),
     more=st.integers(1, 40 * _GIB) | st.integers(1, _GIB),
-    shape=st.sampled_from([ModelShape.from_config(model.config) for model in KNOWN_MODELS]),
+    shape=_shapes | _shapes.map(_without_eyes),
 )
 def test_more_memory_never_gives_less_context(
     asked: Settings, total: int, more: int, shape: ModelShape
 ) -> None:
-    wanted = min(asked.context_tokens or 0, shape.max_context_tokens) or None
-    asked = replace(asked, context_tokens=wanted)
+    asked = _within(asked, shape)
     small, large = planned_card(total), planned_card(total + more)
 
     assert _context(shape, large, asked) >= _context(shape, small, asked)
 
 
-@settings(max_examples=60, deadline=None)
-@given(asked=_asked, total=st.integers(1, 200 * _GIB), share=st.floats(0.1, 1.0))
-def test_no_candidate_takes_more_than_is_free(asked: Settings, total: int, share: float) -> None:
-    device = DeviceInfo("card", total, int(total * share), "test")
+@settings(max_examples=40, deadline=None)
+@given(
+    asked=_asked,
+    total=st.integers(2 * _GIB, 100 * _GIB) | st.integers(10 * _GIB, 40 * _GIB),
+    more=st.integers(1, 40 * _GIB) | st.integers(1, _GIB),
+    shape=_shapes,
+)
+def test_more_memory_never_costs_quality_at_the_same_context(
+    asked: Settings, total: int, more: int, shape: ModelShape
+) -> None:
+    asked = _within(asked, shape)
     try:
-        plan = make_plan(_31B, device, asked)
+        small = make_plan(shape, planned_card(total), asked)
+    except DoesNotFitError:
+        return
+    if small.chosen.context_tokens < small.asked_tokens:
+        return  # then context comes before quality
+
+    large = make_plan(shape, planned_card(total + more), asked)
+
+    assert large.chosen.context_tokens == small.chosen.context_tokens
+    assert expected_error(large.chosen, shape) <= expected_error(small.chosen, shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    asked=_asked,
+    total=st.integers(4 * _GIB, 200 * _GIB),
+    share=st.floats(0.1, 1.0),
+    shape=_shapes | _shapes.map(_without_eyes),
+    name=st.sampled_from(("cuda:0", "mps", "cpu")),
+)
+def test_no_candidate_takes_more_than_is_free(
+    asked: Settings, total: int, share: float, shape: ModelShape, name: str
+) -> None:
+    device = DeviceInfo("card", total, int(total * share), "test", name)
+    asked = _within(asked, shape)
+    try:
+        plan = make_plan(shape, device, asked)
     except DoesNotFitError:
         return
 
@@ -336,25 +381,29 @@ def test_a_longer_prefill_step_costs_nothing_else(asked: Settings, total: int, m
         assert after >= candidate.chunk_tokens
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    weights=st.sampled_from(WEIGHTS),
-    head_bits=st.sampled_from((8, 16)),
-    total=st.integers(20 * _GIB, 200 * _GIB),
+    total=st.integers(10 * _GIB, 200 * _GIB),
+    context=st.integers(1, 131_072),
+    image_tokens=st.none() | st.sampled_from(IMAGE_TOKEN_BUDGETS),
+    shape=_shapes,
+    row=st.integers(0, 1000),
 )
-def test_forcing_a_rung_never_changes_its_bytes(weights: str, head_bits: int, total: int) -> None:
-    free = {
-        (candidate.weights, candidate.head_bits): candidate.bytes.weights
-        for candidate in make_plan(_31B, planned_card(total), Settings()).candidates
-    }
+def test_forcing_a_rung_never_changes_its_bytes(
+    total: int, context: int, image_tokens: int | None, shape: ModelShape, row: int
+) -> None:
+    asked = Settings(context_tokens=context, image_tokens=image_tokens)
     try:
-        asked = Settings(weights=weights, head_bits=head_bits)
-        forced = make_plan(_31B, planned_card(total), asked).chosen
+        free = make_plan(shape, planned_card(total), asked).candidates
     except DoesNotFitError:
         return
+    found = free[row % len(free)]
+    forced = replace(asked, weights=found.weights, kv_bits=found.kv_bits)
 
-    assert (forced.weights, forced.head_bits) == (weights, head_bits)
-    assert forced.bytes.weights == free.get((weights, head_bits), forced.bytes.weights)
+    # All of it: weights, caches, workspace and reserve, for the same context and prefill step
+    assert make_plan(shape, planned_card(total), forced).chosen == found
+    with_head = replace(forced, head_bits=found.head_bits)
+    assert make_plan(shape, planned_card(total), with_head).chosen == found
 
 
 def test_planning_imports_no_torch() -> None:

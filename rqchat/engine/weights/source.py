@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from rqchat.engine.quantization import check_quantization
 from rqchat.engine.weights.grid import INT4, Packed
 from rqchat.engine.weights.safetensors_files import StoredTensor, check_sums, read_headers
 from rqchat.engine.weights.stream import ByteStream
@@ -67,7 +68,7 @@ class SafetensorsSource:
         Raises:
             ModelError: files are missing or damaged, or quantized in an unknown format.
         """
-        _check_quantization(config.get("quantization_config"), name)
+        check_quantization(config.get("quantization_config"), name)
         check_sums(folder, name)
         renamed = _RENAMED.get(str(config.get("model_type")), ())
         self._stored = {
@@ -138,29 +139,3 @@ def _check_packed(stored: Mapping[str, StoredTensor], weight: str, name: str) ->
         )
     if scale.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise ModelError(f"{name} keeps the scales of {weight} as {scale.dtype}; download it again")
-
-
-def _check_quantization(quantization: Mapping[str, Any] | None, name: str) -> None:
-    """Only what can be kept as it is shipped: symmetric 4-bit groups of 32, packed."""
-    if not quantization:
-        return
-    method = f"{quantization.get('quant_method')} {quantization.get('format', '')}".strip()
-    groups = quantization.get("config_groups") or {}
-    weights = [(group or {}).get("weights") or {} for group in groups.values()]
-    wanted = {"num_bits": 4, "type": "int", "symmetric": True, "group_size": INT4.group}
-    if method == "compressed-tensors pack-quantized" and weights:
-        odd = [
-            f"{key} {one.get(key)!r}"
-            for one in weights
-            for key, value in wanted.items()
-            if one.get(key) != value
-        ]
-        odd += [f"actorder {one['actorder']!r}" for one in weights if one.get("actorder")]
-        if not odd:
-            return
-        method += f" with {odd[0]}"
-    raise ModelError(
-        f"{name} is quantized as {method}, which rqchat cannot read; take its bf16 original, which"
-        " rqchat quantizes itself while loading, or Google's 4-bit QAT files, such as"
-        " --model google/gemma-4-31B-it --weights int4"
-    )
