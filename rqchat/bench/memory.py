@@ -55,7 +55,7 @@ _GPU_RUNGS = (
 _HEADINGS = (
     *("model", "card", "weights", "head", "KV", "windows", "chunk", "context", "tensors planned"),
     *("measured", "measured / planned", "whole plan", "process", "peak of the load", "placed in"),
-    *("host peak", "prefill tokens/s", "decode tokens/s"),
+    *("host peak", "prefill tokens/s", "decode", "without capture"),
 )
 
 
@@ -250,7 +250,7 @@ def _cells(case: Case, found: Mapping[str, Any]) -> list[str]:
         *(_mb(planned), _mb(measured), f"{measured / planned:.1%}"),
         *(_mb(found[f"{of}_bytes"]) for of in ("planned_total", "process", "load_peak")),
         *(f"{found['placed_s']:.1f} s", _mb(found["host_bytes"])),
-        *(f"{found[f'{phase}_tokens_per_s']:.1f}" for phase in ("prefill", "decode")),
+        *(f"{found[f'{phase}_tokens_per_s']:.1f}" for phase in ("prefill", "decode", "plain")),
     ]
 
 

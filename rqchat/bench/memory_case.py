@@ -29,6 +29,7 @@ from rqchat.engine.claim import claim_device
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done
+from rqchat.engine.generate import Steps
 from rqchat.engine.images import Picture
 from rqchat.engine.loader import LoadedModel, load_model
 from rqchat.engine.models import POCKET, ModelSource, resolve_model
@@ -45,7 +46,7 @@ __all__ = ["MID", "POCKET_FOLDER", "Case", "Failure", "Outcome", "config_of", "m
 MID = "random, 100 M"
 POCKET_FOLDER = Path(rqchat.__file__).parent / POCKET
 _PACKED = ("int4", "int2")  # made from Google's 4-bit files, as with a model of the catalog
-_FIRST_TOKENS, _TIMED_TOKENS = 8, 32
+_FIRST_TOKENS, _TIMED_TOKENS, _LONGER = 8, 32, 4
 _SPARE_TOKENS = 64
 _SIDE_PIXELS = 768  # a picture of the default 280 soft tokens
 
@@ -85,7 +86,9 @@ class Outcome:
         host_bytes: peak resident size.
         placed_s: making, quantizing and placing the weights.
         prefill_tokens_per_s: of what was read on top of the filled context, picture included.
-        decode_tokens_per_s: of an answer at the end of the context.
+        decode_tokens_per_s: at the end of the context, by replays of a captured step where there
+            are any; the capture itself is left out.
+        plain_tokens_per_s: the same without capture; 0 where nothing is captured.
     """
 
     weights: str
@@ -105,6 +108,7 @@ class Outcome:
     placed_s: float
     prefill_tokens_per_s: float
     decode_tokens_per_s: float
+    plain_tokens_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +208,12 @@ def _answered(
     _ask(session, first, _FIRST_TOKENS)
     session._messages = ()  # what was filled stays
     done = _ask(session, second, _TIMED_TOKENS)
+    rate, plain_rate = _decode_rates(session, second, done)
     plan = opened.plan
     if session.plan != plan:
         raise RqchatError("it ran out of memory, and gave up a part of its plan to go on")
     chosen, total = plan.chosen, plan.chosen.bytes.total
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    read, timing = done.tokens.input - done.tokens.cached, done.timing
     assert done.tokens.cached == filled, (done.tokens.cached, filled)
     return Outcome(
         weights=chosen.weights,
@@ -219,7 +223,7 @@ def _answered(
         chunk_tokens=chosen.chunk_tokens,
         context_tokens=chosen.context_tokens,
         prompt_tokens=done.tokens.input,
-        read_tokens=read,
+        read_tokens=done.tokens.input - filled,
         planned_bytes=total - chosen.bytes.reserve,
         measured_bytes=meter.peak_bytes,
         load_peak_bytes=load_peak_bytes,
@@ -227,9 +231,24 @@ def _answered(
         process_bytes=_taken_bytes() if plan.device.torch_name.startswith("cuda") else host,
         host_bytes=host,
         placed_s=opened.loaded.load_s,
-        prefill_tokens_per_s=timing.prefill_tokens_per_s,
-        decode_tokens_per_s=timing.decode_tokens_per_s,
+        prefill_tokens_per_s=done.timing.prefill_tokens_per_s,
+        decode_tokens_per_s=rate,
+        plain_tokens_per_s=plain_rate,
     )
+
+
+def _decode_rates(session: ChatSession, turn: UserTurn, done: Done) -> tuple[float, float]:
+    """Tokens per second by captured steps, from two lengths of answers, and by plain ones."""
+    plain = done.timing.decode_tokens_per_s
+    if not session._steps.ahead:
+        return plain, 0.0
+    session._messages = ()
+    longer = _ask(session, turn, _LONGER * _TIMED_TOKENS)
+    tokens = longer.tokens.output - done.tokens.output
+    seconds = longer.timing.decode_s - done.timing.decode_s
+    session._messages, session._steps = (), Steps(None)
+    plain = _ask(session, turn, _TIMED_TOKENS).timing.decode_tokens_per_s
+    return tokens / seconds if seconds > 0 else 0.0, plain
 
 
 def _ask(session: ChatSession, turn: UserTurn, tokens: int) -> Done:
@@ -256,7 +275,7 @@ def _turn(session: ChatSession, color: str) -> UserTurn:
         else ()
     )
     prose = "\n\n".join(topics[name] for name in sorted(topics))
-    wanted = session.context_tokens - _TIMED_TOKENS - _SPARE_TOKENS
+    wanted = session.context_tokens - _LONGER * _TIMED_TOKENS - _SPARE_TOKENS
     sample = UserTurn("What?", pictures, (Document("prose", prose[:20_000]),))
     empty = session.count_tokens(UserTurn("What?", pictures, (Document("prose", "a"),)))
     per_token = 20_000 / (session.count_tokens(sample) - empty)

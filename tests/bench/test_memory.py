@@ -15,6 +15,7 @@ from rqchat.bench.memory_case import POCKET_FOLDER, Case, Failure, Outcome, meas
 from rqchat.bench.meter import TensorMeter
 from rqchat.engine.settings import WEIGHTS
 from tests.helpers import TINY_CONFIG
+from tests.tape import TapeRecorder, decodes_on_device
 
 _TINY = "random, tiny"
 
@@ -97,6 +98,17 @@ def test_contexts_follow_each_other_over_one_load(tiny: str) -> None:
     assert (first.context_tokens, second.context_tokens) == (512, 1536)
     assert second.measured_bytes > first.measured_bytes
     assert first.placed_s == second.placed_s
+
+
+def test_decoding_is_timed_with_captured_steps_and_without(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decodes_on_device(monkeypatch)
+    monkeypatch.setattr("rqchat.engine.session.recorder_for", lambda device: TapeRecorder())
+
+    (found,) = _outcomes(Case(tiny, "bf16", (512,), kv_bits=4, device="cpu"))
+
+    assert min(found.decode_tokens_per_s, found.plain_tokens_per_s) > 0
 
 
 def test_what_does_not_fit_says_so_and_does_not_stop_the_others(tiny: str) -> None:

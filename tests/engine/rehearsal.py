@@ -34,8 +34,8 @@ from rqchat.engine.weights.skeleton import build_skeleton
 __all__ = ["chunk_bytes", "pretend_gpu"]
 
 _OPS = (
-    *("attend", "chunk", "decode", "dequantize", "encode", "gate", "heads", "mix", "norm"),
-    *("quantize", "rebuild"),
+    *("append", "attend", "chunk", "decode", "dequantize", "encode", "gate", "heads", "mix"),
+    *("norm", "quantize", "rebuild"),
 )
 _BLOCK_BYTES = 512  # CUDA's allocator rounds up to it
 _META = torch.device("meta")
