@@ -92,7 +92,10 @@ class Answers:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(session_module, "Sampler", Noting)
             turn = UserTurn(turn) if isinstance(turn, str) else turn
-            return list(self.session.ask(turn, sampling, **options))
+            events = list(self.session.ask(turn, sampling, **options))
+        held = self.session._prefix.cache.get_seq_length()
+        assert self.session.used_tokens == held  # also where a step ran ahead
+        return events
 
     def assert_same(self, other: Answers) -> None:
         assert self.tokens == other.tokens

@@ -131,6 +131,19 @@ def test_storage_that_was_released_is_never_replayed_on(
     assert recorded[-1] == 3
 
 
+def test_a_graph_that_fills_the_first_tokens_does_not_go_beyond(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decodes_on_device(monkeypatch)
+    tokens, recorder = random_tokens(1, 60), TapeRecorder()
+    model, cache, eager = _filled(tokens[:, :3])  # of 8 that stay exact for ever
+    graph = StepGraph(stepping(model, cache), cache, recorder)
+    for place in range(3, 60):
+        one = tokens[:, place : place + 1]
+        assert torch.equal(graph(one), read(model, eager, one)), place
+    assert (len(recorder.tapes), recorder.rehearsals) == (2, 1)
+
+
 def test_a_step_that_cannot_be_captured_leaves_the_cache_as_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
