@@ -16,7 +16,7 @@ _WARPS = 8
 @triton.jit
 def append_kernel(
     room_a, room_b, rows_a, rows_b, into_a, into_b, from_a, from_b, count_ptr,
-    batch, tokens, slots, heads, values_a, values_b,
+    steps, tokens, slots, heads, values_a, values_b,
     BOTH: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Rooms [B, H, slots, values] and rows [B, H, T, values], with their first three strides.
@@ -26,7 +26,7 @@ def append_kernel(
     before = tl.load(count_ptr)
     # [HEADS, 1], [1, WIDTH]
     head, i = tl.arange(0, HEADS)[:, None].to(tl.int64), tl.arange(0, WIDTH)[None, :]
-    for step in range(batch * tokens):
+    for step in range(steps):
         b, t = (step // tokens).to(tl.int64), step % tokens
         slot = (before + t) % slots
         there = (head < heads) & (i < values_a)
@@ -44,12 +44,12 @@ def append_kernel(
 @triton.jit
 def finite_kernel(
     key_ptr, value_ptr, key_strides, value_strides, total_ptr,
-    batch, tokens, heads, key_values, value_values, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+    steps, tokens, heads, key_values, value_values, HEADS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """One program, so that it may add to the total: zeros, or NaN where a value is not finite."""
     head, i = tl.arange(0, HEADS)[:, None].to(tl.int64), tl.arange(0, WIDTH)[None, :]
     nothing = tl.zeros((HEADS, WIDTH), tl.float32)
-    for step in range(batch * tokens):
+    for step in range(steps):
         b, t = (step // tokens).to(tl.int64), step % tokens
         at = key_ptr + b * key_strides[0] + head * key_strides[1] + t * key_strides[2] + i
         there = (head < heads) & (i < key_values)
@@ -71,7 +71,7 @@ def append(
     append_kernel[(1,)](
         rooms[0], rooms[-1], given[0], given[-1],
         *(each.stride()[:3] for each in (rooms[0], rooms[-1], given[0], given[-1])), count,
-        batch, tokens, rooms[0].shape[2], heads, values[0], values[-1],
+        batch * tokens, tokens, rooms[0].shape[2], heads, values[0], values[-1],
         BOTH=len(rooms) == 2, **_block(heads, max(values)),
     )  # fmt: skip
 
@@ -82,7 +82,8 @@ def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> 
     batch, heads, tokens = key.shape[:3]
     values = _values(key), _values(value)
     finite_kernel[(1,)](
-        key, value, key.stride()[:3], value.stride()[:3], total, batch, tokens, heads, *values,
+        key, value, key.stride()[:3], value.stride()[:3], total, batch * tokens, tokens, heads,
+        *values,
         **_block(heads, max(values)),
     )  # fmt: skip
 
