@@ -25,6 +25,7 @@ __all__ = [
     "build_tiny_model",
     "byte_tokenizer",
     "pdf_bytes",
+    "small_e_model",
 ]
 
 SPECIAL_TOKENS = [
@@ -104,6 +105,30 @@ TINY_CONFIG: dict[str, Any] = {
     "eoa_token_index": _IDS["<audio|>"],
     "video_token_id": _IDS["<|video|>"],
 }
+
+
+def small_e_model(base: dict[str, Any], **text: Any) -> dict[str, Any]:
+    """E2B and E4B in small: per-layer embeddings, borrowed KV, wide MLPs, clipped towers, audio."""
+    return base | {
+        "text_config": base["text_config"]
+        | {
+            "attention_k_eq_v": False,
+            "num_hidden_layers": 12,
+            "num_kv_shared_layers": 6,
+            "use_double_wide_mlp": True,
+        }
+        | text,
+        "vision_config": base["vision_config"]
+        | {"use_clipped_linears": True, "standardize": False},
+        "audio_config": {
+            "model_type": "gemma4_audio",
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "subsampling_conv_channels": [16, 8],
+            "output_proj_dims": 96,
+        },
+    }
 
 
 def build_tiny_model(

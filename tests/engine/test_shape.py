@@ -15,7 +15,7 @@ from rqchat.engine.catalog import KNOWN_MODELS
 from rqchat.engine.matrices import Matrices
 from rqchat.engine.shape import GEMMA4_31B_CONFIG, KVLayers, ModelShape
 from rqchat.errors import ModelError
-from tests.helpers import TINY_CONFIG
+from tests.helpers import TINY_CONFIG, small_e_model
 
 
 def _counts(config: Any) -> dict[str, int]:
@@ -40,27 +40,7 @@ def _counts(config: Any) -> dict[str, int]:
     return counts
 
 
-def _small_e_model() -> dict[str, Any]:
-    """E2B and E4B in small: per-layer embeddings, borrowed KV, wide MLPs, audio."""
-    config = copy.deepcopy(TINY_CONFIG)
-    config["text_config"] |= {
-        "attention_k_eq_v": False,
-        "num_hidden_layers": 12,
-        "hidden_size_per_layer_input": 16,
-        "vocab_size_per_layer_input": 200,
-        "num_kv_shared_layers": 6,
-        "use_double_wide_mlp": True,
-    }
-    config["vision_config"] |= {"use_clipped_linears": True, "standardize": False}
-    config["audio_config"] = {
-        "model_type": "gemma4_audio",
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "subsampling_conv_channels": [16, 8],
-        "output_proj_dims": 96,
-    }
-    return config
+SMALL_E = small_e_model(TINY_CONFIG, hidden_size_per_layer_input=16, vocab_size_per_layer_input=200)
 
 
 def _small_moe_model() -> dict[str, Any]:
@@ -94,7 +74,7 @@ def _silent_model() -> dict[str, Any]:
     "config",
     [
         TINY_CONFIG,
-        _small_e_model(),
+        SMALL_E,
         _small_moe_model(),
         _silent_model(),
         *(model.config for model in KNOWN_MODELS if model.config["model_type"] == "gemma4"),
@@ -148,13 +128,13 @@ def test_the_31b_is_the_published_one() -> None:
 
 
 def test_layers_that_borrow_keys_store_none() -> None:
-    shape = ModelShape.from_config(_small_e_model())
+    shape = ModelShape.from_config(SMALL_E)
 
     assert shape.global_kv == KVLayers(layers=1, heads=2, head_dim=32)
     assert shape.sliding_kv == KVLayers(layers=5, heads=2, head_dim=16)
 
 
-@pytest.mark.parametrize("config", [GEMMA4_31B_CONFIG, _small_e_model()], ids=["31B", "E"])
+@pytest.mark.parametrize("config", [GEMMA4_31B_CONFIG, SMALL_E], ids=["31B", "E"])
 def test_a_config_saved_by_transformers_reads_the_same(config: Any) -> None:
     saved = json.loads(Gemma4Config(**copy.deepcopy(dict(config))).to_json_string())
 

@@ -38,6 +38,29 @@ def both_ways(model: Any, cache: RotorQuantCache, **inputs: Any) -> tuple[Any, A
     return logits[0], logits[1]
 
 
+def both_ways_after_a_prompt(
+    model: Any, cache: RotorQuantCache, chunk: int, padding: int
+) -> tuple[Any, Any]:
+    """The same of `chunk` tokens behind 100, the first row padded on its left."""
+    tokens = random_tokens(2, 100 + chunk)
+    mask = torch.ones_like(tokens)
+    mask[0, :padding] = 0
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    model(
+        tokens[:, :100],
+        attention_mask=mask[:, :100],
+        position_ids=positions[:, :100],
+        past_key_values=cache,
+    )
+    return both_ways(
+        model,
+        cache,
+        input_ids=tokens[:, 100:],
+        attention_mask=mask,
+        position_ids=positions[:, 100:],
+    )
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8, 16])
@@ -47,24 +70,8 @@ def test_packed_attention_is_eager_attention_over_the_dequantized_cache(
     kind: str, bits: int, chunk: int, padding: int
 ) -> None:
     model = MODELS[kind]()
-    tokens = random_tokens(2, 100 + chunk)
-    mask = torch.ones_like(tokens)
-    mask[0, :padding] = 0
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
     cache = RotorQuantCache(model, bits=bits, **SMALL_WINDOW)
-    model(
-        tokens[:, :100],
-        attention_mask=mask[:, :100],
-        position_ids=positions[:, :100],
-        past_key_values=cache,
-    )
-    eager, packed = both_ways(
-        model,
-        cache,
-        input_ids=tokens[:, 100:],
-        attention_mask=mask,
-        position_ids=positions[:, 100:],
-    )
+    eager, packed = both_ways_after_a_prompt(model, cache, chunk, padding)
     # Float32 rounding through up to six layers, logits of order 1.
     torch.testing.assert_close(packed, eager, atol=5e-5, rtol=0)
 

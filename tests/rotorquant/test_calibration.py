@@ -14,7 +14,7 @@ from rotorquant import Calibration, RotorQuantCache, RotorQuantConfig, calibrate
 from rotorquant.errors import ConfigError
 from rotorquant.statistics import StreamStatistics, make_frame, output_pulls
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
-from tests.rotorquant.test_attention import both_ways
+from tests.rotorquant.test_attention import both_ways_after_a_prompt
 
 
 def known(model: Any, path: Path | None = None) -> Calibration:
@@ -69,24 +69,9 @@ def test_packed_attention_is_eager_attention_over_the_dequantized_cache(
     make: Any, mode: str
 ) -> None:
     """Offset and balance reach scores and output, also on padded rows."""
-    model, tokens = make(), random_tokens(2, 121)
-    mask = torch.ones_like(tokens)
-    mask[0, :29] = 0
-    places = (mask.cumsum(-1) - 1).clamp_min(0)
+    model = make()
     cache = RotorQuantCache(model, 3, mode, calibration=known(model), **SMALL_WINDOW)
-    model(
-        tokens[:, :100],
-        attention_mask=mask[:, :100],
-        position_ids=places[:, :100],
-        past_key_values=cache,
-    )
-    eager, packed = both_ways(
-        model,
-        cache,
-        input_ids=tokens[:, 100:],
-        attention_mask=mask,
-        position_ids=places[:, 100:],
-    )
+    eager, packed = both_ways_after_a_prompt(model, cache, chunk=21, padding=29)
     torch.testing.assert_close(packed, eager, atol=5e-5, rtol=0)
 
 

@@ -97,7 +97,8 @@ def _turns(messages: Messages) -> str:
     count = len(messages) // 2
     inputs = sum(len(m.documents) + len(m.pictures) for m in messages)
     text = f"{count} turn{'s' if count > 1 else ''}"
-    return f"{text} with {inputs} files and pictures" if inputs else text
+    what = "files and pictures" if inputs > 1 else "file or picture"
+    return f"{text} with {inputs} {what}" if inputs else text
 
 
 def _saved(what: str, before: int, after: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.helpers import TINY_CONFIG
+from tests.helpers import TINY_CONFIG, small_e_model
 
 __all__ = [
     "EVEN_CONFIG",
@@ -26,6 +26,7 @@ __all__ = [
 EVEN_CONFIG: dict[str, Any] = copy.deepcopy(TINY_CONFIG)
 """The tiny model with sizes that groups of 64 divide, as in every published one."""
 EVEN_CONFIG["text_config"] |= {"hidden_size": 128, "intermediate_size": 192}
+E_CONFIG = small_e_model(EVEN_CONFIG, hidden_size_per_layer_input=64)
 MIXTURE_CONFIG: dict[str, Any] = copy.deepcopy(EVEN_CONFIG)
 """26B-A4B in small."""
 MIXTURE_CONFIG["text_config"] |= {

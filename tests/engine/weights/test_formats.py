@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import shutil
 from pathlib import Path
@@ -17,6 +16,7 @@ from rqchat.engine.weights import parts
 from rqchat.engine.weights.layers import module_bytes
 from rqchat.engine.weights.modules import PackedExperts, PackedLinear, PackedMatrix
 from tests.engine.weights.checkpoints import (
+    E_CONFIG,
     EVEN_CONFIG,
     MIXTURE_CONFIG,
     tensors_of,
@@ -161,29 +161,7 @@ def test_a_checkpoint_in_shards(even_folder: Path, tmp_path: Path) -> None:
     assert torch.equal(logits_of(load(folder).model), logits_of(load(even_folder).model))
 
 
-def _e_model() -> dict[str, Any]:
-    """E2B and E4B in small: per-layer embeddings, borrowed KV, wide MLPs, clipped towers, audio."""
-    config = copy.deepcopy(EVEN_CONFIG)
-    config["text_config"] |= {
-        "attention_k_eq_v": False,
-        "num_hidden_layers": 12,
-        "hidden_size_per_layer_input": 64,
-        "num_kv_shared_layers": 6,
-        "use_double_wide_mlp": True,
-    }
-    config["vision_config"] |= {"use_clipped_linears": True, "standardize": False}
-    config["audio_config"] = {
-        "model_type": "gemma4_audio",
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "subsampling_conv_channels": [16, 8],
-        "output_proj_dims": 96,
-    }
-    return config
-
-
-@pytest.mark.parametrize("config", [EVEN_CONFIG, _e_model()], ids=["tied", "E"])
+@pytest.mark.parametrize("config", [EVEN_CONFIG, E_CONFIG], ids=["tied", "E"])
 @pytest.mark.parametrize("weights", ["bf16", "int4"])
 def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
     folder = build_tiny_model(tmp_path, config=config)
@@ -208,7 +186,7 @@ def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_
     assert 0 < divergence(logits_of(exact), logits_of(loaded.model)) < 0.02  # measured 0.003
 
 
-@pytest.mark.parametrize("config", [_e_model(), MIXTURE_CONFIG], ids=["E", "mixture"])
+@pytest.mark.parametrize("config", [E_CONFIG, MIXTURE_CONFIG], ids=["E", "mixture"])
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "int2"])
 def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
     folder = build_tiny_model(tmp_path, config=config)
