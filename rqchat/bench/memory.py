@@ -210,8 +210,8 @@ def _time_load(model: str, folder: Path | None, table: _Report, clock: _Clock) -
         said = (
             f"{model}, int4 from files in {place}: {_mb(record['file_bytes'])} in"
             f" {record['load_s']:.1f} s, {record['share']:.0%} of the slower of reading"
-            f" ({record['read_bytes_per_s'] / 1e9:.2f} GB/s) and link"
-            f" ({record['link_bytes_per_s'] / 1e9:.2f} GB/s); host peak"
+            f" ({record['read_bytes_per_s'] / 1e9:.2f} GB/s) and link to the GPU"
+            f" ({record['link_bytes_per_s'] / 1e9:.2f} GB/s, 0 without one); host peak"
             f" {_mb(record['host_bytes'])}."
         )
     except _EndedError as ended:

@@ -141,8 +141,8 @@ class Workspace:
     def _kept(self) -> int:
         """K and V of the latest sliding layer, for layers that borrow them.
 
-        transformers 5.17 keeps them in every model, 5.23 where there are such layers (E2B, E4B). On a
-        CPU, whose plan has room for a whole process, they count there alone.
+        transformers 5.17 keeps them in every model, 5.23 where there are such layers (E2B, E4B). On
+        a CPU, whose plan has room for a whole process, they count there alone.
         """
         kv = self.shape.sliding_kv
         if not self.is_gpu and self.shape.embedding_row == self.shape.hidden:
