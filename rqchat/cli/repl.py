@@ -18,8 +18,9 @@ from rqchat.engine.documents import Document
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
 from rqchat.engine.store.saved import SavedConversation
 from rqchat.errors import UsageError
-from rqchat.ui.console import Screen, is_terminal, keys_kept
+from rqchat.ui.console import Screen, is_terminal
 from rqchat.ui.text import format_count
+from rqchat.ui.typeahead import keys_kept
 
 if TYPE_CHECKING:
     from rqchat.ui.prompt import LineEditor

@@ -10,14 +10,14 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import rqchat
 from rqchat.engine.store.catalog import list_sessions, read_turns
 from rqchat.engine.store.database import Database
-from tests.terminals import Terminal
+
+from .screened import Chat, program
 
 POCKET = Path(rqchat.__file__).parent / "pocket"
 SHAPES = Path(rqchat.__file__).parents[1] / "docs/images/shapes.png"
@@ -27,37 +27,6 @@ ENDLESS = ("/set temperature 10", "/set top-p 1", "/set top-k 0", "/set seed 61"
 # What a terminal is told by our own libraries; any other escape character came from elsewhere
 OUR_SEQUENCES = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-
-
-class Chat(Terminal):
-    """The program in a home of its own."""
-
-    def __init__(self, home: Path, *options: str, **changes: Any) -> None:
-        size = {"columns": 100, "rows": 40}
-        super().__init__(["-m", "rqchat", *options], home=home, **size | changes)
-        self.home = home
-
-    def say(self, line: str, *expected: str) -> str:
-        """Send `line` and wait for what it is answered with; the screen from the line on."""
-        self.clean()
-        self.press(f"{line}\r")
-        for text in expected:
-            self.wait_for(text)
-        self.settle(0.1)
-        return self.text
-
-    def clean(self) -> None:
-        """An empty screen but for the prompt, by Ctrl-L."""
-        self.settle(0.05)
-        self.press("\x0c")
-        self.settle(0.1)
-        self.forget()
-
-
-def program(folder: Path, name: str, script: str) -> None:
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-    (folder / name).chmod(0o755)
 
 
 @pytest.fixture(scope="module")
@@ -330,21 +299,3 @@ def test_names_cannot_reach_the_terminal(next_start: Chat) -> None:
     chat.press("\x04")
     assert chat.leave() == 0
     assert not CONTROL.search(OUR_SEQUENCES.sub("", chat.raw))
-
-
-@pytest.mark.parametrize(("columns", "term"), [(40, "xterm-256color"), (80, "dumb")])
-def test_a_piped_document(tmp_path: Path, columns: int, term: str) -> None:
-    document = tmp_path / "document.txt"
-    document.write_text(f"It rains in the town.\n{FACT}\n" * 20)
-    chat = Chat(tmp_path, "--model=pocket", stdin=document, columns=columns, TERM=term)
-    try:
-        chat.wait_for("read standard input: 1,320 characters")
-        assert "[File 1" not in chat.text  # nothing waits for the model
-        chat.press("What is the access code for the north gate?\r")
-        chat.wait_for("[File 1: standard input, ")
-        chat.wait_for("4711.")
-        chat.press("/exit\r")
-        assert chat.leave() == 0
-        assert term != "dumb" or "\x1b" not in chat.raw
-    finally:
-        chat.close()

@@ -23,8 +23,9 @@ from rqchat.engine.events import (
     Timing,
     TokenCounts,
 )
-from rqchat.ui.console import ReaderGoneError, Screen, keys_kept
+from rqchat.ui.console import ReaderGoneError, Screen
 from rqchat.ui.stream import AnswerView, load_status, prefill_status
+from rqchat.ui.typeahead import keys_kept
 
 
 class Terminal(io.StringIO):
