@@ -105,7 +105,7 @@ class Compiler:
 def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
     """(what, head size, bits, card): everything, or what differs most and what Gemma 4 has."""
     widths = {"ring": (8, 16), "pack": PACKED_BITS}
-    whats = ("tied", "moved", "split", "ring", "pack", "part")
+    whats = ("tied", "moved", "split", "drafts", "ring", "pack", "part")
     # What Gemma 4 has, and the tightest card, come first
     for card, head_dim, what in product(CARDS, HEAD_DIMS[::-1], whats):
         for bits in widths.get(what, (*PACKED_BITS, 16)):
@@ -114,7 +114,7 @@ def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
 
 
 def _differs(what: str, head_dim: int, bits: int, card: int) -> bool:
-    chosen = {("pack", 3), ("part", 8), ("split", 3), ("moved", 3)}
+    chosen = {("pack", 3), ("part", 8), ("split", 3), ("moved", 3), ("drafts", 4)}
     if (what, head_dim, bits) == ("tied", 512, 4):
         return True
     return card == 86 and (
@@ -131,12 +131,14 @@ def launch(what: str, head_dim: int, bits: int) -> None:
         packed = quantize.quantize(vectors, book, (half, half), True, None)
         dequantize.dequantize(*packed, book.centroids, bits, (half, half))
         return
-    tied = what in ("part", "tied", "moved")
+    tied = what in ("part", "tied", "moved", "drafts")
+    steps = 4 if what == "drafts" else 1
+    queries = 8 * steps
     pairs = pairs_limit(head_dim) if tied else 0
     places = torch.arange(pairs)
     positions = torch.zeros(1, TOKENS, dtype=torch.int32)
     rope = Rope(
-        torch.zeros(1, 4, 8, 4 * pairs),
+        torch.zeros(1, 4, queries, 4 * pairs),
         places,
         places + pairs,
         positions,
@@ -144,8 +146,8 @@ def launch(what: str, head_dim: int, bits: int) -> None:
         torch.bfloat16,
         None,
     )
-    moved = rope._replace(bias=torch.zeros(1, 4, 8, 2 * pairs)) if what == "moved" else rope
-    query = torch.zeros(1, 4, 8, head_dim)
+    moved = rope._replace(bias=torch.zeros(1, 4, queries, 2 * pairs)) if what == "moved" else rope
+    query = torch.zeros(1, 4, queries, head_dim)
     mask = torch.ones(1, TOKENS, dtype=torch.bool)
     rows, table = rows_of(head_dim, bits, what == "ring")
     if what == "part":
@@ -160,7 +162,7 @@ def launch(what: str, head_dim: int, bits: int) -> None:
         return
     stored = Stored(rows, None if tied else rows, table, table)
     near, far = (Reading(query, each if tied else None) for each in (rope, moved))
-    decode.decode(near, exact, exact, counts, 1, None, mask, far, stored)
+    decode.decode(near, exact, exact, counts, steps, None, mask, far, stored)
 
 
 def rows_of(head_dim: int, bits: int, ring: bool) -> tuple[Rows, torch.Tensor | None]:

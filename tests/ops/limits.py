@@ -14,7 +14,8 @@ from typing import Any
 # Bytes of shared memory that one block may have (CUDA C++ programming guide, compute capabilities).
 SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 
-# Sums that fill the registers leave none for what is used before and behind their loop alone.
+# Sums that fill the registers leave none for what is used before and behind their loop alone; so
+# do those of the drafts of a step, under Triton 3.6 (8 to 16 bytes).
 SPILLS_OUTSIDE_LOOPS = ("chunk_kernel",)
 TENSOR_COLUMNS = 512  # of a Blackwell multiprocessor (PTX, tcgen05.alloc)
 
@@ -38,7 +39,14 @@ def report(results: Iterable[dict[str, Any]]) -> int:
 
 
 def run_compiler(module: str, cache: Path) -> list[dict[str, Any]]:
-    """What `python -m module few` reports, in a process without Triton's interpreter."""
+    """What `python -m module few` reports, of all cards."""
+    results = run_without_interpreter(module, cache)
+    assert {one["card"] for one in results} == set(SHARED_BYTES)
+    return results
+
+
+def run_without_interpreter(module: str, cache: Path) -> list[dict[str, Any]]:
+    """Lines of JSON from `python -m module few`, in a process that compiles."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
         "TRITON_CACHE_DIR": str(cache),
@@ -47,9 +55,7 @@ def run_compiler(module: str, cache: Path) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", module, "few"]
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    results = [json.loads(line) for line in run.stdout.splitlines()]
-    assert {one["card"] for one in results} == set(SHARED_BYTES)
-    return results
+    return [json.loads(line) for line in run.stdout.splitlines()]
 
 
 def faults(results: list[dict[str, Any]]) -> list[str]:
@@ -62,7 +68,8 @@ def faults(results: list[dict[str, Any]]) -> list[str]:
         if one["tensor_columns"] > TENSOR_COLUMNS:
             # Triton then makes a kernel of nothing but a trap.
             found.append(f"{name}: {one['tensor_columns']} columns of tensor memory")
-        outside = one["kernel"] in SPILLS_OUTSIDE_LOOPS and not one["loop_spills"]
+        full = one["kernel"] in SPILLS_OUTSIDE_LOOPS or one["case"].startswith("drafts")
+        outside = full and not one["loop_spills"]
         if one["stack_bytes"] and not outside:
             found.append(f"{name}: {one['stack_bytes']} bytes spilled")
         if one["float64"]:

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.limits import faults, loop_spills, run_compiler, table
+from tests.ops.limits import faults, loop_spills, run_compiler, run_without_interpreter, table
 
 pytest.importorskip("triton", reason="triton is not installed")
+
+
+def test_a_kernel_is_compiled_once_whatever_the_lengths_are(tmp_path: Path) -> None:
+    """Or answers would stop for seconds, and a captured step could not be made."""
+    (made,) = run_without_interpreter("tests.ops.compiling_lengths", tmp_path)
+    assert {"chunk_kernel", "decode_kernel", "map_kernel", "quantize_kernel"} <= made.keys()
+    assert made == dict.fromkeys(made, 1)
 
 
 def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import torch
 from rotorquant.ops import decode as decode_op
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rope, Rows
+from rotorquant.ops.attend.launch import launch_config
 from rotorquant.ops.decode import Exact, Reading, Stored, decode, reference, serves
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
@@ -148,7 +149,18 @@ CASES = [
     Case(128, 5, 4, 64, 32, group=8),
     Case(256, 6, 4, 33, 31, tied=False),
     Case(512, 4, 4, 33, 31, group=8),
+    # More than 16 queries: several programs, the last one not full.
+    Case(512, 4, 4, 33, 31, steps=5, group=8, moved=True),
+    Case(256, 3, 4, 33, 31, steps=3, group=8, tied=False),
 ]
+
+
+def test_drafts_share_a_tile_where_registers_hold_their_sums() -> None:
+    def rows(head_dim: int, queries: int) -> int:
+        return launch_config(head_dim, 4, queries, 64, False, (9, 0)).block_rows
+
+    assert [rows(512, queries) for queries in (8, 9, 16, 17, 128)] == [8, 16, 16, 32, 32]
+    assert [rows(256, queries) for queries in (8, 128)] == [8, 16]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

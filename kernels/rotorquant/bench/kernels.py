@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 
+from rotorquant.bench.kernels_figures import Figure, Timing, figures
 from rotorquant.bench.kernels_layer import GLOBAL_WAYS, SLIDING_WAYS, WINDOW, Layer, Store, Way
 from rotorquant.bench.kernels_ops import Trial, trials
-from rotorquant.bench.kernels_timing import Span, copy_rate, measure
+from rotorquant.bench.kernels_parts import alike, parts
+from rotorquant.bench.kernels_timing import copy_rate, measure
 from rotorquant.bench.machine import machine
 from rotorquant.codebook import lloyd_max_distortion
 from rotorquant.errors import RotorQuantError
@@ -23,6 +26,7 @@ from rotorquant.errors import RotorQuantError
 __all__ = ["SUMMARY", "add_arguments", "gate", "run"]
 
 SUMMARY = "time of quantize, decode and prefill attention, as a share of a copy"
+_BUDGET_S = 210.0  # of four minutes, with room for the start and for what is under way
 _GATE_TOKENS = 321
 _GATE_QUERIES = 40  # of a chunk, whose last query sees everything
 # Errors of some 200,000 random values, against the error expected of infinitely many.
@@ -31,25 +35,17 @@ _DRIFT = 0.05
 _TOLERANCE = 2e-2
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """One line: an op over the tokens of one layer, and the bytes that it must move."""
-
-    op: str
-    way: str
-    tokens: int
-    nbytes: int
-    gigabytes_per_s: float
-    share_of_copy: float
-    teraflops: float
-    span: Span
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `kernels`."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tokens", type=int, nargs="+", help="to attend to")
     parser.add_argument("--repeats", type=int, help="of every timing")
+    parser.add_argument(
+        "--budget-s",
+        type=float,
+        default=_BUDGET_S,
+        help="begin no timing after so many seconds; what comes first tells most",
+    )
     parser.add_argument("--only", nargs="+", help="names of ways to store")
     parser.add_argument("--json", action="store_true", help="no table")
     parser.set_defaults(run=run)
@@ -64,9 +60,9 @@ def run(options: argparse.Namespace) -> Iterator[str]:
     device = torch.device(options.device)
     gpu = device.type == "cuda"
     lengths = options.tokens or ([8192, 32768, 131072, 262144] if gpu else [512])
-    repeats = options.repeats or (30 if gpu else 3)
+    repeats = options.repeats or (20 if gpu else 3)
     timings: list[Timing] = []
-    copied = 0.0
+    end, left_out = time.monotonic() + options.budget_s, 0
     with torch.inference_mode():
         notes = list(gate(device, options.only))
         copied = copy_rate(device, 2**30 if gpu else 2**24, repeats)
@@ -78,29 +74,41 @@ def run(options: argparse.Namespace) -> Iterator[str]:
         notes.append(_HEAD)
         if not options.json:
             yield from notes
-        for trial in trials(lengths, options.only, device):
-            timings.append(_timed(trial, device, copied, repeats))
-            if not options.json:
-                yield _text(timings[-1])
-    figures = _figures(timings) if gpu else []
+        for made in trials(lengths, options.only, device):
+            if time.monotonic() > end:
+                left_out += 1
+                continue
+            for trial in made():
+                timings.append(_timed(trial, device, copied, repeats))
+                if not options.json:
+                    yield _text(timings[-1])
+    reached = figures(timings if gpu else [])
     if not options.json:
-        yield from figures
+        yield from _closing(reached, left_out, options.budget_s)
     yield json.dumps(
         {
             "bench": "kernels",
             **machine(device),
             "copy_gigabytes_per_s": copied,
             "timings": [asdict(timing) for timing in timings],
-            "figures": figures,
+            "figures": [figure.record() for figure in reached],
+            "left_out": left_out,
         }
     )
 
 
+def _closing(reached: list[Figure], left_out: int, budget_s: float) -> Iterator[str]:
+    if left_out:
+        yield f"{left_out} kinds of timings were left out after {budget_s:.0f} s (--budget-s)."
+    yield "Figures to reach on a GPU: measured, wanted."
+    yield from (figure.text for figure in reached)
+
+
 def gate(device: torch.device, only: list[str] | None) -> Iterator[str]:
-    """Check every way to store.
+    """Check every way to store, and every part of a pass.
 
     Raises:
-        RotorQuantError: one loses more than theory says, or attends wrongly.
+        RotorQuantError: one loses more than theory says, or does not what its formula says.
     """
     checked = 0
     for sliding, ways in ((False, GLOBAL_WAYS), (True, SLIDING_WAYS)):
@@ -113,6 +121,9 @@ def gate(device: torch.device, only: list[str] | None) -> Iterator[str]:
     for way in GLOBAL_WAYS:
         if not (way.sdpa or way.published or (only and way.name not in only)):
             _check(Store(chunk, way))
+    for part in parts(_GATE_TOKENS, _GATE_QUERIES, device) if not only else ():
+        if not alike(part.step(), part.wanted()):
+            raise RotorQuantError(f"{part.op}, {part.way}, is not its formula; nothing is timed")
     yield f"{checked} ways to store lose what theory says and give the attention of the formula."
 
 
@@ -162,37 +173,3 @@ def _text(timing: Timing) -> str:
         f"{timing.op:<13}{timing.way:<20}{timing.tokens:>8}{times}"
         f"{timing.gigabytes_per_s:>9.1f}{timing.share_of_copy:>9.1%}{work}"
     )
-
-
-def _figures(timings: list[Timing]) -> list[str]:
-    """The ratios that the kernels are made for, of whatever was timed at the longest length."""
-    lines = []
-    for op in ("decode", "quantize"):
-        longest = max((each.tokens for each in timings if each.op == op), default=0)
-        found = {t.way: t for t in timings if (t.op, t.tokens) == (op, longest)}
-        for bits in (8, 4, 3, 2):
-            own = found.get(f"aligned {bits}")
-            others = [
-                f"{found[name].span.middle_ms / own.span.middle_ms:.2f}x {name}"
-                for name in ("bf16 K+V, SDPA", f"turbo, published {bits}", f"turbo, best {bits}")
-                if own is not None and name in found
-            ]
-            if own is not None:
-                parts = [f"{own.share_of_copy:.0%} of a copy", *others]
-                lines.append(f"{op}, aligned {bits}, {longest} tokens: {', '.join(parts)}")
-    return lines + _prefill_figures(timings)
-
-
-def _prefill_figures(timings: list[Timing]) -> list[str]:
-    """What reading packed history leaves of the speed of the same kernel over bfloat16."""
-    read = [each for each in timings if each.op.startswith("prefill")]
-    longest = max((each.tokens for each in read), default=0)
-    found = {each.way: each for each in read if each.tokens == longest}
-    plain = found.pop("bf16 K+V", None)
-    if plain is None:
-        return []
-    return [
-        f"{each.op}, {name}, {longest} tokens: {each.teraflops / plain.teraflops:.0%} of bf16 K+V"
-        for name, each in found.items()
-        if name.startswith("aligned")
-    ]

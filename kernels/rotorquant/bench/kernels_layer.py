@@ -9,21 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from rotorquant.buffers import Meter
+from rotorquant.codec import Frame
 from rotorquant.config import RotorQuantConfig
 from rotorquant.global_layer import GlobalLayer
+from rotorquant.ops.attend import Rows
 from rotorquant.positions import PositionLog
 from rotorquant.sliding_layer import SlidingLayer
+from rotorquant.statistics import StreamStatistics, make_frame, offset_alone
 from rotorquant.tied import TiedKey
 from rotorquant.views import Handle
 from rotorquant.watch import FiniteWatch, LayerContext
 
-__all__ = ["GLOBAL_WAYS", "SLIDING_WAYS", "WINDOW", "Layer", "Store", "Way"]
+__all__ = ["GLOBAL_WAYS", "SLIDING_WAYS", "WINDOW", "Layer", "Store", "Way", "plain_frame"]
 
 WINDOW = 1024
 _SEED = 0
@@ -32,7 +36,10 @@ _CHUNK = 4096
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a layer is stored and read; `sdpa` and `published` do without the cache's attention."""
+    """How a layer is stored and read; `sdpa` and `published` do without the cache's attention.
+
+    `framed`: with a calibration's map, which is as much work whatever it says.
+    """
 
     name: str
     mode: str
@@ -40,6 +47,7 @@ class Way:
     tied: bool = True
     sdpa: bool = False
     published: bool = False
+    framed: bool = False
 
 
 GLOBAL_WAYS = (
@@ -51,6 +59,7 @@ GLOBAL_WAYS = (
         for mode in ("aligned", "planar", "iso", "rotor")
         for bits in (8, 4, 3, 2)
     ),
+    *(Way(f"calibrated {b}", "aligned", b, framed=True) for b in (4, 3)),
     *(Way(f"turbo, published {b}", "haar", b, tied=False, published=True) for b in (4, 3, 2)),
     *(Way(f"turbo, best {b}", "hadamard", b, tied=False) for b in (4, 3, 2)),
 )
@@ -141,9 +150,13 @@ class Store:
         else:
             log = PositionLog(layer.rotary, layer.tokens, Meter()) if way.tied else None
             tie = layer.tie if way.tied else None
-            self.cached = GlobalLayer(self.config, tie, log, context)
+            heads, pairs = layer.value.shape[1], layer.tie.pairs
+            frame = plain_frame(heads, layer.head_dim, pairs, layer.device) if way.framed else None
+            frames = [] if frame is None else [frame]
+            self.cached = GlobalLayer(self.config, tie, log, context, frames)
         self._view = self._fill(log is not None)
         self._step = self._chosen()
+        self._pages: list[Rows] = []
 
     def _fill(self, logged: bool) -> Handle:
         """Chunks of a prompt, then the step."""
@@ -205,10 +218,15 @@ class Store:
             return sum(row.nbytes for name in ("sink", "packed", "tail") for row in groups[name])
         return sum(row.nbytes for row in groups["ring"])
 
-    def encode(self) -> list[object]:
-        """Pack all tokens once more, from the projection's layout."""
+    def encode(self) -> list[Rows]:
+        """Pack all tokens once more, from the projection's layout into pages of their own."""
         assert isinstance(self.cached, GlobalLayer)
-        return [codec.encode(self.layer.value) for codec in self.cached.store.packed.codecs]
+        codecs, value = self.cached.store.packed.codecs, self.layer.value
+        if not self._pages:
+            self._pages = [codec.encode(value) for codec in codecs]
+        for codec, pages in zip(codecs, self._pages, strict=True):
+            codec.encode(value, pages)
+        return self._pages
 
     @property
     def encoded_nbytes(self) -> int:
@@ -236,3 +254,11 @@ class Store:
         query = last.double().unflatten(1, (key.shape[1], -1)).flatten(2, 3)
         done: torch.Tensor = (query @ key.mT).softmax(-1) @ value
         return done.reshape(last.shape).transpose(1, 2).float()
+
+
+@cache
+def plain_frame(heads: int, size: int, pairs: int, device: torch.device) -> Frame:
+    """A calibration's map where it knows of nothing: as much work as any other."""
+    nothing = StreamStatistics(torch.zeros(heads, size), *torch.zeros(2, heads, size, size))
+    frame = make_frame(offset_alone(nothing), pairs)
+    return Frame(*(field.to(device) for field in frame))

@@ -18,12 +18,11 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from rotorquant.bench.kernels_layer import Layer
-from rotorquant.codec import Frame, PackedCodec
+from rotorquant.bench.kernels_layer import Layer, plain_frame
+from rotorquant.codec import PackedCodec
 from rotorquant.ops.attend import merge
 from rotorquant.reading import attend_rows
 from rotorquant.rotation import make_rotation
-from rotorquant.statistics import StreamStatistics, make_frame, offset_alone
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -126,7 +125,9 @@ class Side:
         self.way, self._layer = way, layer
         pairs = layer.tie.pairs if way.tied else 0
         size = layer.head_dim
-        self._frame = _plain_frame(layer, pairs) if way.framed else None
+        self._frame = (
+            plain_frame(layer.value.shape[1], size, pairs, layer.device) if way.framed else None
+        )
         self._rotation = make_rotation(way.mode, size, _SEED, layer.device, pairs)
         self._codec = PackedCodec(bits, self._rotation, size, layer.device, frame=self._frame)
         if way.undone:
@@ -161,14 +162,6 @@ class Side:
         where = layer.positions if self.way.tied else None
         part = attend_rows(query, self._rows, codecs, tie, where, torch.bfloat16, None)
         return merge([part])
-
-
-def _plain_frame(layer: Layer, pairs: int) -> Frame:
-    """A frame takes as long whatever it says."""
-    heads, size = layer.value.shape[1], layer.head_dim
-    nothing = StreamStatistics(torch.zeros(heads, size), *torch.zeros(2, heads, size, size))
-    frame = make_frame(offset_alone(nothing), pairs)
-    return Frame(*(field.to(layer.device) for field in frame))
 
 
 def _compare(path: str, sides: list[Side], rounds: int, device: torch.device) -> Iterator[PathRow]:

@@ -1,18 +1,23 @@
 """The quickest launch of every kernel on the GPU at hand, as entries of `ops/launches.py`.
 
-Candidates that do not compile for the card, or change the result, are passed over.
+Candidates that do not compile for the card, or change the result, are passed over. What is worth
+most comes first, and the table is written after every kernel: when time runs out it holds what was
+found so far.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
-from itertools import product
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from rotorquant.bench.kernels_layer import WINDOW, Layer, Store, Way
+from rotorquant.bench.kernels_parts import alike, chunk_part, rebuild_part
 from rotorquant.bench.kernels_timing import measure
 from rotorquant.errors import RotorQuantError
 from rotorquant.ops import launches
@@ -20,16 +25,44 @@ from rotorquant.ops import launches
 __all__ = ["SUMMARY", "add_arguments", "run", "source"]
 
 SUMMARY = "time candidate launches on a GPU and write the launch table"
-_ATTEND = tuple(product((16,), (16, 32, 64), (4, 8), (1, 2, 3)))
-_ROWS = tuple(product((1, 2, 4, 8, 16), (1, 2, 4, 8)))
-_TOLERANCE = 2e-2
+_BUDGET_S = 210.0  # of four minutes, with room for the start and for what is under way
+_PACK_TOKENS = 8192
+_CHUNK = 1024
+_DRAFTS = 4
+# Queries or vectors, keys or columns, warps, stages: those that compile for every card, and more
+# that only some have room for. A compiler takes seconds for each.
+_ATTEND = ((8, 32, 4, 1), (8, 32, 4, 2), (8, 16, 4, 2), (8, 64, 4, 1), (8, 32, 8, 1))
+_WIDE = ((32, 16, 8, 1), (16, 16, 4, 1), (16, 16, 4, 2), (32, 16, 8, 2), (32, 32, 8, 1))
+_CHUNKS = tuple(
+    (rows, keys, 8, stages)
+    for rows, keys, stages in ((64, 32, 2), (64, 16, 2), (64, 32, 3), (128, 32, 2), (128, 64, 2))
+)
+_ROWS = ((8, 4), (4, 4), (16, 4), (16, 8), (8, 8))
+_MAPS = ((16, 16, 8, 1), (16, 16, 16, 1), (16, 32, 8, 1), (16, 16, 8, 2))
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Launches of a kernel, and what makes the step that asks for them."""
+
+    kernel: str
+    candidates: tuple[tuple[int, ...], ...]
+    make: Callable[[], Step]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `tune`."""
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tokens", type=int, default=131_072)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument(
+        "--budget-s",
+        type=float,
+        default=_BUDGET_S,
+        help="begin no candidate after so many seconds; what is worth most comes first",
+    )
     parser.add_argument("--write", type=Path, help="launches.py, to be rewritten")
     parser.set_defaults(run=run)
 
@@ -43,49 +76,98 @@ def run(options: argparse.Namespace) -> Iterator[str]:
     device = torch.device(options.device)
     if device.type != "cuda" or not torch.cuda.is_available():
         raise RotorQuantError("launches are timed on a GPU, and there is none; nothing was changed")
+    yield from tune(subjects(options.tokens, device), device, options)
+
+
+def tune(listed: list[Subject], device: torch.device, options: argparse.Namespace) -> Iterator[str]:
+    """Tune one subject after the other until the budget is spent."""
+    end, left_out = time.monotonic() + options.budget_s, 0
+    path = Path(launches.__file__)
     with torch.inference_mode():
-        for bits in (8, 6, 5, 4, 3, 2, 16):
-            layer = Layer(options.tokens, device)
-            store = Store(layer, Way(f"aligned {bits}", "aligned", bits))
-            yield from _tuned(store.attend, _ATTEND, device, options.repeats)
-            if bits < 16:
-                store = Store(Layer(8192, device), Way(f"planar {bits}", "planar", bits))
-                yield from _tuned(store.encode, _ROWS, device, options.repeats)
-        for bits in (16, 8):
-            layer = Layer(WINDOW + 64, device, sliding=True)
-            store = Store(layer, Way("ring", "aligned", bits, tied=False))
-            yield from _tuned(store.attend, _ATTEND, device, options.repeats)
-    text = source(Path(launches.__file__))
-    if options.write is not None:
-        options.write.write_text(text, encoding="utf-8")
-    yield text if options.write is None else f"written to {options.write}"
+        for subject in listed:
+            if time.monotonic() > end:
+                left_out += 1
+                continue
+            yield from _tuned(subject, device, options.repeats, end)
+            if options.write is not None:
+                options.write.write_text(source(path), encoding="utf-8")
+    if left_out:
+        yield f"{left_out} of {len(listed)} were left as they are after {options.budget_s:.0f} s."
+    yield source(path) if options.write is None else f"written to {options.write}"
 
 
-def _tuned(
-    step: Callable[[], object],
-    candidates: tuple[tuple[int, ...], ...],
-    device: torch.device,
-    repeats: int,
-) -> Iterator[str]:
-    """Time the candidates for every launch of their form that `step` asks for; keep the best."""
+def subjects(tokens: int, device: torch.device) -> list[Subject]:
+    """What is tuned, the most telling first: Gemma 4 31B's layers."""
+    some = min(tokens, _PACK_TOKENS)
+
+    def attend(bits: int, queries: int = 1, framed: bool = False) -> Step:
+        way = Way("tuned", "aligned", bits, framed=framed)
+        return Store(Layer(tokens, device, queries=queries), way).attend
+
+    def ring(bits: int) -> Step:
+        layer = Layer(WINDOW + 64, device, sliding=True)
+        return Store(layer, Way("ring", "aligned", bits, tied=False)).attend
+
+    def pack(mode: str, bits: int, framed: bool = False) -> Step:
+        way = Way("tuned", mode, bits, framed=framed)
+        return Store(Layer(some, device), way).encode
+
+    def chunk(sliding: bool) -> Step:
+        return chunk_part(some, min(_CHUNK, some // 2), device, sliding).step
+
+    def rebuild(bits: int) -> Step:
+        return rebuild_part(some, bits, device).step
+
+    first = [
+        *(Subject("attend", _ATTEND, partial(attend, bits)) for bits in (4, 6)),
+        Subject("chunk", _CHUNKS, partial(chunk, False)),
+        Subject("mix", _ROWS, partial(pack, "aligned", 4)),
+        Subject("quantize", _ROWS, partial(pack, "planar", 4)),
+        Subject("rebuild", _ROWS, partial(rebuild, 4)),
+        Subject("chunk", _CHUNKS, partial(chunk, True)),
+        *(Subject("attend", _ATTEND, partial(ring, bits)) for bits in (16, 8)),
+        Subject("attend", _WIDE, partial(attend, 4, _DRAFTS)),
+        Subject("map", _MAPS, partial(pack, "aligned", 4, True)),
+        Subject("attend", _ATTEND, partial(attend, 4, 1, True)),
+    ]
+    others = [
+        subject
+        for bits in (3, 8, 2, 6, 5)
+        for subject in (
+            *([] if bits == 6 else [Subject("attend", _ATTEND, partial(attend, bits))]),
+            Subject("mix", _ROWS, partial(pack, "aligned", bits)),
+            Subject("rebuild", _ROWS, partial(rebuild, bits)),
+            Subject("attend", _WIDE, partial(attend, bits, _DRAFTS)),
+            Subject("map", _MAPS, partial(pack, "aligned", bits, True)),
+        )
+    ]
+    return [*first, *others, Subject("attend", _ATTEND, partial(attend, 16))]
+
+
+def _tuned(subject: Subject, device: torch.device, repeats: int, end: float) -> Iterator[str]:
+    """Time the candidates for every launch of the kernel that the step asks for; keep the best."""
+    step = subject.make()
     asked: dict[launches.Key, tuple[int, ...]] = {}
-    wanted = _listened(step, asked)
-    forms = {key: value for key, value in asked.items() if len(value) == len(candidates[0])}
-    for key, before in forms.items():
+    wanted = _copied(_listened(step, asked))
+    for key, before in asked.items():
+        if key[0] != subject.kernel:
+            continue
         times = {before: _time(step, device, repeats)}
-        for candidate in candidates:
+        for candidate in subject.candidates:
+            if candidate == before or time.monotonic() > end:
+                continue
             launches.TABLE[key] = candidate
             try:
-                if _alike(step(), wanted):
+                if alike(step(), wanted):
                     times[candidate] = _time(step, device, repeats)
             except Exception:  # whatever a compiler says of too much memory or too few registers
-                torch.cuda.synchronize(device)
+                _settle(device)
         best = min(times, key=lambda each: times[each])
         launches.TABLE[key] = best
         yield f"{key}: {best}, {times[best]:.4f} ms; before {before}, {times[before]:.4f} ms"
 
 
-def _listened(step: Callable[[], object], asked: dict[launches.Key, tuple[int, ...]]) -> object:
+def _listened(step: Step, asked: dict[launches.Key, tuple[int, ...]]) -> object:
     """Run a step and write down which launches it asks for."""
     look_up = launches.timed
 
@@ -110,14 +192,17 @@ def source(path: Path) -> str:
     return f"{before}{start}{table}\n{rest}"
 
 
-def _time(step: Callable[[], object], device: torch.device, repeats: int) -> float:
+def _time(step: Step, device: torch.device, repeats: int) -> float:
     return measure(step, device, repeats).middle_ms
 
 
-def _alike(own: object, wanted: object) -> bool:
-    if isinstance(own, torch.Tensor) and isinstance(wanted, torch.Tensor):
-        error = (own.float() - wanted.float()).abs().max() / wanted.float().abs().max()
-        return bool(error < _TOLERANCE)
-    if isinstance(own, (list, tuple)) and isinstance(wanted, (list, tuple)):
-        return all(_alike(a, b) for a, b in zip(own, wanted, strict=True))
-    return own is None and wanted is None
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _copied(result: object) -> object:
+    """Apart from what the step writes again."""
+    if isinstance(result, torch.Tensor):
+        return result.clone()
+    return [_copied(each) for each in result] if isinstance(result, (list, tuple)) else result

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["capability_of", "float32_products", "on_gpu", "processors_of"]
+__all__ = ["capability_of", "float32_products", "on_gpu", "processors_of", "registers"]
 
 _INTERPRETED_PROCESSORS = 2
+_REGISTERS = 65_536  # of a block, on every card
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:
@@ -29,3 +30,11 @@ def processors_of(tensor: torch.Tensor) -> int:
 def float32_products(tensor: torch.Tensor) -> str:
     """How Triton multiplies float32 matrices there: by three products of tf32 where it has them."""
     return "tf32x3" if capability_of(tensor) >= (8, 0) and not torch.version.hip else "ieee"
+
+
+def registers(num_warps: int) -> dict[str, int]:
+    """Launch option for all registers that a thread can have; CUDA's alone.
+
+    Without it the assembler spills a few where one program more then fits on a processor.
+    """
+    return {} if torch.version.hip else {"maxnreg": min(255, _REGISTERS // (32 * num_warps))}

@@ -13,6 +13,7 @@ __all__ = [
     "TABLE",
     "MapLaunch",
     "RowsLaunch",
+    "TileLaunch",
     "launch_map",
     "launch_rows",
     "timed",
@@ -29,6 +30,16 @@ def timed(key: Key, reckoned: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class TileLaunch:
+    """One program takes `block_rows` queries through tiles of `block_keys` keys."""
+
+    block_rows: int
+    block_keys: int
+    num_warps: int
+    num_stages: int
+
+
+@dataclass(frozen=True, slots=True)
 class RowsLaunch:
     """One program takes `block_rows` vectors."""
 
@@ -42,7 +53,7 @@ def launch_rows(kernel: str, head_dim: int, bits: int, capability: tuple[int, in
     Reckoned: 4096 values to a program, 32 to a thread, over which fixed costs are shared.
 
     Args:
-        kernel: "quantize", "dequantize" or "mix".
+        kernel: "quantize", "dequantize", "mix" or "rebuild".
         head_dim: one of `HEAD_DIMS`.
         bits: 2, 3, 4, 5, 6 or 8.
         capability: of the card, as torch gives it.

@@ -12,12 +12,12 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.attend.launch import Launch, launch_config, splits_of
+from rotorquant.ops.attend.launch import SPLITS_LIMIT, launch_config, splits_of
 from rotorquant.ops.attend.reference import Part, Rope, Rows
+from rotorquant.ops.launches import TileLaunch
 from rotorquant.ops.tiles.kernel import leave, stored_part
 
 __all__ = [
-    "REGISTERS",
     "attend_kernel",
     "attend_packed",
     "constants",
@@ -28,11 +28,9 @@ __all__ = [
 ]
 
 _ROUNDING = {torch.bfloat16: 16, torch.float16: 15, torch.float32: 32}
-# Else the assembler spills a few in order to fit one program more on a processor. CUDA's alone.
-REGISTERS = {} if torch.version.hip else {"maxnreg": 255}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "keys"])
 def attend_kernel(
     queries, key, value, rope, mask, length_ptr, parts, heads, rows, keys,
     D: tl.constexpr, KP: tl.constexpr, KE: tl.constexpr, VP: tl.constexpr, VE: tl.constexpr,
@@ -59,7 +57,7 @@ def attend_kernel(
     leave(parts, top, mass, total, (both * pieces + piece) * rows + row, row < rows, D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces", "rows"])
 def join_kernel(
     tops_ptr, masses_ptr, totals_ptr, top_ptr, mass_ptr, total_ptr, pieces, rows,
     D: tl.constexpr, PIECES: tl.constexpr, WIDTH: tl.constexpr,
@@ -89,7 +87,7 @@ def constants(
     key_bits: tuple[int, int],
     value_bits: tuple[int, int] | None,
     pairs: int,
-    launch: Launch,
+    launch: TileLaunch,
 ) -> dict[str, int]:
     """What the kernel is compiled for, but ROUND, BIAS, MASK and LENGTH.
 
@@ -161,14 +159,14 @@ def attend_packed(
         LENGTH=length is not None,
         num_warps=launch.num_warps,
         enable_fp_fusion=True,
-        **REGISTERS,
+        **dispatch.registers(launch.num_warps),
     )  # fmt: skip
     if pieces > 1:
         whole = new(rows), new(rows), new(rows, head_dim)
         width = min(64, head_dim)
         join_kernel[(batch * heads, rows, head_dim // width)](
             *parts, *whole, pieces, rows,
-            D=head_dim, PIECES=triton.next_power_of_2(pieces), WIDTH=width,
+            D=head_dim, PIECES=SPLITS_LIMIT, WIDTH=width,
             enable_fp_fusion=True,
         )  # fmt: skip
         parts = whole

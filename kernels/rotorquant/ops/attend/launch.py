@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rotorquant.ops import launches
-from rotorquant.ops.launches import HEAD_DIMS
+from rotorquant.ops.launches import HEAD_DIMS, TileLaunch
 
-__all__ = ["HEAD_DIMS", "ROWS_LIMIT", "Launch", "launch_config", "pairs_limit", "splits_of"]
+__all__ = ["HEAD_DIMS", "ROWS_LIMIT", "SPLITS_LIMIT", "launch_config", "pairs_limit", "splits_of"]
 
 # 16 positions of 16 query heads. With more rows a tile of keys is better decoded once for all.
 ROWS_LIMIT = 256
-_SPLITS_LIMIT = 128
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """One program takes `block_rows` queries through tiles of `block_keys` keys."""
-
-    block_rows: int
-    block_keys: int
-    num_warps: int
-    num_stages: int
+SPLITS_LIMIT = 128
 
 
 def launch_config(
     head_dim: int, bits: int, rows: int, pairs: int, moved: bool, capability: tuple[int, int]
-) -> Launch:
+) -> TileLaunch:
     """The launch timed best; reckoned, the most keys to a tile that compile without spills
     under Triton 3.6 and 3.9.
+
+    At 512 values more than 16 queries are taken 32 at a time: a tile is decoded half as often.
 
     Args:
         head_dim: one of `HEAD_DIMS`.
@@ -38,10 +28,11 @@ def launch_config(
         moved: whether rows leave an offset out, whose scores take room of their own.
         capability: of the card, as torch gives it.
     """
-    few = rows <= 8
-    keys = 32 if head_dim < 512 or (few and not moved) else 16
-    key = "attend", capability, (head_dim, bits, pairs, int(moved))
-    return Launch(*launches.timed(key, (8 if few else 16, keys, 4 if head_dim > 128 else 2, 1)))
+    block = 8 if rows <= 8 else 32 if rows > 16 and head_dim == 512 else 16
+    keys = 32 if head_dim < 512 or (block == 8 and not moved) else 16
+    warps = 8 if block == 32 else 4 if head_dim > 128 else 2
+    key = "attend", capability, (head_dim, bits, pairs, int(moved), block)
+    return TileLaunch(*launches.timed(key, (block, keys, warps, 1)))
 
 
 def pairs_limit(head_dim: int) -> int:
@@ -49,8 +40,8 @@ def pairs_limit(head_dim: int) -> int:
     return 64 if head_dim == 512 else head_dim // 2
 
 
-def splits_of(keys: int, programs: int, launch: Launch, processors: int) -> int:
+def splits_of(keys: int, programs: int, launch: TileLaunch, processors: int) -> int:
     """Pieces of the keys, for two programs on every processor, of two tiles at least."""
     wanted = -(-2 * processors // programs)
     possible = -(-keys // (2 * launch.block_keys))
-    return max(1, min(wanted, possible, _SPLITS_LIMIT))
+    return max(1, min(wanted, possible, SPLITS_LIMIT))

@@ -14,8 +14,9 @@ import triton.language as tl
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Part
-from rotorquant.ops.chunk.launch import Launch, launch_config
+from rotorquant.ops.chunk.launch import launch_config
 from rotorquant.ops.chunk.reference import Rules
+from rotorquant.ops.launches import TileLaunch
 
 __all__ = ["attend", "chunk_kernel", "constants"]
 
@@ -70,7 +71,11 @@ def _put(rows_ptr, tiles, factor, seen, W: tl.constexpr, TILES: tl.constexpr):
         tl.store(rows_ptr + i * W, done, mask=seen)
 
 
-@triton.jit
+# Lengths change with every chunk, and a kernel made for a multiple of 16 would be made again
+@triton.jit(
+    do_not_specialize=["length", "keys", "first", "reach_batch", "mask_batch"],
+    do_not_specialize_on_alignment=["reach_ptr", "mask_ptr"],
+)
 def chunk_kernel(
     query_ptr, key_ptr, value_ptr, reach_ptr, mask_ptr,
     top_ptr, mass_ptr, total_ptr, output_ptr,
@@ -155,7 +160,7 @@ def chunk_kernel(
         _put(total_ptr + line[:, None] * D + column, total, whole, here[:, None], W, TILES)
 
 
-def constants(head_dim: int, launch: Launch) -> dict[str, int]:
+def constants(head_dim: int, launch: TileLaunch) -> dict[str, int]:
     """What the kernel is compiled for by the launch table."""
     return {
         "D": head_dim,

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.attend.kernel import REGISTERS, constants, flat, rotary, widths
+from rotorquant.ops.attend.kernel import constants, flat, rotary, widths
 from rotorquant.ops.attend.launch import launch_config, splits_of
 from rotorquant.ops.attend.reference import Rows
 from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
@@ -129,7 +129,7 @@ def exact_part(
     return top, mass, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "first_room", "steps", "far_pieces"])
 def decode_kernel(
     near, far, key, value, first, last, rope, far_rope, mask, counts_ptr, parts,
     heads, rows, first_room, steps, window, far_pieces,
@@ -171,7 +171,7 @@ def decode_kernel(
     leave(parts, top, mass, total, line, row < rows, D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pieces", "far_pieces", "rows"])
 def merge_kernel(
     parts, shift_ptr, near_ptr, far_ptr, share_ptr, pieces, far_pieces, rows,
     D: tl.constexpr, FAR: tl.constexpr, SHIFT: tl.constexpr, PIECES: tl.constexpr,
@@ -267,7 +267,7 @@ def decode(
         SCALED=last.key.scale is not None,
         num_warps=launch.num_warps,
         enable_fp_fusion=True,
-        **REGISTERS,
+        **dispatch.registers(launch.num_warps),
     )  # fmt: skip
     shift = None if far is None else far.shift
     near_mean, far_mean, share = new(rows, head_dim), None, None

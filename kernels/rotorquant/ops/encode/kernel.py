@@ -164,5 +164,6 @@ def encode(
         PRECISION=dispatch.float32_products(vectors),
         num_warps=launch.num_warps,
         enable_fp_fusion=True,
+        **dispatch.registers(launch.num_warps),
     )  # fmt: skip
     return packed

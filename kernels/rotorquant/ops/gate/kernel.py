@@ -11,7 +11,7 @@ __all__ = ["gate_kernel", "gelu_gate"]
 _BLOCK = 1024
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def gate_kernel(gate_ptr, up_ptr, product_ptr, count, BLOCK: tl.constexpr):
     """`count` contiguous values."""
     # [BLOCK]

@@ -43,7 +43,7 @@ def _one_head(
     tl.store(target + half, two, mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "angle_batch"])
 def heads_kernel(
     rows_a, rows_b, rows_c, weight_a, weight_b, weight_c, cos_ptr, sin_ptr, made_a, made_b, made_c,
     tokens, heads_a, heads_b, heads_c,

@@ -139,5 +139,6 @@ def mix_packed(
         WIDE=capability == (0, 0),
         num_warps=launch.num_warps,
         enable_fp_fusion=True,
+        **dispatch.registers(launch.num_warps),
     )  # fmt: skip
     return packed

@@ -13,8 +13,8 @@ import torch
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rows
+from rotorquant.ops.launches import HEAD_DIMS
 from rotorquant.ops.rebuild import reference
-from rotorquant.ops.rebuild.launch import HEAD_DIMS
 from rotorquant.ops.rebuild.reference import Twist
 
 __all__ = ["Twist", "rebuild"]

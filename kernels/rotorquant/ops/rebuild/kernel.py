@@ -6,15 +6,16 @@ import torch
 import triton
 import triton.language as tl
 
+from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.dequantize.kernel import pairs_of, tile
-from rotorquant.ops.rebuild.launch import Launch, launch_config
+from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.rebuild.reference import Twist
 
 __all__ = ["constants", "rebuild", "rebuild_kernel"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def rebuild_kernel(
     primary_ptr, extra_ptr, scale_ptr, table_ptr,
     first_ptr, second_ptr, still_ptr, matrix_ptr, offset_ptr, cos_ptr, sin_ptr,
@@ -67,7 +68,7 @@ def rebuild_kernel(
         tl.store(key_ptr + line + second, (cos * u2 + sin * u1).to(kind), mask=seen)
 
 
-def constants(head_dim: int, table: torch.Tensor, pairs: int, launch: Launch) -> dict[str, int]:
+def constants(head_dim: int, table: torch.Tensor, pairs: int, launch: RowsLaunch) -> dict[str, int]:
     """What the kernel is compiled for; widths in bits follow from a table of decoded bytes."""
     fields = table.shape[1]
     return {
@@ -82,7 +83,7 @@ def constants(head_dim: int, table: torch.Tensor, pairs: int, launch: Launch) ->
 def rebuild(
     rows: Rows, table: torch.Tensor, twist: Twist | None, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `rotorquant.ops.rebuild.rebuild`; D is one of `launch.HEAD_DIMS`."""
+    """See `rotorquant.ops.rebuild.rebuild`; D is one of `launches.HEAD_DIMS`."""
     primary, extra, scale = rows
     assert scale is not None
     extra = primary if extra is None else extra
@@ -95,7 +96,8 @@ def rebuild(
         return key, value
     places = [table] * 7 if twist is None else [field.contiguous() for field in twist]
     pairs = 0 if twist is None else len(twist.first)
-    launch = launch_config(head_dim)
+    bits = (table.shape[0].bit_length() - 1) // table.shape[1]
+    launch = launch_rows("rebuild", head_dim, bits, dispatch.capability_of(primary))
     rebuild_kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
         primary, extra, scale, table.to(torch.float16), *places, key, value, heads, tokens, pairs,
         *primary.stride()[:3], *extra.stride()[:3], *scale.stride(),
