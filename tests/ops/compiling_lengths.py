@@ -32,8 +32,8 @@ from rotorquant.ops.rebuild import kernel as rebuild
 from tests.ops import compiling
 
 CAPACITY, HEAD_DIM, HEADS, GROUP = 1024, 64, 2, 4
-# New tokens, and those before them: neither ones nor multiples of 16, and both.
-LENGTHS = ((1, 47), (16, 64), (33, 129), (48, 336))
+# New tokens, and those before them.
+LENGTHS = ((2, 47), (16, 64), (33, 129), (48, 336), (40, 200), (16, 33), (64, 63))
 
 
 def main() -> int:

@@ -15,7 +15,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 def test_a_kernel_is_compiled_once_whatever_the_lengths_are(tmp_path: Path) -> None:
     """Or answers would stop for seconds, and a captured step could not be made."""
     (made,) = run_without_interpreter("tests.ops.compiling_lengths", tmp_path)
-    assert {"chunk_kernel", "decode_kernel", "map_kernel", "quantize_kernel"} <= made.keys()
+    assert {"decode_kernel", "map_kernel", "quantize_kernel"} <= made.keys()
+    # Of the new tokens and of all, whether they are a multiple of 16; its loop needs to know.
+    assert 1 <= made.pop("chunk_kernel") <= 4
     assert made == dict.fromkeys(made, 1)
 
 

@@ -71,11 +71,9 @@ def _put(rows_ptr, tiles, factor, seen, W: tl.constexpr, TILES: tl.constexpr):
         tl.store(rows_ptr + i * W, done, mask=seen)
 
 
-# Lengths change with every chunk, and a kernel made for a multiple of 16 would be made again
-@triton.jit(
-    do_not_specialize=["length", "keys", "first", "reach_batch", "mask_batch"],
-    do_not_specialize_on_alignment=["reach_ptr", "mask_ptr"],
-)
+# Made for what changes with every chunk, it would be made again for every chunk that is no multiple
+# of 16. Without what it can tell of `length` and `keys` the loop spills on sm_90: these remain.
+@triton.jit(do_not_specialize=["first", "reach_batch", "mask_batch"])
 def chunk_kernel(
     query_ptr, key_ptr, value_ptr, reach_ptr, mask_ptr,
     top_ptr, mass_ptr, total_ptr, output_ptr,
