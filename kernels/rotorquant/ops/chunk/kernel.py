@@ -72,8 +72,8 @@ def _put(rows_ptr, tiles, factor, seen, W: tl.constexpr, TILES: tl.constexpr):
 
 
 # Made for what changes with every chunk, it would be made again for every chunk that is no multiple
-# of 16. Without what it can tell of `length` and `keys` the loop spills on sm_90: these remain.
-@triton.jit(do_not_specialize=["first", "reach_batch", "mask_batch"])
+# of 16. Without what it knows of `length`, `keys` and `mask_batch` the loop spills on sm_90.
+@triton.jit(do_not_specialize=["first", "reach_batch"])
 def chunk_kernel(
     query_ptr, key_ptr, value_ptr, reach_ptr, mask_ptr,
     top_ptr, mass_ptr, total_ptr, output_ptr,
