@@ -79,7 +79,11 @@ def ask(
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="One JSON object.", rich_help_panel=_OUTPUT),
+        typer.Option(
+            "--json",
+            help="One JSON object; its 'session' is what --resume takes.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = False,
     as_events: Annotated[
         bool,
