@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ from rqchat.errors import UsageError
 __all__ = ["run_memory"]
 
 _GIB = 2**30
+_MOST_S = 240.0
 _RAM_DISK = Path("/dev/shm")
 _GPU_CONTEXTS = (8192, 65_536, 262_144)
 _CPU_CONTEXTS = (8192, 24_576)
@@ -69,6 +71,11 @@ class _Clock:
     def left_s(self) -> float:
         """Seconds; infinite without a budget."""
         return float("inf") if self._end_s is None else self._end_s - time.monotonic()
+
+    @property
+    def share_s(self) -> float:
+        """What one child may take: if it hangs, others still have their turn."""
+        return self.left_s if self._end_s is None else min(self.left_s, _MOST_S)
 
 
 class _EndedError(Exception):
@@ -179,11 +186,11 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
         raise _EndedError("left out: the time is over")
     with tempfile.TemporaryFile("w+") as said:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child:
-            timer = threading.Timer(min(clock.left_s, threading.TIMEOUT_MAX), child.kill)
+            timer = threading.Timer(min(clock.share_s, threading.TIMEOUT_MAX), child.kill)
             timer.start()
             try:
                 assert child.stdout is not None
-                yield from child.stdout
+                yield from (line for line in child.stdout if line.startswith("{"))
             except BaseException:
                 child.kill()
                 raise
@@ -192,7 +199,7 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
         if code := child.returncode:
             said.seek(0)
             last = (said.read().strip().splitlines() or [f"exit code {code}"])[-1]
-            raise _EndedError(last if clock.left_s > 0 else "ended: the time is over")
+            raise _EndedError("ended: its time is over" if code == -signal.SIGKILL else last)
 
 
 def _time_load(model: str, folder: Path | None, table: _Report, clock: _Clock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,21 @@ def test_a_spent_budget_ends_the_run_and_names_what_is_left_out(tmp_path: Path) 
     assert {record.get("error") or record["load"]["error"] for record in records} == {
         "left out: the time is over"
     }
+
+
+def test_a_child_that_hangs_or_dies_leaves_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(code: str, budget_s: float | None = None) -> tuple[list[str], str]:
+        lines: list[str] = []
+        with pytest.raises(memory._EndedError) as ended:
+            for line in memory._lines([sys.executable, "-c", code], memory._Clock(budget_s)):
+                lines.append(line.strip())
+        return lines, str(ended.value)
+
+    monkeypatch.setattr(memory, "_MOST_S", 2.0)
+    dies = "print('a library says hello'); print('{}', flush=True); raise SystemExit('no room')"
+    assert said(dies) == (["{}"], "no room")
+    hangs = "import time; print('{}', flush=True); time.sleep(600)"
+    assert said(hangs, 100.0) == (["{}"], "ended: its time is over")
 
 
 def test_cases_for_a_gpu_name_every_rung_and_both_smaller_cards() -> None:

@@ -203,7 +203,8 @@ def serve(hub: Hub) -> Iterator[Hub]:
     ]
     for thread in threads:
         thread.start()
-    hub.url, hub.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in servers)
+    hub.url = f"http://127.0.0.1:{servers[0].server_port}"
+    hub.storage_url = f"http://localhost:{servers[1].server_port}"  # by name another host
     try:
         yield hub
     finally:
