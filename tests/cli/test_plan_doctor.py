@@ -303,3 +303,14 @@ def test_versions_come_from_the_installed_metadata() -> None:
     assert doctor._version("no-such-package-anywhere") is None
     assert doctor._numbers("2.13.0+cpu") == (2, 13)
     assert doctor._numbers("5.23.0.dev0") == (5, 23)
+
+
+def test_the_cards_of_the_readme_hold_what_it_says(run: Run) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) (GiB|GB) \| (\d+) bits \| (\d+) \| ([\d.]+) GB \|$", readme, re.M)
+    assert len(rows) == 7
+    for size, unit, weight_bits, kv_bits, planned in rows:
+        chosen = json.loads(run("plan", "--vram", size + unit, "--json").out)["chosen"]
+        found = chosen["weight_bits"], chosen["kv_bits"], chosen["context"]
+        assert found == (int(weight_bits), int(kv_bits), 262_144)
+        assert f"{chosen['bytes']['total'] / 1e9:.1f}" == planned
