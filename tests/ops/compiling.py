@@ -122,8 +122,8 @@ def _differs(what: str, head_dim: int, bits: int, card: int) -> bool:
     )
 
 
-def launch(what: str, head_dim: int, bits: int) -> None:
-    """Call the wrappers as the cache does."""
+def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
+    """Call the wrappers as the cache does; it has a mask where a sequence is padded."""
     half = torch.ones(head_dim // 2)
     if what == "pack":
         book = make_codebook(lloyd_max(bits), torch.device("cpu"))
@@ -148,7 +148,7 @@ def launch(what: str, head_dim: int, bits: int) -> None:
     )
     moved = rope._replace(bias=torch.zeros(1, 4, queries, 2 * pairs)) if what == "moved" else rope
     query = torch.zeros(1, 4, queries, head_dim)
-    mask = torch.ones(1, TOKENS, dtype=torch.bool)
+    mask = torch.ones(1, TOKENS, dtype=torch.bool) if masked else None
     rows, table = rows_of(head_dim, bits, what == "ring")
     if what == "part":
         length = torch.tensor([TOKENS])
@@ -182,16 +182,21 @@ def rows_of(head_dim: int, bits: int, ring: bool) -> tuple[Rows, torch.Tensor | 
     return Rows(zeros(planes.primary_bytes(head_dim)), extra, scale), table
 
 
-def measure(name: str, case: str, card: int, made: Any) -> Result:
-    """What the cubin says."""
+def disassembled(made: Any) -> list[str]:
+    """Resources and SASS of the cubin, as text."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(made.asm["cubin"])
         tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        usage, code = (
+        return [
             subprocess.run([tool, what, cubin], capture_output=True, text=True, check=True).stdout
             for what in ("-res-usage", "-sass")
-        )
+        ]
+
+
+def measure(name: str, case: str, card: int, made: Any) -> Result:
+    """What the cubin says."""
+    usage, code = disassembled(made)
     found = {field: int(count) for field, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     float64 = len(re.findall(r"\.f64\b", made.asm["ptx"]))
     stack = found["STACK"] + found["LOCAL"]

@@ -77,19 +77,24 @@ def faults(results: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def loop_spills(code: str) -> int:
-    """Loads and stores of the stack between a branch backwards and its target, in SASS."""
+def loops(code: str) -> list[list[str]]:
+    """What stands between every branch backwards and its target, in SASS, in order."""
     at = {
         int(line[1], 16): line[2]
         for line in re.finditer(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?([^;]+);", code)
     }
     branches = ((here, re.match(r"BRA\S* .*?(0x[0-9a-f]+)", what)) for here, what in at.items())
-    loops = [(int(found[1], 16), here) for here, found in branches if found]
-    return sum(
-        any(low <= here <= high for low, high in loops)
-        for here, what in at.items()
-        if what.startswith(("LDL", "STL"))
-    )
+    spans = [(int(found[1], 16), here) for here, found in branches if found]
+    return [
+        [what for here, what in at.items() if low <= here <= high]
+        for low, high in spans
+        if low <= high
+    ]
+
+
+def loop_spills(code: str) -> int:
+    """Loads and stores of the stack in loops."""
+    return sum(what.startswith(("LDL", "STL")) for loop in loops(code) for what in loop)
 
 
 def table(results: list[dict[str, Any]]) -> str:
