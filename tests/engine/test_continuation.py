@@ -15,6 +15,7 @@ from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, TextDelta
 from rqchat.engine.images import Picture
 from rqchat.engine.opening import OpenedModel
+from rqchat.engine.sampling import Sampler
 from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 from tests.helpers import SPECIAL_TOKENS, byte_tokenizer
@@ -40,15 +41,10 @@ def _noted(monkeypatch: pytest.MonkeyPatch, text: str) -> list[torch.Tensor]:
     tokens = iter(byte_tokenizer()(text, add_special_tokens=False)["input_ids"])
     seen: list[torch.Tensor] = []
 
-    class Scripted:
-        seed = 0
-
-        def __init__(self, settings: SamplingSettings) -> None:
-            pass
-
-        def draw(self, logits: torch.Tensor) -> int:
+    class Scripted(Sampler):
+        def draw(self, logits: torch.Tensor) -> torch.Tensor:
             seen.append(logits)
-            return next(tokens, SPECIAL_TOKENS.index("<turn|>"))
+            return torch.tensor(next(tokens, SPECIAL_TOKENS.index("<turn|>")))
 
     monkeypatch.setattr(session_module, "Sampler", Scripted)
     return seen
