@@ -1,8 +1,8 @@
 """Compiles kernels for cards that are not there, as the ops would launch them.
 
-Needs a process of its own, without Triton's interpreter: `python -m tests.ops.compiling few|all`.
-A line of JSON on stdout for every kernel, case and card; the table and what does not fit on stderr,
-and exit code 1 if anything does not.
+Needs a process of its own, without Triton's interpreter: `python -m tests.ops.compiling few|all`,
+and the cards after it, if not all. A line of JSON on stdout for every kernel, case and card; the
+table and what does not fit on stderr, and exit code 1 if anything does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -182,30 +182,30 @@ def rows_of(head_dim: int, bits: int, ring: bool) -> tuple[Rows, torch.Tensor | 
     return Rows(zeros(planes.primary_bytes(head_dim)), extra, scale), table
 
 
-def disassembled(made: Any) -> list[str]:
-    """Resources and SASS of the cubin, as text."""
+def dumped(made: Any, what: str) -> str:
+    """What cuobjdump says of a cubin."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(made.asm["cubin"])
         tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        return [
-            subprocess.run([tool, what, cubin], capture_output=True, text=True, check=True).stdout
-            for what in ("-res-usage", "-sass")
-        ]
+        command = [tool, what, cubin]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def measure(name: str, case: str, card: int, made: Any) -> Result:
     """What the cubin says."""
-    usage, code = disassembled(made)
+    usage = dumped(made, "-res-usage")
     found = {field: int(count) for field, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     float64 = len(re.findall(r"\.f64\b", made.asm["ptx"]))
     stack = found["STACK"] + found["LOCAL"]
     columns = getattr(made.metadata, "tmem_size", 0) or 0
-    spills, shared = loop_spills(code), made.metadata.shared
+    # Reading the machine code takes a hundred times as long.
+    spills = loop_spills(dumped(made, "-sass")) if stack else 0
+    shared = made.metadata.shared
     return Result(name, case, card, shared, found["REG"], stack, spills, float64, columns)
 
 
-def compile_cases(few: bool) -> Iterator[Result]:
+def compile_cases(few: bool, cards: Container[int] = CARDS) -> Iterator[Result]:
     """Compile and measure one case after the other."""
     compiled: list[tuple[str, Any]] = []
     for module, name in KERNELS:
@@ -214,13 +214,19 @@ def compile_cases(few: bool) -> Iterator[Result]:
     parts = ((part.cases, part.launch) for part in PARTS)
     every = ((start, *case) for listed, start in ((cases, launch), *parts) for case in listed(few))
     for start, what, head_dim, bits, card in every:
+        if card not in cards:
+            continue
         driver.set_active(Absent(card))
         setattr(dispatch, "capability_of", lambda tensor, card=card: divmod(card, 10))  # noqa: B010
         compiled.clear()
         start(what, head_dim, bits)
         for name, made in compiled:
-            yield measure(name, f"{what} {head_dim} x {bits} bits", card, made)
+            base, *marks = what.split("+")
+            yield measure(
+                name, ", ".join((f"{base} {head_dim}", f"{bits} bits", *marks)), card, made
+            )
 
 
 if __name__ == "__main__":
-    sys.exit(report(map(asdict, compile_cases(sys.argv[1] == "few"))))
+    only = [int(card) for card in sys.argv[2:]] or CARDS
+    sys.exit(report(map(asdict, compile_cases(sys.argv[1] == "few", only))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import compress, product
 
 import torch
 
@@ -18,22 +19,31 @@ from tests.ops.limits import SHARED_BYTES
 
 KERNELS = ((chunk, "chunk_kernel"), (rebuild, "rebuild_kernel"))
 _TOKENS = 256
+_DIFFERENT = {
+    *(("own keys+before+pictures+mask", 512, card) for card in SHARED_BYTES),
+    ("own keys+before", 512, 86),
+    ("own keys", 256, 90),
+    ("history+before", 256, 90),
+}
 
 
 def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
     """(what, head size, bits, card): everything, or what differs most and what Gemma 4 has."""
     for card in SHARED_BYTES:
         for head_dim in HEAD_DIMS:
-            for what in ("own keys", "history"):
-                if (
-                    not few
-                    or (what, head_dim) == ("own keys", 512)
-                    or (card, head_dim) == (90, 256)
-                ):
+            for what in _variants():
+                if not few or (what, head_dim, card) in _DIFFERENT:
                     yield what, head_dim, 16, card
             for bits in PACKED_BITS:
                 if not few or (card, head_dim, bits) in ((86, 512, 3), (86, 256, 8)):
                     yield "rebuild", head_dim, bits, card
+
+
+def _variants() -> Iterator[str]:
+    """A chunk's own keys or history, with what makes another kernel of it."""
+    for what, *marks in (("own keys", "before", "pictures", "mask"), ("history", "before", "mask")):
+        for chosen in product((False, True), repeat=len(marks)):
+            yield "+".join((what, *compress(marks, chosen)))
 
 
 def launch(what: str, head_dim: int, bits: int) -> None:
@@ -41,15 +51,15 @@ def launch(what: str, head_dim: int, bits: int) -> None:
     if what == "rebuild":
         _rebuild(head_dim, bits)
         return
+    base, *marks = what.split("+")
     query = torch.zeros(1, 16, 32, head_dim, dtype=torch.bfloat16)
     key = torch.zeros(1, 2, _TOKENS, head_dim, dtype=torch.bfloat16)
     part = Part(*(torch.zeros(1, 2, 8, 32, columns) for columns in (1, 1, head_dim)))
-    mask = torch.ones(1, _TOKENS, dtype=torch.bool)
-    reach = torch.zeros(1, 32, dtype=torch.int32)
-    if what == "own keys":
-        chunk.attend(query, key, key, 1.0, Rules(224, 100, reach, mask), part, True)
-    else:
-        chunk.attend(query, key, key, 1.0, Rules(_TOKENS, key_mask=mask), part, False)
+    mask = torch.ones(1, _TOKENS, dtype=torch.bool) if "mask" in marks else None
+    reach = torch.zeros(1, 32, dtype=torch.int32) if "pictures" in marks else None
+    own = base == "own keys"
+    rules = Rules(224, 100, reach, mask) if own else Rules(_TOKENS, key_mask=mask)
+    chunk.attend(query, key, key, 1.0, rules, part if "before" in marks else None, own)
 
 
 def _rebuild(head_dim: int, bits: int) -> None:

@@ -15,7 +15,7 @@ from triton.runtime import driver
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.decode import kernel as decode
-from tests.ops.compiling import Absent, Compiler, disassembled, launch
+from tests.ops.compiling import Absent, Compiler, dumped, launch
 from tests.ops.limits import loops
 
 
@@ -32,7 +32,7 @@ class Noting(Compiler):
 
 def line(made: Any, options: dict[str, Any]) -> str:
     """The figures; the loop over packed keys is the first."""
-    usage, code = disassembled(made)
+    usage, code = dumped(made, "-res-usage"), dumped(made, "-sass")
     loop, threads = loops(code)[0], 32 * options["num_warps"]
     values = options["KEYS"] * options["D"] * (2 if options["SPLIT"] else 1) / threads
     barriers = sum(what.startswith("BAR") for what in loop)

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448
 # do those of the drafts of a step, under Triton 3.6 (8 to 16 bytes).
 SPILLS_OUTSIDE_LOOPS = ("chunk_kernel",)
 TENSOR_COLUMNS = 512  # of a Blackwell multiprocessor (PTX, tcgen05.alloc)
-
-
+FIGURES = "registers", "stack_bytes", "loop_spills", "float64"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -78,18 +77,36 @@ def faults(results: list[dict[str, Any]]) -> list[str]:
 
 
 def loops(code: str) -> list[list[str]]:
-    """What stands between every branch backwards and its target, in SASS, in order."""
-    at = {
-        int(line[1], 16): line[2]
-        for line in re.finditer(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?([^;]+);", code)
+    """What stands between the first instruction of a loop and the branch back to it, in order."""
+    lines = re.finditer(r"/\*([0-9a-f]{4,})\*/\s+(@!?\w+ )?([^;]+);", code)
+    at = {int(line[1], 16): (line[3], bool(line[2])) for line in lines}
+    after = dict(zip(at, [*list(at)[1:], None], strict=True))
+    jumps = {
+        here: int(found[1], 16)
+        for here, (what, _) in at.items()
+        if (found := re.match(r"BRA\S* .*?(0x[0-9a-f]+)", what))
     }
-    branches = ((here, re.match(r"BRA\S* .*?(0x[0-9a-f]+)", what)) for here, what in at.items())
-    spans = [(int(found[1], 16), here) for here, found in branches if found]
-    return [
-        [what for here, what in at.items() if low <= here <= high]
-        for low, high in spans
-        if low <= high
-    ]
+
+    def ways(here: int) -> Iterator[int | None]:
+        what, perhaps = at[here]
+        # .DIV is taken where threads part
+        if perhaps or not what.startswith(("BRA", "EXIT")) or what.startswith("BRA.DIV"):
+            yield after[here]
+        yield jumps.get(here)
+
+    def reaches(here: int, around: int) -> bool:
+        """Whether a way from the start comes here and does not pass `around`."""
+        seen, open_ = {around}, [min(at)]
+        while open_:
+            one = open_.pop()
+            if one not in seen:
+                seen.add(one)
+                open_ += [way for way in ways(one) if way in at]
+        return here in seen - {around}
+
+    # Code for threads that part stands at the end, and jumps back into the middle of a loop.
+    spans = [(low, high) for high, low in jumps.items() if low <= high and not reaches(high, low)]
+    return [[what for here, (what, _) in at.items() if low <= here <= high] for low, high in spans]
 
 
 def loop_spills(code: str) -> int:
@@ -98,18 +115,31 @@ def loop_spills(code: str) -> int:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The largest figures of every kernel and case over the cards, widest first."""
+    """The largest figures of every kernel and case over widths and variants, by kinds of card."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for one in results:
-        rows.setdefault((one["kernel"], one["case"]), []).append(one)
-    lines = [f"{'kernel':18} {'case':20} {'sm':24} shared  regs stack f64"]
+        rows.setdefault((one["kernel"], one["case"].split(",")[0]), []).append(one)
+    kinds = sorted({limit: cards_of(limit) for limit in SHARED_BYTES.values()}.items())
+    shared = " ".join(f"{cards:>9}" for _, cards in kinds)
+    head = f"{'kernel':18} {'case':14} compiled  shared {shared}  regs  stack  in loops  f64"
+    lines = [head]
     for (kernel, case), group in rows.items():
-        cards = ",".join(str(one["card"]) for one in group)
-        top = [
-            max(one[field] for one in group)
-            for field in ("shared_bytes", "registers", "stack_bytes", "float64")
+        top = {field: max(one[field] for one in group) for field in FIGURES}
+        most = [
+            max(
+                (one["shared_bytes"] for one in group if SHARED_BYTES[one["card"]] == limit),
+                default="-",
+            )
+            for limit, _ in kinds
         ]
         lines.append(
-            f"{kernel:18} {case:20} {cards:24} {top[0]:6} {top[1]:5} {top[2]:5} {top[3]:3}"
+            f"{kernel:18} {case:14} {len(group):8}         "
+            + " ".join(f"{bytes_:>9}" for bytes_ in most)
+            + "  {registers:4}  {stack_bytes:5}  {loop_spills:8}  {float64:3}".format(**top)
         )
     return "\n".join(lines)
+
+
+def cards_of(limit: int) -> str:
+    """The cards that have so many bytes of shared memory."""
+    return ",".join(str(card) for card, has in SHARED_BYTES.items() if has == limit)

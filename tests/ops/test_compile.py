@@ -66,8 +66,13 @@ def test_spills_are_counted_inside_loops() -> None:
         /*0010*/    STL [R1], R2 ;      /* 0x0000 */
         /*0020*/    @P0 BRA 0x60 ;      /* 0x0000 */
         /*0030*/    LDL.64 R4, [R1+0x8] ;
-        /*0040*/    HMMA.16816.F32 R4, R5, R6, R4 ;
+        /*0040*/    BRA.DIV ~URZ, 0x90 ;
         /*0050*/    @!P1 BRA 0x30 ;
-        /*0060*/    LDL R2, [R1] ;
+        /*0060*/    @P2 BRA 0x80 ;
+        /*0070*/    LDL R2, [R1] ;
+        /*0080*/    EXIT ;
+        /*0090*/    STL [R1+0x8], R4 ;
+        /*00a0*/    BRA 0x50 ;
     """
+    # What is between 0x50 and 0xa0 runs once; 0x90 only where threads part.
     assert loop_spills(code) == 1
