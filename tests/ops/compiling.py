@@ -1,8 +1,9 @@
 """Compiles kernels for cards that are not there, as the ops would launch them.
 
 Needs a process of its own, without Triton's interpreter: `python -m tests.ops.compiling few|all`,
-and the cards after it, if not all. A line of JSON on stdout for every kernel, case and card; the
-table and what does not fit on stderr, and exit code 1 if anything does not.
+and the cards after it, if not all. `all` takes half an hour of one core, on every core that is
+there. A line of JSON on stdout for every kernel, case and card; the table and what does not fit on
+stderr, and exit code 1 if anything does not.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Container, Iterator
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import chain, product
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,19 @@ def compile_cases(few: bool, cards: Container[int] = CARDS) -> Iterator[Result]:
             )
 
 
+def compile_card(card: int) -> list[Result]:
+    """Every case of a card, for a process of its own."""
+    return list(compile_cases(False, [card]))
+
+
+def main(what: str, cards: list[int]) -> int:
+    """Returns the exit code."""
+    if what == "few":
+        return report(map(asdict, compile_cases(True, cards)))
+    # What Triton keeps of a compiled kernel goes with the process: a GB a card.
+    with get_context("spawn").Pool(maxtasksperchild=1) as pool:
+        return report(map(asdict, chain.from_iterable(pool.imap(compile_card, cards))))
+
+
 if __name__ == "__main__":
-    only = [int(card) for card in sys.argv[2:]] or CARDS
-    sys.exit(report(map(asdict, compile_cases(sys.argv[1] == "few", only))))
+    sys.exit(main(sys.argv[1], [int(card) for card in sys.argv[2:]] or list(CARDS)))
