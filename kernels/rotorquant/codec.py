@@ -20,9 +20,9 @@ from rotorquant.mixing import mix_of
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.encode import Dense, encode, serves
-from rotorquant.ops.mix import Mix, mix_packed
+from rotorquant.ops.mix import Mix
 from rotorquant.ops.planes import planes_of
-from rotorquant.ops.quantize import Packed, make_codebook, put, quantize
+from rotorquant.ops.quantize import make_codebook, put, quantize
 from rotorquant.ops.rotors import Rotors
 from rotorquant.rotation import PlanarRotation, Rotation
 
@@ -144,15 +144,10 @@ class PackedCodec:
 
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
         """See `Codec`."""
-        packed: Packed
-        if isinstance(self._map, Mix):
-            packed = mix_packed(vectors, self._book, self._map, self._matched, into)
-        elif self._map is not None:
-            packed = encode(vectors, self._book, self._map, self._matched, into)
-        else:
-            rotated = vectors if self._rotors else self._rotation.apply(vectors.float())
-            packed = quantize(rotated, self._book, self._rotors, self._matched, into)
-        return Rows(*packed)
+        if self._map is not None:
+            return Rows(*encode(vectors, self._book, self._map, self._matched, into))
+        rotated = vectors if self._rotors else self._rotation.apply(vectors.float())
+        return Rows(*quantize(rotated, self._book, self._rotors, self._matched, into))
 
     def _kernel_map(self, head_dim: int) -> Dense | Mix | None:
         """What kernels take in the place of `Rotation.apply`; frames are the same everywhere."""

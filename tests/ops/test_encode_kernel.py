@@ -15,11 +15,10 @@ from rotorquant.config import RotorQuantConfig
 from rotorquant.mixing import mix_of
 from rotorquant.ops import dispatch
 from rotorquant.ops import encode as encode_op
-from rotorquant.ops import mix as mix_op
 from rotorquant.ops import quantize as quantize_op
 from rotorquant.ops.dequantize import unpack_codes
 from rotorquant.ops.encode import BLOCK, Dense, encode
-from rotorquant.ops.mix import mix, mix_packed
+from rotorquant.ops.mix import mix
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.quantize import Packed
 from rotorquant.packed import PackedBuffer
@@ -48,7 +47,6 @@ def _forced(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     monkeypatch.setattr(encode_kernel, "map_kernel", spies["map"])
     monkeypatch.setattr(mix_kernel, "mix_kernel", spies["mix"])
     monkeypatch.setattr(encode_op, "_kernel", encode_kernel)
-    monkeypatch.setattr(mix_op, "_kernel", mix_kernel)
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
     poison(monkeypatch)
     return spies
@@ -151,7 +149,7 @@ def test_mixed_vectors_get_the_codes_of_the_rule(
     for shape, dtype in zip(((1, 2, 5), (2, 1, 4), (1, 1, 1)), KINDS, strict=True):
         vectors = projected(*shape, head_dim, dtype)
         fields = room(vectors, bits)
-        packed = mix_packed(vectors, book_of(bits), by, into=views(fields, shape[2]))
+        packed = encode(vectors, book_of(bits), by, into=views(fields, shape[2]))
         exact = rotation.apply(torch.eye(head_dim, device=DEVICE)).double()
         check(packed, vectors.double() @ exact, bits, None)
         for field in fields:
@@ -169,7 +167,7 @@ def test_the_references_are_the_same_rule(matched: bool) -> None:
     mixed = mix(vectors.float(), by)
     dense = Dense(mix(torch.eye(256, device=DEVICE), by).mT[None])
     for packed in (
-        mix_packed(vectors, book_of(4), by, matched),
+        encode(vectors, book_of(4), by, matched),
         encode(vectors, book_of(4), dense, matched),
     ):
         if matched:
@@ -221,8 +219,17 @@ def test_no_vectors_and_other_head_sizes(_forced: dict[str, Spy]) -> None:
     assert (primary.shape, extra.shape, scale.shape) == ((1, 2, 0, 16), (1, 2, 0, 8), (1, 2, 0))
     encode(torch.zeros(1, 1, 2, 24, device=DEVICE), book_of(4), some_dense(1, 24, False))
     assert [spy.launches for spy in _forced.values()] == [0, 0]
-    with pytest.raises(ValueError, match="does not fit"):
-        encode(none, book_of(4), some_dense(2, 32, True))
+
+
+def test_maps_of_other_vectors_are_refused(_forced: dict[str, Spy]) -> None:
+    signs = mix_of(make_rotation("hadamard", 256, 0, DEVICE), 256)
+    assert signs is not None
+    vectors = torch.ones(1, 2, 1, 64, device=DEVICE)
+    # Of another head size, and of more heads than there are, which a kernel would read beyond
+    for by in (some_dense(2, 32, True), some_dense(3, 64, True), signs):
+        with pytest.raises(ValueError, match="does not fit"):
+            encode(vectors, book_of(4), by)
+    assert [spy.launches for spy in _forced.values()] == [0, 0]
 
 
 @pytest.mark.parametrize(("head_dim", "pairs"), [(512, 64), (512, 0), (256, 32), (256, 0)])

@@ -1,4 +1,4 @@
-"""Map head vectors by matrices, choose codes that share their errors, and pack them."""
+"""Map or mix head vectors, choose codes that may share their errors, and pack them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rotorquant.ops.codebook import Codebook
 from rotorquant.ops.encode import reference
 from rotorquant.ops.encode.reference import BLOCK, Dense
 from rotorquant.ops.launches import HEAD_DIMS
+from rotorquant.ops.mix import Mix
 from rotorquant.ops.quantize import Packed, Room, put
 
 __all__ = ["BLOCK", "Dense", "encode", "serves"]
@@ -30,7 +31,7 @@ def serves(tensor: torch.Tensor, head_dim: int) -> bool:
 def encode(
     vectors: torch.Tensor,
     book: Codebook,
-    by: Dense,
+    by: Dense | Mix,
     matched: bool = True,
     into: Room | None = None,
 ) -> Packed:
@@ -42,10 +43,9 @@ def encode(
         by: the map.
         matched, into: as for `quantize`.
     """
-    head_dim = vectors.shape[-1]
-    if by.matrix.shape[-2:] != (head_dim, head_dim):
-        raise ValueError(f"a map {tuple(by.matrix.shape)} does not fit {tuple(vectors.shape)}")
-    if _kernel is not None and serves(vectors, head_dim):
+    if not by.fits(vectors):
+        raise ValueError(f"the {type(by).__name__} map does not fit {tuple(vectors.shape)}")
+    if _kernel is not None and serves(vectors, vectors.shape[-1]):
         packed: Packed = _kernel.encode(vectors, book, by, matched, into)
         return packed
     return put(reference.encode(vectors, book.centroids, by, matched), into)

@@ -15,16 +15,10 @@ from rotorquant.ops import dispatch
 from rotorquant.ops.codebook import Codebook
 from rotorquant.ops.encode.reference import BLOCK, Dense
 from rotorquant.ops.launches import MapLaunch, launch_map
+from rotorquant.ops.mix import Mix
+from rotorquant.ops.mix.kernel import mix_packed
 from rotorquant.ops.planes import planes_of
-from rotorquant.ops.quantize.kernel import (
-    joined,
-    nearest,
-    put_row,
-    room,
-    rows_of,
-    standardized,
-    targets,
-)
+from rotorquant.ops.quantize.kernel import joined, nearest, pack, put_row, standardized
 from rotorquant.ops.quantize.reference import Packed, Room
 
 __all__ = ["constants", "encode", "map_kernel"]
@@ -86,8 +80,8 @@ def _shaped(
 
 @triton.jit(do_not_specialize=["tokens"])
 def map_kernel(
-    vectors_ptr, matrix_ptr, offset_ptr, feedback_ptr, book, planes,
-    heads, tokens, batch_stride, head_stride, token_stride, apart,
+    vectors_ptr, matrix_ptr, offset_ptr, feedback_ptr, apart, book, planes,
+    heads, tokens, batch_stride, head_stride, token_stride,
     D: tl.constexpr, P: tl.constexpr, E: tl.constexpr, ROOT: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, STAGES: tl.constexpr, CELLS: tl.constexpr,
     OFFSET: tl.constexpr, SHAPED: tl.constexpr, MATCHED: tl.constexpr, PRECISION: tl.constexpr,
@@ -141,29 +135,19 @@ def constants(head_dim: int, bits: int, launch: MapLaunch) -> dict[str, object]:
 
 
 def encode(
-    vectors: torch.Tensor, book: Codebook, by: Dense, matched: bool, into: Room | None
+    vectors: torch.Tensor, book: Codebook, by: Dense | Mix, matched: bool, into: Room | None
 ) -> Packed:
     """See `rotorquant.ops.encode.encode`; D is one of `launches.HEAD_DIMS`."""
-    packed = room(vectors, book.bits, into)
-    vectors = rows_of(vectors)
-    batch, heads, tokens, head_dim = vectors.shape
-    if vectors.numel() == 0:
-        return packed
-    capability = dispatch.capability_of(vectors)
-    shaped = by.feedback is not None
-    launch = launch_map(head_dim, book.bits, shaped, capability)
-    matrix, offset, feedback = (by.matrix if field is None else field.contiguous() for field in by)
-    map_kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
-        vectors, matrix, offset, feedback, tuple(book), targets(packed),
-        heads, tokens, *vectors.stride()[:3], int(by.matrix.shape[0] > 1),
+    if isinstance(by, Mix):
+        return mix_packed(vectors, book, by, matched, into)
+    head_dim, shaped = vectors.shape[-1], by.feedback is not None
+    launch = launch_map(head_dim, book.bits, shaped, dispatch.capability_of(vectors))
+    fields = (by.matrix if field is None else field.contiguous() for field in by)
+    return pack(
+        map_kernel, vectors, (*fields, int(by.matrix.shape[0] > 1)), book, matched, into, launch,
         **constants(head_dim, book.bits, launch),
-        CELLS=len(book.cells),
         OFFSET=by.offset is not None,
         SHAPED=shaped,
-        MATCHED=matched,
         PRECISION=dispatch.float32_products(vectors),
-        num_warps=launch.num_warps,
-        enable_fp_fusion=True,
         **dispatch.registers(launch.num_warps),
     )  # fmt: skip
-    return packed

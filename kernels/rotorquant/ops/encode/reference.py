@@ -1,5 +1,7 @@
 """Specification of the encode op, in float32: z = T (x - m), then codes and scale of z.
 
+T is a matrix, `Dense`, or made of signs, `Mix` (`ops/mix`), without m.
+
 Without feedback codes are those of `ops/quantize`. With feedback F, zero on and below the blocks of
 `BLOCK` dimensions on its diagonal, they are chosen from the last block to the first, and with
 u = z / sigma and the errors e = u - c[code] of the later blocks
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from rotorquant.ops.mix import Mix, mix
 from rotorquant.ops.quantize.reference import Packed, finish, quantize, standardized
 
 __all__ = ["BLOCK", "Dense", "encode", "shaped_codes"]
@@ -33,9 +36,18 @@ class Dense(NamedTuple):
     offset: torch.Tensor | None = None
     feedback: torch.Tensor | None = None
 
+    def fits(self, vectors: torch.Tensor) -> bool:
+        """Whether it maps vectors [B, H, N, D]."""
+        _, heads, _, head_dim = vectors.shape
+        return self.matrix.shape[0] in (1, heads) and self.matrix.shape[1:] == (head_dim, head_dim)
 
-def encode(vectors: torch.Tensor, centroids: torch.Tensor, by: Dense, matched: bool) -> Packed:
+
+def encode(
+    vectors: torch.Tensor, centroids: torch.Tensor, by: Dense | Mix, matched: bool
+) -> Packed:
     """See `rotorquant.ops.encode.encode`."""
+    if isinstance(by, Mix):
+        return quantize(mix(vectors.float(), by), centroids, matched)
     moved = vectors.float() if by.offset is None else vectors.float() - by.offset
     inner = moved @ by.matrix.mT
     if by.feedback is None:

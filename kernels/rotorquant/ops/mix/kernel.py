@@ -15,15 +15,7 @@ from rotorquant.ops.codebook import Codebook
 from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.mix.reference import Mix
 from rotorquant.ops.planes import planes_of
-from rotorquant.ops.quantize.kernel import (
-    joined,
-    nearest,
-    put_row,
-    room,
-    rows_of,
-    standardized,
-    targets,
-)
+from rotorquant.ops.quantize.kernel import joined, nearest, pack, put_row, standardized
 from rotorquant.ops.quantize.reference import Packed, Room
 
 __all__ = ["constants", "mix_kernel", "mix_packed"]
@@ -120,25 +112,14 @@ def constants(by: Mix, bits: int, launch: RowsLaunch) -> dict[str, object]:
 def mix_packed(
     vectors: torch.Tensor, book: Codebook, by: Mix, matched: bool, into: Room | None
 ) -> Packed:
-    """See `rotorquant.ops.mix.mix_packed`."""
-    packed = room(vectors, book.bits, into)
-    vectors = rows_of(vectors)
-    batch, heads, tokens, head_dim = vectors.shape
-    if vectors.numel() == 0:
-        return packed
+    """Codes and scales of vectors [B, H, N, D]; D is one of `launches.HEAD_DIMS`."""
     capability = dispatch.capability_of(vectors)
-    launch = launch_rows("mix", head_dim, book.bits, capability)
-    mix_kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
-        vectors, *by, tuple(book), targets(packed),
-        heads, tokens, *vectors.stride()[:3],
+    launch = launch_rows("mix", vectors.shape[-1], book.bits, capability)
+    return pack(
+        mix_kernel, vectors, by, book, matched, into, launch,
         **constants(by, book.bits, launch),
-        CELLS=len(book.cells),
-        MATCHED=matched,
         PARTS=1 if vectors.dtype == torch.bfloat16 else 3,
         # Off a card the interpreter runs, whose product of bfloat16 tiles is wrong.
         WIDE=capability == (0, 0),
-        num_warps=launch.num_warps,
-        enable_fp_fusion=True,
         **dispatch.registers(launch.num_warps),
     )  # fmt: skip
-    return packed

@@ -4,10 +4,14 @@ A program reads its vectors twice, the second time from the cache: first for the
 pair (d, d + D/2) at a time, which is both what a planar rotor turns and what shares a byte. The
 formulas are those of `reference.py`, the bytes those of `ops/planes.py`.
 
-Also `nearest`, `standardized`, `joined` and `put_row`, with which other kernels finish.
+Also what other kernels share: `nearest`, `standardized`, `joined` and `put_row` on the device, and
+`pack`, which launches them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import triton
@@ -15,7 +19,7 @@ import triton.language as tl
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.codebook import Codebook
-from rotorquant.ops.launches import RowsLaunch, launch_rows
+from rotorquant.ops.launches import MapLaunch, RowsLaunch, launch_rows
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.quantize.reference import Packed, Room
 
@@ -23,13 +27,11 @@ __all__ = [
     "constants",
     "joined",
     "nearest",
+    "pack",
     "put_row",
     "quantize",
     "quantize_kernel",
-    "room",
-    "rows_of",
     "standardized",
-    "targets",
 ]
 
 
@@ -188,19 +190,45 @@ def quantize(
     into: Room | None,
 ) -> Packed:
     """See `rotorquant.ops.quantize.quantize`; D is one of `launches.HEAD_DIMS`."""
-    packed = room(vectors, book.bits, into)
-    vectors, head_dim = rows_of(vectors), vectors.shape[-1]
-    batch, heads, tokens, _ = vectors.shape
-    if vectors.numel() == 0:
-        return packed
+    head_dim = vectors.shape[-1]
     launch = launch_rows("quantize", head_dim, book.bits, dispatch.capability_of(vectors))
-    quantize_kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
-        vectors, rotors or (vectors, vectors), tuple(book), targets(packed),
-        heads, tokens, *vectors.stride()[:3],
-        **constants(head_dim, book.bits, launch), CELLS=len(book.cells),
-        TURN=rotors is not None, MATCHED=matched, num_warps=launch.num_warps,
-        enable_fp_fusion=True,
+    return pack(
+        quantize_kernel, vectors, (rotors or (vectors, vectors),), book, matched, into, launch,
+        **constants(head_dim, book.bits, launch),
+        TURN=rotors is not None,
     )  # fmt: skip
+
+
+def pack(
+    kernel: Any,
+    vectors: torch.Tensor,
+    operands: Iterable[Any],
+    book: Codebook,
+    matched: bool,
+    into: Room | None,
+    launch: RowsLaunch | MapLaunch,
+    **options: object,
+) -> Packed:
+    """Launch a kernel that takes vectors, its own operands, book, planes, sizes and strides.
+
+    Args:
+        kernel: of a grid (token tiles, B H).
+        vectors: [..., D] at any strides.
+        operands: what stands between vectors and book.
+        book, matched, into: as for `rotorquant.ops.quantize.quantize`.
+        launch: of the kernel.
+        options: what it is compiled for and launched with beyond CELLS and MATCHED.
+    """
+    packed = room(vectors, book.bits, into)
+    vectors = rows_of(vectors)
+    batch, heads, tokens, _ = vectors.shape
+    if vectors.numel() > 0:
+        kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
+            vectors, *operands, tuple(book), targets(packed),
+            heads, tokens, *vectors.stride()[:3],
+            **options, CELLS=len(book.cells), MATCHED=matched,
+            num_warps=launch.num_warps, enable_fp_fusion=True,
+        )  # fmt: skip
     return packed
 
 
