@@ -13,11 +13,9 @@ from torch import nn
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from rotorquant.chunks import attend_chunk
+from rotorquant.chunks import attend_keys
 from rotorquant.errors import CacheStateError, UnsupportedModelError
-from rotorquant.ops.attend import Part, attend_exact
-from rotorquant.ops.chunk import has_kernel
-from rotorquant.views import attend_in_blocks
+from rotorquant.views import Queries
 
 __all__ = ["ATTENTION_NAME", "attention", "padding_mask", "register"]
 
@@ -69,14 +67,13 @@ def attention(
             "attn_implementation for this"
         )
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-    key_mask = _key_mask(attention_mask)
+    asked = Queries(query, factor, _key_mask(attention_mask), rotorquant_blocks)
     output: torch.Tensor
     with torch.no_grad():
         if isinstance(key, torch.Tensor):
-            blocks = None if sliding_window is None else rotorquant_blocks
-            output = _attend_tensors(query, key, value, factor, sliding_window, key_mask, blocks)
+            output = _attend_tensors(asked, key, value, sliding_window)
         else:
-            output = key.view.attend(query, factor, key_mask, rotorquant_blocks)
+            output = key.view.attend(asked)
     if torch.is_grad_enabled():
         output = _ForwardOnly.apply(output, query, key, value)  # type: ignore[no-untyped-call]
     return output, None
@@ -131,26 +128,17 @@ def padding_mask(
 
 
 def _attend_tensors(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scaling: float,
-    window: int | None,
-    key_mask: torch.Tensor | None,
-    blocks: torch.Tensor | None,
+    asked: Queries, key: torch.Tensor, value: torch.Tensor, window: int | None
 ) -> torch.Tensor:
-    """Attention without a `RotorQuantCache`: the keys are the last ones of the sequence."""
-    keys = key.shape[2]
-    past = keys - query.shape[2]
-    mask = None if key_mask is None else key_mask[:, key_mask.shape[1] - keys :]
-    own = None if blocks is None else blocks[:, blocks.shape[1] - keys :]
-    if has_kernel(query, key):
-        return attend_chunk(query, key, value, scaling, window, mask, own)
+    """Attention without a `RotorQuantCache`: the keys are the last ones of the sequence.
 
-    def parts(grouped: torch.Tensor, start: int) -> list[Part]:
-        return [attend_exact(grouped, key, value, past + start, window, mask, own)]
-
-    return attend_in_blocks(query, key.shape[1], scaling, parts)
+    Pictures see themselves in sliding layers only.
+    """
+    mask, blocks = (
+        None if each is None else each[:, each.shape[1] - key.shape[2] :]
+        for each in (asked.key_mask, None if window is None else asked.blocks)
+    )
+    return attend_keys(Queries(asked.query, asked.scaling, mask, blocks), key, value, window)
 
 
 def _key_mask(attention_mask: torch.Tensor | None) -> torch.Tensor | None:

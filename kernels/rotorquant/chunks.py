@@ -1,4 +1,4 @@
-"""Attention of a chunk of queries where there is a kernel for plain keys and values.
+"""Attention of a chunk of queries over plain keys and values, which has a kernel on a GPU.
 
 Packed history is decoded in pieces of `HISTORY_TOKENS`, each once for all queries, and every piece
 adds to the part of the pieces before. So the workspace stays the same however long a history is.
@@ -11,14 +11,15 @@ from collections.abc import Sequence
 import torch
 
 from rotorquant.codec import Codec
-from rotorquant.ops.attend import Part, Rows
+from rotorquant.ops.attend import Part, Rows, attend_exact
 from rotorquant.ops.attend.launch import ROWS_LIMIT
 from rotorquant.ops.chunk import Rules, chunk_output, chunk_part, has_kernel, reach_of
 from rotorquant.ops.rebuild import Twist, rebuild
 from rotorquant.reading import cut, in_place
 from rotorquant.tied import TiedKey
+from rotorquant.views import Queries, attend_in_blocks
 
-__all__ = ["HISTORY_TOKENS", "attend_chunk", "attend_history", "is_chunk"]
+__all__ = ["HISTORY_TOKENS", "attend_chunk", "attend_history", "attend_keys", "is_chunk"]
 
 HISTORY_TOKENS = 8192  # K and V of four heads of 512 values in 16 bits: 64 MiB
 
@@ -53,6 +54,27 @@ def attend_chunk(
     past = key.shape[2] - query.shape[2]
     reach = None if blocks is None else reach_of(blocks, past)
     return chunk_output(query, key, value, scaling, Rules(past, window, reach, key_mask), before)
+
+
+def attend_keys(
+    asked: Queries, key: torch.Tensor, value: torch.Tensor, window: int | None
+) -> torch.Tensor:
+    """Attention output [B, T, heads, D] over plain keys, by the kernel where there is one.
+
+    Args:
+        asked: the last queries of the keys; its mask and blocks are of these keys alone.
+        key, value: [B, H, N, D].
+        window: how many keys a query sees, itself included; None for all.
+    """
+    query, rules = asked.query, (window, asked.key_mask, asked.blocks)
+    if has_kernel(query, key):
+        return attend_chunk(query, key, value, asked.scaling, *rules)
+    past = key.shape[2] - query.shape[2]
+
+    def parts(grouped: torch.Tensor, start: int) -> list[Part]:
+        return [attend_exact(grouped, key, value, past + start, *rules)]
+
+    return attend_in_blocks(query, key.shape[1], asked.scaling, parts)
 
 
 def attend_history(

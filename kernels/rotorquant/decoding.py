@@ -17,7 +17,7 @@ from rotorquant.ops.decode import Exact, Reading, Stored, decode
 from rotorquant.positions import PositionLog
 from rotorquant.ring import Ring
 from rotorquant.tied import TiedKey
-from rotorquant.views import LayerView
+from rotorquant.views import LayerView, Queries
 
 __all__ = ["RingStep", "StoreStep"]
 
@@ -38,21 +38,15 @@ class RingStep:
     ordered: Callable[[], LayerView]
     dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
-    def attend(
-        self,
-        query: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-        blocks: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def attend(self, asked: Queries) -> torch.Tensor:
         """See `LayerView`."""
-        if blocks is not None:
-            return self.ordered().attend(query, scaling, key_mask, blocks)
+        if asked.blocks is not None:
+            return self.ordered().attend(asked)
         last = self.ring.exact()
-        near = Reading(_grouped(query, scaling, last.key))
-        steps, window = query.shape[2], self.ring.window
-        done = decode(near, self.old, last, self.ring.counts, steps, window, key_mask)
-        return _output(done.near, query)
+        near = Reading(_grouped(asked, last.key))
+        steps, window = asked.query.shape[2], self.ring.window
+        done = decode(near, self.old, last, self.ring.counts, steps, window, asked.key_mask)
+        return _output(done.near, asked.query)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
         """See `LayerView`."""
@@ -76,18 +70,12 @@ class StoreStep:
     positions: PositionLog | None
     dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
-    def attend(
-        self,
-        query: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-        blocks: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def attend(self, asked: Queries) -> torch.Tensor:
         """See `LayerView`; pictures stay causal in global layers."""
         store, tie = self.store, self.tie
         first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
-        grouped, steps = _grouped(query, scaling, last.key), query.shape[2]
-        dtype = last.key.primary.dtype
+        query, key_mask, dtype = asked.query, asked.key_mask, last.key.primary.dtype
+        grouped, steps = _grouped(asked, last.key), query.shape[2]
         positions = None if self.positions is None else self.positions.whole(query.device)
         crossed = None if tie is None else tie.crossed(grouped)
         near = _reading(grouped, crossed, store.plain, tie, positions, dtype)
@@ -130,10 +118,12 @@ def _exact(streams: list[torch.Tensor]) -> Exact:
     return Exact(rows[0], rows[1] if len(rows) == 2 else None)
 
 
-def _grouped(query: torch.Tensor, scaling: float, key: Rows) -> torch.Tensor:
+def _grouped(asked: Queries, key: Rows) -> torch.Tensor:
     """[B, H, G T, D] float32 and scaled."""
-    scaled = query.float() if scaling == 1.0 else query.float() * scaling
-    batch, _, _, head_dim = query.shape
+    scaled = asked.query.float()
+    if asked.scaling != 1.0:
+        scaled = scaled * asked.scaling
+    batch, _, _, head_dim = scaled.shape
     heads = key.primary.shape[1]
     return scaled.reshape(batch, heads, -1, head_dim)
 

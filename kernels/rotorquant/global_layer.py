@@ -20,7 +20,7 @@ from rotorquant.positions import PositionLog
 from rotorquant.reading import attend_rows, in_place
 from rotorquant.storing_layer import StoringLayer
 from rotorquant.tied import TiedKey
-from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
+from rotorquant.views import Queries, attend_in_blocks, check_chunk, check_room, handles
 from rotorquant.watch import LayerContext
 
 __all__ = ["GlobalLayer", "GlobalState"]
@@ -33,15 +33,9 @@ class GlobalView:
     layer: GlobalLayer
     key: torch.Tensor
 
-    def attend(
-        self,
-        query: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-        blocks: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def attend(self, asked: Queries) -> torch.Tensor:
         """See `LayerView`; pictures stay causal in global layers."""
-        return self.layer.attend(query, self.key, scaling, key_mask)
+        return self.layer.attend(asked, self.key)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
         """See `LayerView`."""
@@ -104,14 +98,9 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             return handles(StoreStep(self.store, self._tie, self._positions, self.dense))
         return handles(GlobalView(self, key_states))
 
-    def attend(
-        self,
-        query: torch.Tensor,
-        chunk_key: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Attention of the last T tokens, query [B, heads, T, D]; see `LayerView.attend`."""
+    def attend(self, asked: Queries, chunk_key: torch.Tensor) -> torch.Tensor:
+        """Attention of the last T tokens, whose own keys [B, H, T, D] are exact."""
+        query, scaling, key_mask = asked.query, asked.scaling, asked.key_mask
         low, high = self.store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]

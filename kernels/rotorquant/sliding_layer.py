@@ -7,16 +7,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rotorquant.chunks import attend_chunk
+from rotorquant.chunks import attend_keys
 from rotorquant.config import RotorQuantConfig
 from rotorquant.decoding import RingStep
 from rotorquant.errors import CacheStateError, SnapshotError
-from rotorquant.ops.attend import Part, attend_exact
-from rotorquant.ops.chunk import has_kernel
 from rotorquant.ops.decode import Exact, serves
 from rotorquant.ring import Ring
 from rotorquant.storing_layer import StoringLayer
-from rotorquant.views import attend_in_blocks, check_chunk, check_room, handles
+from rotorquant.views import Queries, check_chunk, check_room, handles
 from rotorquant.watch import LayerContext
 
 __all__ = ["SlidingLayer", "SlidingState"]
@@ -46,26 +44,14 @@ class SlidingView:
     window: int | None
     indices: torch.Tensor
 
-    def attend(
-        self,
-        query: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-        blocks: torch.Tensor | None,
-    ) -> torch.Tensor:
+    def attend(self, asked: Queries) -> torch.Tensor:
         """See `LayerView`."""
-        past = self.key.shape[2] - query.shape[2]
-        mask = None if key_mask is None else key_mask.index_select(1, self.indices)
-        own = None if blocks is None else blocks.index_select(1, self.indices)
-        if has_kernel(query, self.key):
-            return attend_chunk(query, self.key, self.value, scaling, self.window, mask, own)
-
-        def parts(grouped: torch.Tensor, start: int) -> list[Part]:
-            return [
-                attend_exact(grouped, self.key, self.value, past + start, self.window, mask, own)
-            ]
-
-        return attend_in_blocks(query, self.key.shape[1], scaling, parts)
+        mask, blocks = (
+            None if each is None else each.index_select(1, self.indices)
+            for each in (asked.key_mask, asked.blocks)
+        )
+        here = Queries(asked.query, asked.scaling, mask, blocks)
+        return attend_keys(here, self.key, self.value, self.window)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
         """See `LayerView`."""

@@ -11,29 +11,41 @@ import torch
 from rotorquant.errors import CacheStateError, CapacityError
 from rotorquant.ops.attend import Part, merge
 
-__all__ = ["Handle", "LayerView", "attend_in_blocks", "check_chunk", "check_room", "handles"]
+__all__ = [
+    "Handle",
+    "LayerView",
+    "Queries",
+    "attend_in_blocks",
+    "check_chunk",
+    "check_room",
+    "handles",
+]
 
 _BLOCK_TOKENS = 1024
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queries:
+    """The last T tokens of a sequence, as they ask a layer.
+
+    Attributes:
+        query: [B, heads, T, D].
+        scaling: factor of the scores.
+        key_mask: [B, length] bool over the whole sequence, False where it is padding.
+        blocks: [B, length] image numbers, -1 for text; None without a picture in the chunk.
+    """
+
+    query: torch.Tensor
+    scaling: float
+    key_mask: torch.Tensor | None = None
+    blocks: torch.Tensor | None = None
 
 
 class LayerView(Protocol):
     """The keys and values of one layer during one forward pass."""
 
-    def attend(
-        self,
-        query: torch.Tensor,
-        scaling: float,
-        key_mask: torch.Tensor | None,
-        blocks: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Attention output [B, T, heads, D] in the query's dtype.
-
-        Args:
-            query: [B, heads, T, D], the last T tokens of the sequence.
-            scaling: factor of the scores.
-            key_mask: [B, length] bool over the whole sequence, False where it is padding.
-            blocks: [B, length] image numbers, -1 for text; None without a picture in the chunk.
-        """
+    def attend(self, asked: Queries) -> torch.Tensor:
+        """Attention output [B, T, heads, D] in the query's dtype."""
         ...
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:

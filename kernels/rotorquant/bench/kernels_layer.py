@@ -24,7 +24,7 @@ from rotorquant.positions import PositionLog
 from rotorquant.sliding_layer import SlidingLayer
 from rotorquant.statistics import StreamStatistics, make_frame, offset_alone
 from rotorquant.tied import TiedKey
-from rotorquant.views import Handle
+from rotorquant.views import Handle, Queries
 from rotorquant.watch import FiniteWatch, LayerContext
 
 __all__ = ["GLOBAL_WAYS", "SLIDING_WAYS", "WINDOW", "Layer", "Store", "Way", "plain_frame"]
@@ -178,7 +178,7 @@ class Store:
         """The way's own attention."""
         layer, way = self.layer, self.way
         if not (way.sdpa or way.published):
-            return lambda: self._view.view.attend(layer.query, 1.0, None, None)
+            return lambda: self._view.view.attend(Queries(layer.query, 1.0))
         key, value = (stream.contiguous() for stream in self._plain())
         if way.published and isinstance(self.cached, GlobalLayer):
             return lambda: self._decoded(key, value)

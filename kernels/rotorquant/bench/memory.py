@@ -25,6 +25,7 @@ from rotorquant.global_layer import GlobalLayer
 from rotorquant.layout import GlobalLayout
 from rotorquant.positions import PositionLog
 from rotorquant.tied import TiedKey
+from rotorquant.views import Queries
 from rotorquant.watch import FiniteWatch, LayerContext
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
@@ -110,7 +111,7 @@ def _fill(options: argparse.Namespace) -> GlobalLayer:
         if low + tokens == options.tokens:
             shape = 1, _HEADS * _GROUP, tokens, _HEAD_DIM
             query = torch.randn(*shape, generator=draw).to(torch.bfloat16)
-            layer.attend(query, key, _HEAD_DIM**-0.5, None)
+            layer.attend(Queries(query, _HEAD_DIM**-0.5), key)
     return layer
 
 
