@@ -137,6 +137,10 @@ class PackedCodec:
         self._centroids = self._book.centroids
         self._order = torch.tensor(planes_of(bits).storage_order(head_dim), device=device)
         self.place = self._order.argsort()
+        # [D, D] or [H, D, D]: T^-1 with the columns in storage order. One product takes queries
+        # there and sums back; a step of a rotation's own would be six launches for a few rows.
+        inverse = rotation.apply(torch.eye(head_dim, device=device))
+        self._inverse = (inverse if frame is None else frame.inverse)[..., self._order]
         self.table: torch.Tensor | None = decode_table(self._centroids, bits)
         self.pairs: int | None = rotation.pairs
         self.offset = None if frame is None else frame.offset
@@ -155,9 +159,8 @@ class PackedCodec:
             return Dense(self._frame.matrix, self._frame.offset, self._frame.feedback)
         if self._rotors or not serves(self._centroids, head_dim):
             return None
-        eye = torch.eye(head_dim, device=self._centroids.device)
-        dense = self._rotation.apply(eye).mT[None].contiguous()
-        return mix_of(self._rotation, head_dim) or Dense(dense)
+        matrix = self._inverse[:, self.place].mT[None].contiguous()
+        return mix_of(self._rotation, head_dim) or Dense(matrix)
 
     def decode(self, rows: Rows) -> torch.Tensor:
         """Vectors [B, H, N, D] float32 of rows."""
@@ -167,19 +170,12 @@ class PackedCodec:
         )
         if self._frame is None:
             return rotated if self._rotors else self._rotation.invert(rotated)
-        return rotated @ self._frame.inverse.mT + self._frame.offset
+        return self.from_stored(rotated[..., self._order]) + self._frame.offset
 
     def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
         """T^-T q, in storage order."""
-        if self._frame is None:
-            inner = self._rotation.apply(queries)
-        else:
-            inner = queries @ self._frame.inverse
-        return inner.index_select(-1, self._order)
+        return queries @ self._inverse
 
     def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
         """Back in natural order, then T^-1 of it."""
-        natural = sums.index_select(-1, self.place)
-        if self._frame is None:
-            return self._rotation.invert(natural)
-        return natural @ self._frame.inverse.mT
+        return sums @ self._inverse.mT

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import torch
 
-from rotorquant.codec import Codec
 from rotorquant.global_store import GlobalStore
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.decode import Exact, Reading, Stored, decode
 from rotorquant.positions import PositionLog
+from rotorquant.reading import exact_reading, stored_reading
 from rotorquant.ring import Ring
-from rotorquant.tied import TiedKey
+from rotorquant.tied_queries import TiedQueries
 from rotorquant.views import LayerView, Queries
 
 __all__ = ["RingStep", "StoreStep"]
@@ -60,32 +60,30 @@ class StoreStep:
     Attributes:
         store: of the layer, with the step's own tokens; its rows are scored as they lie
             (`reading.in_place`).
-        tie: how K follows from V; None with rows of K and of V.
+        queries: of a layer that stores V alone; None with rows of K and of V.
         positions: of all tokens; read with a tie.
         dense: gives K and V as `stored` does.
     """
 
     store: GlobalStore
-    tie: TiedKey | None
+    queries: TiedQueries | None
     positions: PositionLog | None
     dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
     def attend(self, asked: Queries) -> torch.Tensor:
         """See `LayerView`; pictures stay causal in global layers."""
-        store, tie = self.store, self.tie
+        store, query, key_mask = self.store, asked.query, asked.key_mask
         first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
-        query, key_mask, dtype = asked.query, asked.key_mask, last.key.primary.dtype
         grouped, steps = _grouped(asked, last.key), query.shape[2]
         positions = None if self.positions is None else self.positions.whole(query.device)
-        crossed = None if tie is None else tie.crossed(grouped)
-        near = _reading(grouped, crossed, store.plain, tie, positions, dtype)
+        near = exact_reading(grouped, self.queries, positions, last.key.primary.dtype)
         if not store.packed.capacity:
             done = decode(near, first, last, store.counts, steps, None, key_mask)
             return _output(done.near, query)
         codecs, rows = store.packed.codecs, store.packed.whole_streams()
         value = rows[1] if len(rows) == 2 else None
         stored = Stored(rows[0], value, codecs[0].table, codecs[-1].table)
-        far = _reading(grouped, crossed, codecs[0], tie, positions, dtype)
+        far = stored_reading(near, codecs[0], self.queries)
         done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
         assert done.far is not None and done.share is not None
         output = done.near + codecs[-1].from_stored(done.far)
@@ -96,21 +94,6 @@ class StoreStep:
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
         """See `LayerView`."""
         return self.dense()
-
-
-def _reading(
-    query: torch.Tensor,
-    crossed: torch.Tensor | None,
-    codec: Codec,
-    tie: TiedKey | None,
-    positions: torch.Tensor | None,
-    dtype: torch.dtype,
-) -> Reading:
-    """Queries [B, H, R, D], with a tie its `crossed`, as they meet rows of the codec."""
-    if tie is not None and crossed is not None and positions is not None:
-        return Reading(*tie.stored_query(crossed, codec, positions, dtype))
-    shift = None if codec.offset is None else query @ codec.offset.mT
-    return Reading(codec.to_stored(query), None, shift)
 
 
 def _exact(streams: list[torch.Tensor]) -> Exact:

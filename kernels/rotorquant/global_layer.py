@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rotorquant.chunks import attend_chunk, attend_history, is_chunk
-from rotorquant.codec import Frame
+from rotorquant.codec import Codec, Frame
 from rotorquant.config import RotorQuantConfig
 from rotorquant.decoding import StoreStep
 from rotorquant.errors import SnapshotError
@@ -20,6 +20,7 @@ from rotorquant.positions import PositionLog
 from rotorquant.reading import attend_rows, in_place
 from rotorquant.storing_layer import StoringLayer
 from rotorquant.tied import TiedKey
+from rotorquant.tied_queries import TiedQueries
 from rotorquant.views import Queries, attend_in_blocks, check_chunk, check_room, handles
 from rotorquant.watch import LayerContext
 
@@ -67,11 +68,12 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         self._tie = tie
         self._positions = positions
         self._codecs = self._codec_maker(frames)
+        self._queries: TiedQueries | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for the shapes of a first chunk; it is not stored."""
         like = self._streams(key_states[:, :, :0], value_states[:, :, :0])
-        codecs = self._codecs.make(self._config, key_states.shape[-1], key_states.device)
+        codecs = self._made_codecs(like[0])
         self.store = GlobalStore(self._config, codecs, like, self._context.meter)
         self.is_initialized = True
 
@@ -95,7 +97,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if not self._context.hands_views():
             return self.dense(key_states)
         if self._in_one_pass(key_states):
-            return handles(StoreStep(self.store, self._tie, self._positions, self.dense))
+            return handles(StoreStep(self.store, self._queries, self._positions, self.dense))
         return handles(GlobalView(self, key_states))
 
     def attend(self, asked: Queries, chunk_key: torch.Tensor) -> torch.Tensor:
@@ -144,8 +146,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         self._config = config
         if self.is_initialized:
             like = self.store.sink.rows()[0]
-            codecs = self._codecs.make(config, like.shape[-1], like.device)
-            self.store.repack(config, codecs)
+            self.store.repack(config, self._made_codecs(like))
 
     def tensors(self) -> dict[str, list[torch.Tensor]]:
         """What `load` brings back, views of the storage; frames belong to it."""
@@ -228,6 +229,14 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     def _codec_maker(self, frames: Sequence[Frame]) -> CodecMaker:
         return CodecMaker(None if self._tie is None else self._tie.pairs, frames)
 
+    def _made_codecs(self, like: torch.Tensor) -> list[Codec]:
+        """The codecs for rows like [B, H, any, D], and the queries that go with them."""
+        codecs = self._codecs.make(self._config, like.shape[-1], like.device)
+        if self._tie is not None:
+            with torch.inference_mode(False):
+                self._queries = TiedQueries(self._tie, codecs[0], like.shape[1], like.device)
+        return codecs
+
     def _streams(self, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
         # Detached, or a pass with gradients would keep its whole graph alive in the cache.
         return [value.detach()] if self._tie is not None else [key.detach(), value.detach()]
@@ -256,7 +265,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             grouped.flatten(2, 3),
             packed.streams(),
             packed.codecs,
-            self._tie,
+            self._queries,
             positions,
             self.store.sink.rows()[0].dtype,
             key_mask,

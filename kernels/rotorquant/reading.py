@@ -13,9 +13,11 @@ import torch
 
 from rotorquant.codec import Codec
 from rotorquant.ops.attend import Part, Rows, attend_packed
+from rotorquant.ops.decode import Reading
 from rotorquant.tied import TiedKey
+from rotorquant.tied_queries import TiedQueries
 
-__all__ = ["attend_rows", "cut", "in_place"]
+__all__ = ["attend_rows", "cut", "exact_reading", "in_place", "stored_reading"]
 
 _TILE_TOKENS = 4096
 
@@ -30,7 +32,7 @@ def attend_rows(
     query: torch.Tensor,
     rows: Sequence[Rows],
     codecs: Sequence[Codec],
-    tie: TiedKey | None,
+    queries: TiedQueries | None,
     positions: torch.Tensor | None,
     dtype: torch.dtype,
     key_mask: torch.Tensor | None,
@@ -41,13 +43,15 @@ def attend_rows(
         query: [B, H, R, D] float32, scaled, with its rotary embedding.
         rows: N packed tokens: of V, or of K and of V.
         codecs: of the rows.
-        tie: how K follows from V; None with rows of K and of V.
-        positions: [B, N] integers, of the tokens; read with a tie.
+        queries: of a layer that stores V alone; None with rows of K and of V.
+        positions: [B, N] integers, of the tokens; read where V is stored alone.
         dtype: of the model.
         key_mask: [B, N] bool, False where a token is padding.
     """
+    tie = None if queries is None else queries.tie
     if in_place(codecs, tie):
-        return _attend_in_place(query, rows, codecs, tie, positions, dtype, key_mask)
+        asked = stored_reading(exact_reading(query, queries, positions, dtype), codecs[0], queries)
+        return _attend_in_place(asked, rows, codecs, key_mask)
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], _TILE_TOKENS):
         tile = slice(low, low + _TILE_TOKENS)
@@ -62,33 +66,36 @@ def attend_rows(
     return part
 
 
-def _attend_in_place(
+def exact_reading(
     query: torch.Tensor,
-    rows: Sequence[Rows],
-    codecs: Sequence[Codec],
-    tie: TiedKey | None,
+    queries: TiedQueries | None,
     positions: torch.Tensor | None,
     dtype: torch.dtype,
-    key_mask: torch.Tensor | None,
+) -> Reading:
+    """Queries as they meet rows that hold what the model computed; see `attend_rows`."""
+    if queries is None or positions is None:
+        return Reading(query)
+    return queries.exact(query, positions, dtype)
+
+
+def stored_reading(exact: Reading, codec: Codec, queries: TiedQueries | None) -> Reading:
+    """The same queries as they meet rows of the codec."""
+    if queries is not None:
+        return queries.packed(exact)
+    shift = None if codec.offset is None else exact.query @ codec.offset.mT
+    return Reading(codec.to_stored(exact.query), None, shift)
+
+
+def _attend_in_place(
+    asked: Reading, rows: Sequence[Rows], codecs: Sequence[Codec], key_mask: torch.Tensor | None
 ) -> Part:
-    key_codec, value_codec = codecs[0], codecs[-1]
-    rope = shift = None
-    if tie is None or positions is None:
-        stored_query = key_codec.to_stored(query)
-        if key_codec.offset is not None:
-            shift = query @ key_codec.offset.mT
-    else:
-        # No name for what is crossed, or it would live as long as the scores
-        stored_query, rope, shift = tie.stored_query(
-            tie.crossed(query), key_codec, positions, dtype
-        )
-    value = rows[1] if len(rows) == 2 else None
+    value, value_codec = rows[1] if len(rows) == 2 else None, codecs[-1]
     part = attend_packed(
-        stored_query, rows[0], value, key_codec.table, rope, key_mask, value_codec.table
+        asked.query, rows[0], value, codecs[0].table, asked.rope, key_mask, value_codec.table
     )
     top, total = part.top, value_codec.from_stored(part.total)
-    if shift is not None:
-        top = top + shift
+    if asked.shift is not None:
+        top = top + asked.shift
     if value_codec.offset is not None:
         total = total + part.mass * value_codec.offset
     return Part(top, part.mass, total)

@@ -6,11 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import DynamicCache
 
 from rotorquant import RotorQuantCache
 from rotorquant.anatomy import read_anatomy
+from rotorquant.codec import Frame, RawCodec
+from rotorquant.config import RotorQuantConfig
+from rotorquant.decoding import StoreStep
+from rotorquant.ops.attend import attend_packed
+from rotorquant.statistics import StreamStatistics, make_frame
+from rotorquant.streams import make_codec
+from rotorquant.tied_queries import TiedQueries
+from rotorquant.views import Queries
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
+from tests.tape import decodes_on_device
 
 LAST_POSITION = 262_143
 
@@ -79,3 +89,77 @@ def test_a_changing_rotary_embedding_is_not_tied() -> None:
     }
     layers = read_anatomy(gemma(rope_parameters=rope)).layers
     assert layers[5].kind == "split"
+
+
+def _some_frame(heads: int, head_dim: int, pairs: int) -> Frame:
+    roots = torch.randn(2, heads, head_dim, head_dim)
+    mean = torch.randn(heads, head_dim)
+    return make_frame(StreamStatistics(mean, *(root @ root.mT for root in roots)), pairs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("mode", "bits", "framed"),
+    [("aligned", 4, False), ("planar", 3, False), ("aligned", 6, True), ("aligned", 16, False)],
+)
+def test_queries_score_rows_of_v_as_they_score_keys(mode: str, bits: int, framed: bool) -> None:
+    torch.manual_seed(bits)
+    tie = read_anatomy(gemma()).layers[5].tie
+    assert tie is not None
+    weight = tie.norm.weight
+    assert isinstance(weight, torch.Tensor)
+    weight.normal_()
+    heads, head_dim, keys = 2, weight.shape[0], 30
+    frame = _some_frame(heads, head_dim, tie.pairs) if framed else None
+    cpu = torch.device("cpu")
+    codec = make_codec(RotorQuantConfig(bits, mode), 0, tie.pairs, head_dim, cpu, frame)
+    queries = TiedQueries(tie, codec, heads, cpu)
+    # Keys as a batch, so that the largest score of a part is the score of a key
+    value, query = torch.randn(keys, heads, 1, head_dim), torch.randn(1, heads, 5, head_dim)
+    positions = torch.randint(LAST_POSITION, (keys, 1))
+    exact = queries.exact(query.expand(keys, -1, -1, -1), positions, torch.float32)
+    raw = RawCodec(head_dim, cpu)
+    for kept, asked in ((raw, exact), (codec, queries.packed(exact))):
+        rows = kept.encode(value)
+        key = tie.rebuild(kept.decode(rows), positions)
+        part = attend_packed(asked.query, rows, None, kept.table, asked.rope)
+        scores = part.top if asked.shift is None else part.top + asked.shift
+        wanted = query @ key.mT
+        # Float32 sums of up to 512 products, of terms as large as the largest score
+        torch.testing.assert_close(scores, wanted, rtol=0, atol=2e-6 * float(wanted.abs().max()))
+
+
+class _Launches(TorchDispatchMode):
+    """Counts what makes or changes a tensor; views launch nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [result.alias_info for result in func._schema.returns]
+        views = any(alias is not None and not alias.is_write for alias in given)
+        if not views and func._schema.name != "aten::_unsafe_view":
+            self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+@torch.no_grad()
+def test_a_step_takes_nine_launches_beside_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a captured step a launch costs more than what these compute."""
+    decodes_on_device(monkeypatch)
+    attend, counts = StoreStep.attend, []
+
+    def counted(self: StoreStep, asked: Queries) -> torch.Tensor:
+        with _Launches() as launches:
+            output = attend(self, asked)
+        counts.append(len(launches.names))
+        return output
+
+    monkeypatch.setattr(StoreStep, "attend", counted)
+    model, tokens = gemma(torch.bfloat16), random_tokens(1, 150)
+    cache = RotorQuantCache(model, bits=4, **SMALL_WINDOW)
+    model(tokens, past_key_values=cache)
+    model(tokens[:, :1], past_key_values=cache)
+    assert cache.packed_tokens > 0
+    assert counts == [9]

@@ -23,6 +23,7 @@ from rotorquant.codec import PackedCodec
 from rotorquant.ops.attend import merge
 from rotorquant.reading import attend_rows
 from rotorquant.rotation import make_rotation
+from rotorquant.tied_queries import TiedQueries
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -132,6 +133,9 @@ class Side:
         self._codec = PackedCodec(bits, self._rotation, size, layer.device, frame=self._frame)
         if way.undone:
             self._codec.pairs = None
+        self._queries = None
+        if way.tied:
+            self._queries = TiedQueries(layer.tie, self._codec, layer.value.shape[1], layer.device)
         self._streams = [layer.value] if way.tied else [layer.key(), layer.value]
         self._rows = [self._codec.encode(stream) for stream in self._streams]
 
@@ -158,9 +162,8 @@ class Side:
         layer = self._layer
         query = layer.grouped.repeat(1, 1, positions, 1)
         codecs = [self._codec] * len(self._rows)
-        tie = layer.tie if self.way.tied else None
         where = layer.positions if self.way.tied else None
-        part = attend_rows(query, self._rows, codecs, tie, where, torch.bfloat16, None)
+        part = attend_rows(query, self._rows, codecs, self._queries, where, torch.bfloat16, None)
         return merge([part])
 
 
