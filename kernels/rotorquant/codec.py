@@ -127,7 +127,7 @@ class PackedCodec:
         centroids: tuple[float, ...] | None = None,
     ) -> None:
         self.bits = bits
-        self._rotation, self._frame = rotation, frame
+        self._rotation = rotation
         self._matched = matched or frame is not None
         # Planar rotors go into the kernels: no rotated copy is made
         self._rotors: Rotors | None = None
@@ -137,14 +137,17 @@ class PackedCodec:
         self._centroids = self._book.centroids
         self._order = torch.tensor(planes_of(bits).storage_order(head_dim), device=device)
         self.place = self._order.argsort()
-        # [D, D] or [H, D, D]: T^-1 with the columns in storage order. One product takes queries
-        # there and sums back; a step of a rotation's own would be six launches for a few rows.
+        # [D, D] or [H, D, D]: T^-1, its columns in storage order. One product takes queries there
+        # and sums back, where a rotation's own way is six launches for a few rows.
         inverse = rotation.apply(torch.eye(head_dim, device=device))
         self._inverse = (inverse if frame is None else frame.inverse)[..., self._order]
         self.table: torch.Tensor | None = decode_table(self._centroids, bits)
         self.pairs: int | None = rotation.pairs
         self.offset = None if frame is None else frame.offset
-        self._map = self._kernel_map(head_dim)
+        if frame is not None:
+            self._map: Dense | Mix | None = Dense(frame.matrix, frame.offset, frame.feedback)
+        else:
+            self._map = self._kernel_map(head_dim)
 
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
         """See `Codec`."""
@@ -154,9 +157,7 @@ class PackedCodec:
         return Rows(*quantize(rotated, self._book, self._rotors, self._matched, into))
 
     def _kernel_map(self, head_dim: int) -> Dense | Mix | None:
-        """What kernels take in the place of `Rotation.apply`; frames are the same everywhere."""
-        if self._frame is not None:
-            return Dense(self._frame.matrix, self._frame.offset, self._frame.feedback)
+        """What kernels take in the place of `Rotation.apply`."""
         if self._rotors or not serves(self._centroids, head_dim):
             return None
         matrix = self._inverse[:, self.place].mT[None].contiguous()
@@ -168,9 +169,9 @@ class PackedCodec:
         rotated = dequantize(
             rows.primary, rows.extra, rows.scale, self._centroids, self.bits, self._rotors
         )
-        if self._frame is None:
-            return rotated if self._rotors else self._rotation.invert(rotated)
-        return self.from_stored(rotated[..., self._order]) + self._frame.offset
+        if self.offset is not None:
+            return self.from_stored(rotated[..., self._order]) + self.offset
+        return rotated if self._rotors else self._rotation.invert(rotated)
 
     def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
         """T^-T q, in storage order."""
