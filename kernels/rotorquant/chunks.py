@@ -119,7 +119,7 @@ def attend_history(
         top = top + scaling * shift
     offset = codecs[-1].offset
     if offset is not None:
-        total = total + part.mass * offset.unsqueeze(1)
+        total = total.addcmul_(part.mass, offset.unsqueeze(1))
     return Part(top, part.mass, total)
 
 
@@ -130,12 +130,12 @@ def _stored_query(
 
     At the places of rotary pairs keys are the model's own and so is the query.
     """
-    natural = query.float().unflatten(1, (kv_heads, -1)).flatten(2, 3)
-    weighted = natural if tie is None else natural * tie.weight(query.device)
-    stored, still = codec.to_stored(weighted), codec.offset
+    natural, still = query.unflatten(1, (kv_heads, -1)).flatten(2, 3), codec.offset
+    weighted = natural.float() if tie is None else natural * tie.weight(query.device)
+    stored = codec.to_stored(weighted)
     if tie is not None:
         dims = _turned_dims(query.shape[-1], tie.pairs, query.device)
-        stored[..., codec.place[dims]] = natural[..., dims]
+        stored[..., codec.place[dims]] = natural[..., dims].float()
         still = None if still is None else still.index_fill(-1, dims, 0.0)
     shift = None if still is None else weighted @ still.mT
     grid = (-1, query.shape[2])

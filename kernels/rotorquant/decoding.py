@@ -88,7 +88,7 @@ class StoreStep:
         assert done.far is not None and done.share is not None
         output = done.near + codecs[-1].from_stored(done.far)
         if codecs[-1].offset is not None:
-            output = output + done.share * codecs[-1].offset
+            output.addcmul_(done.share, codecs[-1].offset)
         return _output(output, query)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:

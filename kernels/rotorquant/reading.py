@@ -97,7 +97,7 @@ def _attend_in_place(
     if asked.shift is not None:
         top = top + asked.shift
     if value_codec.offset is not None:
-        total = total + part.mass * value_codec.offset
+        total = total.addcmul_(part.mass, value_codec.offset)
     return Part(top, part.mass, total)
 
 

@@ -156,15 +156,15 @@ class Workspace:
     def _kernel_history_bytes(self) -> int:
         """Keys and values of a piece in the model's dtype.
 
-        Below 16 bits the queries in the space of the rows, and the sums in float32 on their way
-        out of it: six of them where a rotation goes around the rotary pairs, else five; or the
-        sums once, a piece, and the one before. At 16 bits the sums; tied keys are made in float32.
+        Below 16 bits the queries in the space of the rows, and the sums in float32 before and
+        behind their way out of it; or the sums once, a piece, and the one before. At 16 bits the
+        sums; tied keys are made in float32.
         """
         size, tied = self.weights.rest_bytes, self.shape.global_kv.tied
         piece = min(_HISTORY_TOKENS, self.packed_tokens) * self._values
         queries = self.chunk_tokens * self._width
         if self.kv_bits < 16:
-            leaving = queries * 4 * (6 if tied else 5) + 2 * piece * size
+            leaving = queries * 4 * 2 + 2 * piece * size
             return queries * size + max(leaving, queries * 4 + 4 * piece * size)
         return queries * 4 + (piece * (3 * size + 4) if tied else 0)
 

@@ -190,7 +190,7 @@ def dumped(made: Any, what: str) -> str:
         cubin = Path(folder) / "kernel.cubin"
         cubin.write_bytes(made.asm["cubin"])
         tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        command = [tool, what, cubin]
+        command = [str(tool), what, str(cubin)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
