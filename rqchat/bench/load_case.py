@@ -2,16 +2,20 @@
 
     python -m rqchat.bench.load_case write FOLDER MODEL      a random checkpoint, packed
     python -m rqchat.bench.load_case load FOLDER MODEL       one line of JSON
+    python -m rqchat.bench.load_case cold FOLDER MODEL       the same, from the disk every time
 
 Two processes, so that the second one's peak of main memory is the loader's alone.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,8 +43,10 @@ class LoadOutcome:
     Attributes:
         file_bytes: of all weights.
         load_s: from the folder to a model that can answer, tokenizer included.
-        read_bytes_per_s: of the files alone, into main memory, from the page cache if they are
-            there.
+        read_bytes_per_s: of the files alone, again and again into one buffer of 64 MiB, from the
+            page cache if they are there: what a disk or the cache can give.
+        fresh_bytes_per_s: the same into new memory that is kept, a file at a time: what a program
+            gets that reads what it wants to have.
         link_bytes_per_s: from pinned main memory onto the device; 0 without a GPU.
         host_bytes: peak resident size.
     """
@@ -48,6 +54,7 @@ class LoadOutcome:
     file_bytes: int
     load_s: float
     read_bytes_per_s: float
+    fresh_bytes_per_s: float
     link_bytes_per_s: float
     host_bytes: int
 
@@ -64,8 +71,13 @@ def write(folder: Path, model: str) -> None:
     write_checkpoint(folder, config_of(model), POCKET_FOLDER, device)
 
 
-def load(folder: Path, model: str) -> LoadOutcome:
-    """Reads the files once for their speed, then loads them.
+def load(folder: Path, model: str, *, cold: bool = False) -> LoadOutcome:
+    """Reads the files for their speed, loads them, and reads them into new memory.
+
+    Args:
+        folder: of the checkpoint.
+        model: what it is of.
+        cold: whether the page cache forgets them before each (on Linux).
 
     Raises:
         RqchatError: it does not fit.
@@ -75,19 +87,50 @@ def load(folder: Path, model: str) -> LoadOutcome:
     source = ModelSource(model, read_config(folder, model), folder)
     plan = make_plan(source.shape, device, settings, source.formats)
     files = sorted(folder.glob("*.safetensors"))
-    begun_s = time.perf_counter()
-    read = sum(_read(file) for file in files)
-    rate = read / (time.perf_counter() - begun_s)
-    loaded = load_model(source, plan, lambda event: None, offline=True)
+    room = bytearray(_PIECE_BYTES)
+    read = _rate(files, lambda file: _read(file, room), cold)
+    if cold:
+        _forget(files)
+    load_s = load_model(source, plan, lambda event: None, offline=True).load_s
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return LoadOutcome(read, loaded.load_s, rate, _link_bytes_per_s(), host)
+    gc.collect()  # a mapped file stays in the page cache
+    fresh = _rate(files, _read_fresh, cold)
+    size = sum(file.stat().st_size for file in files)
+    return LoadOutcome(size, load_s, read, fresh, _link_bytes_per_s(), host)
 
 
-def _read(file: Path) -> int:
-    """Bytes in `file`, every one of them read."""
-    room, size = bytearray(_PIECE_BYTES), 0
+def _forget(files: Sequence[Path]) -> None:
+    """Has the page cache drop what it holds of them."""
+    for file in files:
+        with file.open("rb") as content:
+            os.fsync(content.fileno())  # pages that are still to be written cannot be dropped
+            os.posix_fadvise(content.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _rate(files: Sequence[Path], read: Callable[[Path], int], cold: bool) -> float:
+    """Bytes per second of `read` over all files."""
+    if cold:
+        _forget(files)
+    begun_s = time.perf_counter()
+    size = sum(read(file) for file in files)
+    return size / (time.perf_counter() - begun_s)
+
+
+def _read(file: Path, room: bytearray) -> int:
+    """Bytes in `file`, every one of them read into `room`."""
+    size = 0
     with file.open("rb", buffering=0) as content:
         while count := content.readinto(room):
+            size += count
+    return size
+
+
+def _read_fresh(file: Path) -> int:
+    """The same into memory of its own, as `torch.empty` gives it."""
+    room = memoryview(torch.empty(file.stat().st_size, dtype=torch.uint8).numpy())  # type: ignore[arg-type]
+    size = 0
+    with file.open("rb", buffering=0) as content:
+        while count := content.readinto(room[size : size + _PIECE_BYTES]):
             size += count
     return size
 
@@ -111,7 +154,7 @@ def main() -> None:
     if what == "write":
         write(folder, model)
     else:
-        found = load(folder, model)
+        found = load(folder, model, cold=what == "cold")
         sys.stdout.write(json.dumps({**asdict(found), "share": found.share}) + "\n")
 
 

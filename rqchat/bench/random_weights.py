@@ -50,7 +50,10 @@ class RandomSource:
         self._packed = {
             f"{name}.weight"
             for name, module in model.named_modules()
-            if packed and isinstance(module, nn.Linear) and "language_model.layers" in name
+            if packed
+            and isinstance(module, nn.Linear)
+            and ".language_model." in name
+            and ".router." not in name
         }
 
     def names(self) -> list[str]:
@@ -84,7 +87,7 @@ class RandomSource:
             return made.fill_(columns**-0.5 if name.endswith("q_norm.weight") else 1.0)
         return made.normal_(std=columns**-0.5)
 
-    def packed(self, name: str, stream: ByteStream) -> Packed:
+    def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
         """See `WeightSource`."""
         rows, columns = matrix_of(self._shapes[name])
         return self._words(rows, columns, stream)

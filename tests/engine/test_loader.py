@@ -180,7 +180,7 @@ def test_a_device_that_fills_up_meanwhile_stops_theload(
 def test_running_out_of_memory_is_one_sentence(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
     monkeypatch.setattr(ByteStream, "read", full)

@@ -131,8 +131,8 @@ class GgufSource:
             made = made.view(-1, *tensor.shape[1:]).permute(0, 2, 3, 1).reshape(made.shape)
         return made
 
-    def packed(self, name: str, stream: ByteStream) -> Packed:
-        """See `WeightSource`."""
+    def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
+        """See `WeightSource`; blocks are taken apart in any case."""
         rows, columns = matrix_of(self.shape(name))
         pieces = (
             pack_q4_0(self._read(name, part, stream), (len(part), columns))
@@ -141,11 +141,13 @@ class GgufSource:
         return Packed.join(pieces, rows)
 
     def _read(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
-        """Bytes of some rows; a row is a whole number of blocks."""
+        """Bytes of some rows; a row is a whole number of blocks. GGUF aligns tensors to 32."""
         tensor = self._stored[name]
-        row_bytes = tensor.nbytes // matrix_of(self.shape(name))[0]
+        rows, _ = matrix_of(self.shape(name))
+        row_bytes = tensor.nbytes // rows
         begin = tensor.begin + part.start * row_bytes
-        return stream.read(tensor.path, begin, len(part) * row_bytes)
+        keep = len(part) == rows and tensor.kind in PLAIN
+        return stream.read(tensor.path, begin, len(part) * row_bytes, keep=keep)
 
 
 def _model_name(key: str) -> str:

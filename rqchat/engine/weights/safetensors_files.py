@@ -42,16 +42,21 @@ class StoredTensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    def read(self, stream: ByteStream) -> torch.Tensor:
-        """The tensor as it is stored, on the stream's device."""
-        raw = stream.read(self.path, self.begin, self.nbytes)
+    def read(self, stream: ByteStream, *, keep: bool = True) -> torch.Tensor:
+        """The tensor as it is stored, on the stream's device, to be kept or to be converted."""
+        # Nothing in the format aligns a tensor, although every writer does
+        keep &= self.begin % self.dtype.itemsize == 0
+        raw = stream.read(self.path, self.begin, self.nbytes, keep=keep)
         return raw.view(self.dtype).view(self.shape)
 
     def rows(self, part: range, stream: ByteStream) -> torch.Tensor:
         """Some rows [n, columns] of the matrix that its last dimension makes of it."""
-        _, columns = matrix_of(self.shape)
+        rows, columns = matrix_of(self.shape)
+        if len(part) == rows:
+            return self.read(stream).view(-1, columns)
         row_bytes = columns * self.dtype.itemsize
-        raw = stream.read(self.path, self.begin + part.start * row_bytes, len(part) * row_bytes)
+        begin = self.begin + part.start * row_bytes
+        raw = stream.read(self.path, begin, len(part) * row_bytes, keep=False)
         return raw.view(self.dtype).view(-1, columns)
 
 

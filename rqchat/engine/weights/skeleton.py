@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from transformers.initialization import no_init_weights
 
 from rqchat.errors import ModelError
 
@@ -41,7 +42,7 @@ def build_skeleton(config: Mapping[str, Any], dtype: torch.dtype, device: torch.
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
     settings = kind.config_class.from_dict(copy.deepcopy(plain))
     settings.dtype = dtype
-    with _default_dtype(dtype), _parameters_on_meta():
+    with _default_dtype(dtype), _parameters_on_meta(), no_init_weights():
         model = kind(settings)
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):

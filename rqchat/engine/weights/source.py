@@ -50,8 +50,8 @@ class WeightSource(Protocol):
     def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
         """Some rows of the matrix that its last dimension makes of it, in a floating type."""
 
-    def packed(self, name: str, stream: ByteStream) -> Packed:
-        """It on the grid `INT4`."""
+    def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
+        """It on the grid `INT4`, to be kept as it is or to be copied once more."""
 
 
 class SafetensorsSource:
@@ -81,9 +81,10 @@ class SafetensorsSource:
 
     def names(self) -> list[str]:
         """See `WeightSource`."""
-        plain = dict.fromkeys(key.removesuffix("_packed") for key in self._stored)
-        parts = {weight + suffix for weight in self._packed for suffix in _SUFFIXES}
-        return [key for key in plain if key not in parts]
+        weight_of = {weight + suffix: weight for weight in self._packed for suffix in _SUFFIXES}
+        # Where its last part lies: words fill the first half of a file, scales lie among the norms
+        places = {weight_of.get(key, key): place for place, key in enumerate(self._stored)}
+        return sorted(places, key=places.__getitem__)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """See `WeightSource`."""
@@ -115,12 +116,14 @@ class SafetensorsSource:
         )
         return Packed(INT4, words, scale).dequantize()
 
-    def packed(self, name: str, stream: ByteStream) -> Packed:
+    def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
         """See `WeightSource`."""
-        words = self._stored[name + "_packed"].read(stream)
-        scale = self._stored[name + "_scale"].read(stream)
+        words = self._stored[name + "_packed"].read(stream, keep=keep)
+        stored = self._stored[name + "_scale"]
+        if stored.dtype != torch.float32:
+            return Packed(INT4, words, stored.read(stream, keep=keep))
         # 16 bits are planned for; vLLM keeps the scales in the model's dtype, too
-        return Packed(INT4, words, scale.bfloat16() if scale.dtype == torch.float32 else scale)
+        return Packed(INT4, words, stored.read(stream, keep=False).bfloat16())
 
 
 def _rename(key: str, pairs: tuple[tuple[str, str], ...]) -> str:

@@ -82,11 +82,11 @@ class StackedExperts:
             begin = end
         return found[0] if len(found) == 1 else torch.cat(found)
 
-    def packed(self, name: str, stream: ByteStream) -> Packed:
+    def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
         """See `WeightSource`."""
         if name not in self._stacks:
-            return self._source.packed(name, stream)
-        pieces = (self._source.packed(piece, stream) for piece in self._pieces(name))
+            return self._source.packed(name, stream, keep=keep)
+        pieces = (self._source.packed(piece, stream, keep=False) for piece in self._pieces(name))
         return Packed.join(pieces, matrix_of(self.shape(name))[0])
 
     def _pieces(self, name: str) -> Sequence[str]:

@@ -10,23 +10,25 @@ from typing import Self
 
 import torch
 
-__all__ = ["ByteStream"]
+from rqchat.engine.weights.mapped import MappedFile
+from rqchat.engine.weights.ring import BlockRing, fill
 
-_STAGE_BYTES = 2**26
+__all__ = ["ByteStream"]
 
 
 class ByteStream:
-    """Reads ranges of files.
+    """Reads ranges of files: on a GPU through a ring of buffers, on a CPU without a copy if it can.
 
-    On a GPU two pinned buffers alternate: one is filled while the other is on its way. On a CPU
-    the file is read into the tensor itself.
+    A range that is kept lies on a CPU in the file itself (`MappedFile`). What is only read to be
+    converted is not mapped, or both forms would stay resident.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """`device` is where tensors go."""
+    def __init__(self, device: torch.device, ring: BlockRing | None = None) -> None:
+        """`device` is where tensors go; through `ring`, or one made at the first read of a GPU."""
         self.device = device
+        self._ring = ring
         self._files: dict[Path, FileIO] = {}
-        self._stages: list[tuple[torch.Tensor, torch.cuda.Event]] = []
+        self._maps: dict[Path, MappedFile | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -37,27 +39,48 @@ class ByteStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the files and frees the buffers."""
+        """Ends the reading, closes the files and frees the buffers; tensors stay."""
+        if self._ring is not None:
+            self._ring.close()
         for file in self._files.values():
             file.close()
         self._files.clear()
-        self._stages.clear()
+        self._maps.clear()
 
-    def read(self, path: Path, begin: int, nbytes: int) -> torch.Tensor:
+    def read(self, path: Path, begin: int, nbytes: int, *, keep: bool) -> torch.Tensor:
         """Bytes [begin, begin + nbytes) of a file as uint8 [nbytes] on the device.
+
+        Args:
+            path: the file.
+            begin: the first byte.
+            nbytes: how many, maybe none.
+            keep: whether they are to be a weight as they are.
 
         Raises:
             OSError: they are not there or cannot be read.
         """
-        file = self._open(path)
-        if self.device.type == "cuda":
-            target = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
-            self._read_staged(file, begin, target)
-            return target
+        if self.device.type == "cpu" and self._ring is None:
+            mapped = self._map(path) if keep and nbytes else None
+            return mapped.tensor(begin, nbytes) if mapped else self._copy(path, begin, nbytes)
+        self._ring = self._ring or BlockRing(self.device)
+        target = torch.empty(nbytes, dtype=torch.uint8, device=self.device)
+        self._ring.read(path, begin, target)
+        return target
+
+    def _map(self, path: Path) -> MappedFile | None:
+        """None where the file system cannot map files."""
+        if path not in self._maps:
+            try:
+                self._maps[path] = MappedFile(self._open(path))
+            except (OSError, ValueError):
+                self._maps[path] = None
+        return self._maps[path]
+
+    def _copy(self, path: Path, begin: int, nbytes: int) -> torch.Tensor:
         target = torch.empty(nbytes, dtype=torch.uint8)
-        if nbytes:
-            _fill(file, target, begin)
-        return target.to(self.device)
+        if missing := nbytes - fill(self._open(path), begin, target):
+            raise OSError(f"the file ends {missing} bytes too early")
+        return target
 
     def _open(self, path: Path) -> FileIO:
         if path not in self._files:
@@ -65,31 +88,3 @@ class ByteStream:
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return self._files[path]
-
-    def _read_staged(self, file: FileIO, begin: int, target: torch.Tensor) -> None:
-        if not self._stages:
-            self._stages = [
-                (torch.empty(_STAGE_BYTES, dtype=torch.uint8, pin_memory=True), torch.cuda.Event())
-                for _ in range(2)
-            ]
-        stream = torch.cuda.current_stream(self.device)
-        for done in range(0, target.numel(), _STAGE_BYTES):
-            part = target[done : done + _STAGE_BYTES]
-            stage, free = self._stages[0]
-            free.synchronize()
-            _fill(file, stage[: part.numel()], begin + done)
-            part.copy_(stage[: part.numel()], non_blocking=True)
-            free.record(stream)
-            self._stages.reverse()
-
-
-def _fill(file: FileIO, target: torch.Tensor, begin: int) -> None:
-    """Reads as many bytes as `target`, contiguous in main memory, has."""
-    view = memoryview(target.numpy())  # type: ignore[arg-type]
-    done = 0
-    file.seek(begin)
-    while done < len(view):
-        count = file.readinto(view[done:])
-        if not count:
-            raise OSError(f"the file ends {len(view) - done} bytes too early")
-        done += count
