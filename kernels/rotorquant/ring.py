@@ -1,7 +1,5 @@
-"""The last tokens of a sequence: token t lies in slot t mod window, in 16 or 8 bits.
-
-With 8 bits a vector x is int8 codes round(x / s) and an fp16 scale s = max|x| / 127.
-"""
+"""The last tokens of a sequence: token t lies in slot t mod window, in 16 bits, or in 8 as codes
+and a scale for each vector (`ops.append`)."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from rotorquant.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
-from rotorquant.ops.append import append
+from rotorquant.ops.append import append, append_scaled, codes_of
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.decode import Exact
 
@@ -96,14 +94,15 @@ class Ring:
         elif self._past.length:
             self._past.truncate(0)
         kept = min(tokens, self.window)
-        latest = self._encode([stream[:, :, tokens - kept :].detach() for stream in streams])
+        latest = [stream[:, :, tokens - kept :].detach() for stream in streams]
         if tokens <= min(STEP_TOKENS, self.window):  # places from the device, for captured graphs
-            append(self.slots.whole(), latest, self.counts[2:])
+            put = append if self._bits == 16 else append_scaled
+            put(self.slots.whole(), latest, self.counts[2:])
             self._length += tokens
             return
         self.length += tokens
         places = torch.arange(self.length - kept, self.length, device=self.empty.device)
-        for slots, rows in zip(self.slots.rows(), latest, strict=True):
+        for slots, rows in zip(self.slots.rows(), self._encode(latest), strict=True):
             slots.index_copy_(2, places % self.window, rows)
 
     def leaving(self, tokens: int) -> Exact:
@@ -197,13 +196,8 @@ class Ring:
     def _encode(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         if self._bits == 16:
             return streams
-        codes, scales = [], []
-        for stream in streams:
-            scale = (stream.float().abs().amax(-1) / 127).to(torch.float16)
-            step = scale.float().clamp_min(torch.finfo(torch.float16).tiny).unsqueeze(-1)
-            codes.append((stream.float() / step).round().clamp(-127, 127).to(torch.int8))
-            scales.append(scale)
-        return codes + scales
+        made = [codes_of(stream) for stream in streams]
+        return [codes for codes, _ in made] + [scale for _, scale in made]
 
     def _decode(self, rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         if self._bits == 16:

@@ -20,6 +20,7 @@ KERNELS = (
     (heads, "heads_kernel"),
     (append, "append_kernel"),
     (append, "finite_kernel"),
+    (append, "scaled_kernel"),
 )
 
 
@@ -50,6 +51,8 @@ def launch(what: str, columns: int, bits: int) -> None:
         one, count = room[:, :, :1], torch.zeros(1, dtype=torch.int64)
         append.append([room, room][: 512 // columns], [one, one][: 512 // columns], count)
         append.note_finite(one, one, torch.zeros(()))
+        codes, scales = room.to(torch.int8), room[..., 0].half()
+        append.append_scaled([codes, codes, scales, scales], [one, one], count)
     else:
         raw = torch.zeros(1, 2, 8, columns, dtype=torch.bfloat16)
         streams = [Stream(raw, by.weight, True), Stream(raw, by.weight, True)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from rotorquant.ops import append as op
 from rotorquant.ops import dispatch
-from rotorquant.ops.append import append, note_finite
+from rotorquant.ops.append import append, append_scaled, note_finite
 from tests.ops.kernels import DEVICE, Spy
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -30,7 +32,7 @@ CASES = [
 def spies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     """How often kernels ran."""
     made = {}
-    for name in ("append_kernel", "finite_kernel"):
+    for name in ("append_kernel", "finite_kernel", "scaled_kernel"):
         made[name] = Spy(getattr(kernel, name))
         monkeypatch.setattr(kernel, name, made[name])
     monkeypatch.setattr(op, "_kernel", kernel if request.param == "kernel" else None)
@@ -68,6 +70,35 @@ def test_every_row_gets_its_slot(
     assert all(torch.equal(*pair) for pair in zip(rooms, wanted, strict=True))
     assert counts.tolist() == [7, before + tokens, 9]
     assert spies["append_kernel"].launches == (op._kernel is not None and len(shapes) <= 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    ("shape", "tokens", "before"),
+    [((1, 16, 40, 256), 1, 39), ((2, 3, 7, 20), 3, 13), ((1, 2, 5, 8), 5, 11)],
+)
+def test_every_row_gets_its_slot_in_8_bits(
+    shape: tuple[int, ...], tokens: int, before: int, dtype: torch.dtype, spies: dict[str, Spy]
+) -> None:
+    torch.manual_seed(before)
+    codes = [torch.full(shape, POISON, dtype=torch.int8, device=DEVICE) for _ in range(2)]
+    scales = [torch.full(shape[:3], 0.5, dtype=torch.float16, device=DEVICE) for _ in range(2)]
+    rows = [_draw(shape, tokens, dtype) * size for size in (0.37, 1e-7)]
+    rows[0][:, 0] = 0.0
+    counts = torch.tensor([7, before, 9], device=DEVICE)
+    wanted = [[each.clone() for each in rooms] for rooms in (codes, scales)]
+    for which, step in itertools.product(range(2), range(tokens)):
+        row, slot = rows[which][:, :, step].float(), (before + step) % shape[2]
+        scale = (row.abs().amax(-1) / 127).half()
+        fraction = row / scale.float().clamp_min(2**-14).unsqueeze(-1)
+        wanted[0][which][:, :, slot] = fraction.round().to(torch.int8)
+        wanted[1][which][:, :, slot] = scale
+
+    append_scaled([*codes, *scales], rows, counts[1:2])
+
+    assert all(torch.equal(*pair) for pair in zip([*codes, *scales], sum(wanted, []), strict=True))
+    assert counts.tolist() == [7, before + tokens, 9]
+    assert spies["scaled_kernel"].launches == (op._kernel is not None)
 
 
 def test_rows_that_do_not_fit_are_refused() -> None:

@@ -42,6 +42,7 @@ def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[st
         "heads_kernel",
         "append_kernel",
         "finite_kernel",
+        "scaled_kernel",
     }
 
 

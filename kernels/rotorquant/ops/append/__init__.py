@@ -11,8 +11,9 @@ import torch
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.append import reference
+from rotorquant.ops.append.reference import codes_of
 
-__all__ = ["append", "note_finite"]
+__all__ = ["append", "append_scaled", "codes_of", "note_finite"]
 
 _STEPS_LIMIT, _ROW_VALUES_LIMIT = 16, 16_384  # of a kernel; a token's rows fit into one program
 
@@ -32,14 +33,31 @@ def append(
         rows: [B, H, T, ...] each, of the rooms' dtypes; T is at most the number of slots.
         count: [1] int64 where the rooms are; grows by T.
     """
-    tokens, slots = rows[0].shape[2], rooms[0].shape[2]
     for room, new in zip(rooms, rows, strict=True):
-        if room.dtype != new.dtype or room.shape[:2] != new.shape[:2] or tokens > slots:
-            raise ValueError(f"rows {tuple(new.shape)} do not fit room {tuple(room.shape)}")
+        _check(room, new, room.dtype == new.dtype)
     if _kernel is not None and len(rooms) <= 2 and _fits(rows[0]) and _fits(rows[-1]):
         _kernel.append(rooms, rows, count)
     else:
         reference.append(rooms, rows, count)
+
+
+def append_scaled(
+    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+) -> None:
+    """As `append`, in 8 bits.
+
+    Args:
+        rooms: codes [B, H, slots, D] int8 of K and of V, then scales [B, H, slots] float16 of both.
+        rows: K and V [B, H, T, D] of any floating dtype.
+        count: [1] int64 where the rooms are; grows by T.
+    """
+    for codes, scales, new in zip(rooms[:2], rooms[2:], rows, strict=True):
+        fit = codes.dtype == torch.int8 and scales.dtype == torch.float16
+        _check(codes, new, fit and scales.shape == codes.shape[:3])
+    if _kernel is not None and rows[0].shape == rows[1].shape and _fits(rows[0]):
+        _kernel.append_scaled(rooms, rows, count)
+    else:
+        reference.append_scaled(rooms, rows, count)
 
 
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
@@ -48,6 +66,11 @@ def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> 
         _kernel.note_finite(key, value, total)
     else:
         reference.note_finite(key, value, total)
+
+
+def _check(room: torch.Tensor, new: torch.Tensor, fit: bool) -> None:
+    if not fit or room.shape[:2] != new.shape[:2] or new.shape[2] > room.shape[2]:
+        raise ValueError(f"rows {tuple(new.shape)} do not fit room {tuple(room.shape)}")
 
 
 def _fits(rows: torch.Tensor) -> bool:

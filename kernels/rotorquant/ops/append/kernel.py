@@ -8,7 +8,14 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["append", "append_kernel", "finite_kernel", "note_finite"]
+__all__ = [
+    "append",
+    "append_kernel",
+    "append_scaled",
+    "finite_kernel",
+    "note_finite",
+    "scaled_kernel",
+]
 
 _WARPS = 8
 
@@ -37,6 +44,41 @@ def append_kernel(
             new = tl.load(rows_b + b * from_b[0] + head * from_b[1] + t * from_b[2] + i, mask=there)
             room = room_b + b * into_b[0] + head * into_b[1] + slot * into_b[2] + i
             tl.store(room, new, mask=there)
+    tl.debug_barrier()
+    tl.store(count_ptr, before + tokens)
+
+
+@triton.jit
+def _put_scaled(rows, codes, scales, head_there, there):
+    """Codes and scales [HEADS] of rows [HEADS, WIDTH]; a sum with 3 * 2**22 rounds half to even."""
+    x = tl.load(rows, mask=there, other=0.0).to(tl.float32)
+    scale = tl.div_rn(tl.max(tl.abs(x), 1), 127.0).to(tl.float16)
+    step = tl.maximum(scale.to(tl.float32), 6.103515625e-05)[:, None]
+    near = (tl.div_rn(x, tl.broadcast_to(step, x.shape)) + 12582912.0) - 12582912.0
+    near = tl.minimum(tl.maximum(near, -127.0), 127.0)
+    tl.store(codes, near.to(tl.int8), mask=there)
+    tl.store(scales, scale, mask=head_there)
+
+
+@triton.jit
+def scaled_kernel(
+    rooms, rows_a, rows_b, into_codes, into_scales, from_a, from_b, count_ptr,
+    steps, tokens, slots, heads, values, HEADS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """As `append_kernel`; rooms are codes of K and V, then their scales, both alike in strides."""
+    before = tl.load(count_ptr)
+    # [HEADS], [1, WIDTH]
+    head, i = tl.arange(0, HEADS).to(tl.int64), tl.arange(0, WIDTH)[None, :]
+    there = (head < heads)[:, None] & (i < values)
+    for step in range(steps):
+        b, t = (step // tokens).to(tl.int64), step % tokens
+        slot = (before + t) % slots
+        codes = (b * into_codes[0] + head * into_codes[1] + slot * into_codes[2])[:, None] + i
+        scales = b * into_scales[0] + head * into_scales[1] + slot * into_scales[2]
+        at = rows_a + (b * from_a[0] + head * from_a[1] + t * from_a[2])[:, None] + i
+        _put_scaled(at, rooms[0] + codes, rooms[2] + scales, head < heads, there)
+        at = rows_b + (b * from_b[0] + head * from_b[1] + t * from_b[2])[:, None] + i
+        _put_scaled(at, rooms[1] + codes, rooms[3] + scales, head < heads, there)
     tl.debug_barrier()
     tl.store(count_ptr, before + tokens)
 
@@ -73,6 +115,21 @@ def append(
         *(each.stride()[:3] for each in (rooms[0], rooms[-1], given[0], given[-1])), count,
         batch * tokens, tokens, rooms[0].shape[2], heads, values[0], values[-1],
         BOTH=len(rooms) == 2, **_block(heads, max(values)),
+    )  # fmt: skip
+
+
+def append_scaled(
+    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+) -> None:
+    """See `rotorquant.ops.append.append_scaled`."""
+    key, value = (_dense(each) for each in rows)
+    batch, heads, tokens, values = key.shape
+    if any(rooms[i].stride() != rooms[i + 1].stride() for i in (0, 2)):
+        raise ValueError("codes of keys and values must lie alike, and so must their scales")
+    scaled_kernel[(1,)](
+        tuple(rooms), key, value, rooms[0].stride()[:3], rooms[2].stride(),
+        key.stride()[:3], value.stride()[:3], count,
+        batch * tokens, tokens, rooms[0].shape[2], heads, values, **_block(heads, values),
     )  # fmt: skip
 
 

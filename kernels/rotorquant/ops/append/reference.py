@@ -1,5 +1,6 @@
 """Specification of the append op: token n of a layer lies in slot n mod slots.
 
+With 8 bits a vector x is int8 codes round(x / s), half to even, and an fp16 scale s = max|x| / 127.
 A sum in float32 is finite where all its terms are, as far as they are keys and values of a model.
 """
 
@@ -9,7 +10,9 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["append", "note_finite"]
+__all__ = ["append", "append_scaled", "codes_of", "note_finite"]
+
+SMALLEST_STEP = torch.finfo(torch.float16).tiny
 
 
 def append(
@@ -21,6 +24,21 @@ def append(
     for room, new in zip(rooms, rows, strict=True):
         room.index_copy_(2, places, new)
     count += tokens
+
+
+def append_scaled(
+    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+) -> None:
+    """See `rotorquant.ops.append.append_scaled`."""
+    made = [codes_of(each) for each in rows]
+    append(rooms, [codes for codes, _ in made] + [scale for _, scale in made], count)
+
+
+def codes_of(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes [..., D] int8 and scales [...] float16 of rows [..., D]."""
+    scale = (rows.float().abs().amax(-1) / 127).to(torch.float16)
+    step = scale.float().clamp_min(SMALLEST_STEP).unsqueeze(-1)
+    return (rows.float() / step).round().clamp(-127, 127).to(torch.int8), scale
 
 
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
