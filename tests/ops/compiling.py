@@ -72,6 +72,7 @@ class Result:
     loop_spills: int
     float64: int
     tensor_columns: int
+    triton: str = triton.__version__
 
 
 class Absent:

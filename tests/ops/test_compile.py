@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_found() -> None:
     fine = {
         "kernel": "k", "case": "c", "card": 86,
         "shared_bytes": 101_376, "registers": 255, "stack_bytes": 0, "loop_spills": 0, "float64": 0,
-        "tensor_columns": 512,
+        "tensor_columns": 512, "triton": "3.9.0",
     }  # fmt: skip
     assert faults([fine, fine | {"card": 90, "shared_bytes": 232_448}]) == []
     assert "bytes of shared memory" in faults([fine | {"shared_bytes": 101_377}])[0]
@@ -58,6 +58,9 @@ def test_what_does_not_fit_is_found() -> None:
     outside = fine | {"kernel": "chunk_kernel", "stack_bytes": 8}
     assert faults([outside]) == []
     assert "spilled" in faults([outside | {"loop_spills": 1}])[0]
+    drafts = fine | {"case": "drafts 512, 4 bits", "stack_bytes": 8}
+    assert "spilled" in faults([drafts])[0]
+    assert faults([drafts | {"triton": "3.6.0"}]) == []
     assert "tensor memory" in faults([fine | {"tensor_columns": 576}])[0]
     assert "float64" in faults([fine | {"float64": 1}])[0]
 

@@ -30,8 +30,10 @@ def launch_config(
     """
     block = 8 if rows <= 8 else 32 if rows > 16 and head_dim == 512 else 16
     light = head_dim < 512 or (block == 8 and bits in (2, 4, 16) and not moved)
-    keys = 32 if light and 4 * pairs <= head_dim else 16
-    warps = 8 if block > 8 and head_dim == 512 else 4 if head_dim > 128 else 2
+    turning = 4 * pairs > head_dim
+    keys = 32 if light and not turning else 16
+    full = head_dim == 512 or (head_dim == 256 and turning)
+    warps = 8 if block > 8 and full else 4 if head_dim > 128 else 2
     key = "attend", capability, (head_dim, bits, pairs, int(moved), block)
     return TileLaunch(*launches.timed(key, (block, keys, warps, 1)))
 
