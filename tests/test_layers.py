@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.modules import Module, Tree, imports_of, is_below, read_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_LIMIT = 500
@@ -105,88 +106,11 @@ LATE_IMPORTS = (
 )
 
 
-@dataclass(frozen=True)
-class Import:
-    """One import: the module it names, its line, and whether it runs when the file is imported."""
-
-    target: str
-    line: int
-    in_function: bool
-    typing_only: bool
-
-
-@dataclass(frozen=True)
-class Module:
-    """One source file: `name` is dotted, with `__init__` kept for a package's own file."""
-
-    name: str
-    path: Path
-    lines: int
-    tree: ast.Module
-
-    @property
-    def layer(self) -> str:
-        """The key of `LAYERS` that holds for this module."""
-        if self.name.startswith("rotorquant.ops.") and self.name.endswith(".kernel"):
-            return "rotorquant.ops.kernel"
-        return max((row for row in LAYERS if _below(self.name, row)), key=len)
-
-
-Tree = dict[str, Module]
-
-
-def _below(name: str, *prefixes: str) -> bool:
-    return any(name == prefix or name.startswith(prefix + ".") for prefix in prefixes)
-
-
-def read_tree(root: Path) -> Tree:
-    """Every module of `rqchat` and `rotorquant` under `root`, by dotted name."""
-    modules = {}
-    for base, package in ((root, "rqchat"), (root / "kernels", "rotorquant")):
-        for path in sorted((base / package).rglob("*.py")):
-            name = ".".join(path.relative_to(base).with_suffix("").parts)
-            source = path.read_text(encoding="utf-8")
-            modules[name] = Module(name, path, len(source.splitlines()), ast.parse(source))
-    return modules
-
-
-def imports_of(module: Module, tree: Tree) -> Iterator[Import]:
-    """All imports of a module, with `from package import module` resolved to the module."""
-    yield from _walk(module.tree, module, tree, in_function=False, typing_only=False)
-
-
-def _walk(
-    node: ast.AST, module: Module, tree: Tree, *, in_function: bool, typing_only: bool
-) -> Iterator[Import]:
-    for child in ast.iter_child_nodes(node):
-        for target in _targets(child, module, tree):
-            yield Import(target, child.lineno, in_function, typing_only)  # type: ignore[attr-defined]
-        inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        typed = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        yield from _walk(
-            child,
-            module,
-            tree,
-            in_function=in_function or inside,
-            typing_only=typing_only or typed,
-        )
-
-
-def _targets(node: ast.AST, module: Module, tree: Tree) -> list[str]:
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
-        "import_module",
-        "__import__",
-    ):
-        constants = [a.value for a in node.args if isinstance(a, ast.Constant)]
-        return [str(constants[0]) if constants else "?"]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    parents = module.name.split(".")[: -node.level] if node.level else []
-    origin = ".".join([*parents, *([node.module] if node.module else [])])
-    full_names = [f"{origin}.{alias.name}" for alias in node.names]
-    return [name if name in tree or f"{name}.__init__" in tree else origin for name in full_names]
+def layer_of(module: Module) -> str:
+    """The key of `LAYERS` that holds for this module."""
+    if module.name.startswith("rotorquant.ops.") and module.name.endswith(".kernel"):
+        return "rotorquant.ops.kernel"
+    return max((row for row in LAYERS if is_below(module.name, row)), key=len)
 
 
 def forbidden_imports(tree: Tree) -> list[str]:
@@ -198,10 +122,11 @@ def forbidden_imports(tree: Tree) -> list[str]:
             top = item.target.split(".")[0]
             if own_root or item.target == "?" or top in sys.stdlib_module_names:
                 continue
-            if not _below(item.target, *LAYERS[module.layer]) or _below(
-                item.target, *FORBIDDEN.get(module.layer, ())
+            layer = layer_of(module)
+            if not is_below(item.target, *LAYERS[layer]) or is_below(
+                item.target, *FORBIDDEN.get(layer, ())
             ):
-                found.append(f"{module.name}:{item.line} ({module.layer}) imports {item.target}")
+                found.append(f"{module.name}:{item.line} ({layer}) imports {item.target}")
     return found
 
 
@@ -210,7 +135,7 @@ def late_imports(tree: Tree) -> list[str]:
     return [
         f"{module.name}:{item.line} imports {item.target} inside a function"
         for module in tree.values()
-        if not _below(module.name, *LATE_IMPORTS)
+        if not is_below(module.name, *LATE_IMPORTS)
         for item in imports_of(module, tree)
         if item.in_function
     ]
@@ -247,7 +172,7 @@ def prints(tree: Tree) -> list[str]:
     return [
         f"{module.name}:{node.lineno} prints"
         for module in tree.values()
-        if not _below(module.name, "rqchat.ui")
+        if not is_below(module.name, "rqchat.ui")
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
     ]

@@ -19,18 +19,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from transformers.models.gemma4.image_processing_pil_gemma4 import get_aspect_ratio_preserving_size
 
-from rqchat.pocket.scenes import (
-    COLOURS,
-    KINDS,
-    SIZE_MIN,
-    Scene,
-    Shape,
-    ordered,
-    outline,
-    place,
-    render,
-    sample_scene,
-)
+from rqchat.pocket.painting import render
+from rqchat.pocket.scene_sampling import sample_scene
+from rqchat.pocket.scenes import COLOURS, KINDS, SIZE_MIN, Scene, Shape, ordered, outline, place
 
 __all__ = [
     "COLOUR_NAMES",

@@ -24,9 +24,10 @@ from rqchat.engine.prefix import CachedPrefix
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.pocket.facts import sample_fact
+from rqchat.pocket.painting import render
 from rqchat.pocket.pictures import questions
 from rqchat.pocket.prose import held_out_prose
-from rqchat.pocket.scenes import render, sample_scene
+from rqchat.pocket.scene_sampling import sample_scene
 
 __all__ = ["Question", "Score", "evaluate", "fact_questions", "picture_questions"]
 

@@ -8,20 +8,9 @@ from __future__ import annotations
 
 from random import Random
 
-from rqchat.pocket.scenes import (
-    APART,
-    COLOURS,
-    KINDS,
-    SAME,
-    Scene,
-    Shape,
-    ordered,
-    place,
-    render,
-    sample_scene,
-)
+from rqchat.pocket.scenes import APART, COLOURS, KINDS, SAME, Scene, Shape, ordered, place
 
-__all__ = ["Scene", "Shape", "describe", "questions", "render", "sample_scene"]
+__all__ = ["describe", "questions"]
 
 _NUMBERS = ("no", "one", "two", "three", "four")
 _PLACES = {

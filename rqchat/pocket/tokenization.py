@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from rqchat.pocket.architecture import CONTEXT_TOKENS, SPECIAL_TOKENS, VOCABULARY_SIZE
 from rqchat.pocket.conversations import Prose, document_conversation, small_talk_conversation
 from rqchat.pocket.pictures import questions
-from rqchat.pocket.scenes import sample_scene
+from rqchat.pocket.scene_sampling import sample_scene
 
 __all__ = ["train_tokenizer"]
 

@@ -12,17 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rqchat.pocket.painting import render
 from rqchat.pocket.pictures import describe, questions
-from rqchat.pocket.scenes import (
-    COLOURS,
-    KINDS,
-    Scene,
-    Shape,
-    ordered,
-    outline,
-    render,
-    sample_scene,
-)
+from rqchat.pocket.scene_sampling import sample_scene
+from rqchat.pocket.scenes import COLOURS, KINDS, Scene, Shape, ordered, outline
 
 SEEDS = st.integers(0, 2**32)
 NUMBERS = ("no", "one", "two", "three", "four")

@@ -12,7 +12,8 @@ import torch
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
 from rqchat.pocket.cells import COLOUR_NAMES, IGNORE, grid_for, make_batch, sample_batch
-from rqchat.pocket.scenes import KINDS, Scene, Shape, render
+from rqchat.pocket.painting import render
+from rqchat.pocket.scenes import KINDS, Scene, Shape
 from rqchat.pocket.tower import Heads, encode, new_tower, read_shapes, use_tiled_attention
 from rqchat.pocket.vision import load_features, write_features
 

@@ -127,3 +127,10 @@ def _filled(model: Any) -> Any:
             elif "q_norm" in name:
                 weight.uniform_(0.3, 0.7, generator=generator)
     return model.eval()
+
+
+def read(model: Any, cache: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """The logits of all tokens."""
+    with torch.no_grad():
+        logits: torch.Tensor = model(tokens, past_key_values=cache).logits
+    return logits

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +18,10 @@ from transformers import (
 from rotorquant import RotorQuantCache
 from rotorquant.buffers import Meter
 from rotorquant.config import RotorQuantConfig
-from rotorquant.errors import CacheStateError, NonFiniteError
+from rotorquant.errors import CacheStateError
 from rotorquant.sliding_layer import SlidingLayer
 from rotorquant.watch import FiniteWatch, LayerContext
-from tests.rotorquant.models import SMALL_WINDOW, VOCABULARY, gemma, llama, random_tokens
+from tests.rotorquant.models import SMALL_WINDOW, VOCABULARY, gemma, llama, random_tokens, read
 
 WINDOW = 16
 MODELS = {
@@ -208,89 +207,13 @@ def test_a_reset_ends_the_recording() -> None:
     model, tokens = gemma(), random_tokens(1, 60)
     cache = RotorQuantCache(model, **SMALL_WINDOW)
     cache.activate_past_recording()
-    _read(model, cache, tokens)
+    read(model, cache, tokens)
     recording = cache.nbytes
     cache.reset()
-    _read(model, cache, tokens)
+    read(model, cache, tokens)
     rings = 5 * WINDOW * 2 * 2 * 16 * 4
     assert recording - cache.nbytes == rings
     assert not any(layer.record_past for layer in cache._storing)
-
-
-def _late(model: Any) -> RotorQuantCache:
-    """A cache that treats the CPU as a GPU is treated."""
-    cache = RotorQuantCache(model, bits=4, **SMALL_WINDOW)
-    cache._watch.late = ("cpu",)
-    return cache
-
-
-def _read(model: Any, cache: Any, tokens: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        logits: torch.Tensor = model(tokens, past_key_values=cache).logits
-    return logits
-
-
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("layer", [0, 3, 5])
-def test_a_late_check_stops_the_next_pass_and_every_one_after(poison: float, layer: int) -> None:
-    model, tokens = gemma(), random_tokens(1, 40)
-    cache = _late(model)
-    _read(model, cache, tokens)
-    mark = cache.mark()
-    expected = _read(model, cache, tokens)
-    cache.rewind(mark)
-    weight = model.model.layers[layer].self_attn.k_norm.weight
-    healthy = weight.detach().clone()
-    weight.data[0] = poison
-    _read(model, cache, tokens)
-    weight.data.copy_(healthy)
-    for _ in range(2):
-        with pytest.raises(NonFiniteError, match="tokens from 40 on hold NaN or infinity"):
-            _read(model, cache, tokens[:, :1])
-    cache.rewind(mark)
-    assert torch.equal(_read(model, cache, tokens), expected)
-
-
-@pytest.mark.parametrize("call", ["mark", "save", "repack"])
-def test_a_broken_cache_is_not_kept(call: str, tmp_path: Path) -> None:
-    model, tokens = gemma(), random_tokens(1, 40)
-    cache = _late(model)
-    _read(model, cache, tokens[:, :8])
-    model.model.layers[5].self_attn.k_norm.weight.data[0] = torch.nan
-    _read(model, cache, tokens[:, :1])
-    calls: dict[str, Any] = {
-        "mark": cache.mark,
-        "save": lambda: cache.save(tmp_path / "cache"),
-        "repack": lambda: cache.repack(2),
-    }
-    with pytest.raises(NonFiniteError, match="tokens from 8 on"):
-        calls[call]()
-    assert not list(tmp_path.iterdir())
-    assert cache.config.bits == 4
-    cache.crop_to(8)
-    calls[call]()
-
-
-def test_a_late_check_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `bool` of a tensor is a wait on a GPU."""
-    model, tokens = gemma(), random_tokens(1, 9)
-    waits = 0
-    original = torch.Tensor.__bool__
-
-    def counted(self: torch.Tensor) -> bool:
-        nonlocal waits
-        waits += 1
-        return original(self)
-
-    counts = {}
-    for name, cache in (("late", _late(model)), ("at once", RotorQuantCache(model))):
-        _read(model, cache, tokens)
-        with monkeypatch.context() as patch:
-            patch.setattr(torch.Tensor, "__bool__", counted)
-            waits = 0
-            _read(model, cache, tokens[:, :1])
-            counts[name] = waits
-    assert counts["at once"] - counts["late"] == len(model.model.layers)
 
 
 def _stock(model: Any) -> DynamicCache:
@@ -344,8 +267,8 @@ def test_a_crop_may_be_a_tensor() -> None:
     """transformers 5.17 counts what was drafted in vain with one."""
     model = gemma()
     cache = RotorQuantCache(model)
-    _read(model, cache, random_tokens(1, 12))
+    read(model, cache, random_tokens(1, 12))
     cache.crop(torch.tensor(-5))  # type: ignore[arg-type]
     assert cache.get_seq_length() == 7
-    _read(model, cache, random_tokens(1, 3))
+    read(model, cache, random_tokens(1, 3))
     assert cache.get_seq_length() == 10

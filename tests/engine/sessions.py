@@ -1,0 +1,121 @@
+"""Sessions over a tiny random model, answers that are scripted, and the logits behind them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from rqchat.engine import session as session_module
+from rqchat.engine.events import (
+    Done,
+    Event,
+)
+from rqchat.engine.images import Picture
+from rqchat.engine.opening import OpenedModel
+from rqchat.engine.sampling import Sampler
+from rqchat.engine.session import ChatSession, Message, UserTurn
+from rqchat.engine.settings import SamplingSettings, Settings
+from tests.helpers import SPECIAL_TOKENS, byte_tokenizer
+
+GREEDY = SamplingSettings(temperature=0, max_tokens=12)
+_EOS = SPECIAL_TOKENS.index("<turn|>")
+
+
+def open_session(folder: Path, **asked: Any) -> ChatSession:
+    return ChatSession.open(Settings(model=str(folder), device="cpu", kv_bits=16, **asked))
+
+
+def over(loaded: ChatSession, chunk_tokens: int = 16) -> ChatSession:
+    """A new session over the model of `loaded`."""
+    chosen = dataclasses.replace(loaded.plan.chosen, chunk_tokens=chunk_tokens)
+    plan = dataclasses.replace(loaded.plan, chosen=chosen)
+    return ChatSession(OpenedModel(loaded._loaded, plan, "tiny"))
+
+
+def copy(loaded: ChatSession, messages: tuple[Message, ...]) -> ChatSession:
+    session = over(loaded)
+    session._messages = messages
+    return session
+
+
+def picture_of(colour: str, width: int = 96, height: int = 48) -> Picture:
+    image = Image.linear_gradient("L").resize((width, height))
+    tinted = Image.composite(Image.new("RGB", image.size, colour), image.convert("RGB"), image)
+    return Picture(colour, width, height, tinted)
+
+
+def script(monkeypatch: pytest.MonkeyPatch, text: str, *, then: int = _EOS) -> None:
+    """Lets the sampler draw the tokens of `text`, then `then` for ever."""
+    tokens = [*byte_tokenizer()(text, add_special_tokens=False)["input_ids"]]
+
+    class Scripted:
+        seed = 0
+        is_over = False
+
+        def __init__(self, settings: SamplingSettings) -> None:
+            self._tokens = iter(tokens)
+
+        def draw(self, logits: torch.Tensor) -> torch.Tensor:
+            return torch.tensor(next(self._tokens, then))
+
+        def accept(self, token: int) -> None:
+            """Nothing depends on it."""
+
+    monkeypatch.setattr(session_module, "Sampler", Scripted)
+
+
+def fail_at(
+    monkeypatch: pytest.MonkeyPatch, session: ChatSession, call: int, error: BaseException
+) -> None:
+    """Lets a forward pass fail after it has changed the cache: the one after `call` others."""
+    model = type(session._loaded.model)
+    calls, forward = itertools.count(), model.forward
+
+    def fail(self: Any, *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, *args, **kwargs)
+        if next(calls) == call:
+            raise error
+        return output
+
+    monkeypatch.setattr(model, "forward", fail)
+
+
+def done_of(events: Iterator[Event]) -> Done:
+    *_, last = events
+    assert isinstance(last, Done)
+    return last
+
+
+def answered(
+    session: ChatSession, turn: UserTurn, sampling: SamplingSettings = GREEDY
+) -> tuple[torch.Tensor, Done]:
+    """The logits [tokens, vocabulary] that the answer to `turn` is drawn from, and the record."""
+    seen: list[torch.Tensor] = []
+
+    class Noting(Sampler):
+        def draw(self, logits: torch.Tensor) -> torch.Tensor:
+            seen.append(logits)
+            return super().draw(logits)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_module, "Sampler", Noting)
+        done = done_of(session.ask(turn, sampling))
+    return torch.stack(seen), done
+
+
+def logits_of(
+    session: ChatSession, turn: UserTurn, sampling: SamplingSettings = GREEDY
+) -> torch.Tensor:
+    return answered(session, turn, sampling)[0]
+
+
+def assert_same(first: torch.Tensor, second: torch.Tensor) -> None:
+    """Equal but for the order of float32 sums; logits lie between -30 and 30."""
+    torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
