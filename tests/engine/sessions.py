@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,7 @@ import torch
 from PIL import Image
 
 from rqchat.engine import session as session_module
-from rqchat.engine.events import (
-    Done,
-    Event,
-)
+from rqchat.engine.events import Done, Event, Notice
 from rqchat.engine.images import Picture
 from rqchat.engine.opening import OpenedModel
 from rqchat.engine.sampling import Sampler
@@ -24,19 +21,35 @@ from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 from tests.helpers import SPECIAL_TOKENS, byte_tokenizer
 
+__all__ = [
+    "GREEDY",
+    "Answers",
+    "answered",
+    "assert_same",
+    "copy",
+    "done_of",
+    "fail_at",
+    "logits_of",
+    "notices_of",
+    "open_session",
+    "over",
+    "picture_of",
+    "script",
+]
+
 GREEDY = SamplingSettings(temperature=0, max_tokens=12)
 _EOS = SPECIAL_TOKENS.index("<turn|>")
 
 
 def open_session(folder: Path, **asked: Any) -> ChatSession:
-    return ChatSession.open(Settings(model=str(folder), device="cpu", kv_bits=16, **asked))
+    return ChatSession.open(Settings(model=str(folder), device="cpu", **{"kv_bits": 16, **asked}))
 
 
-def over(loaded: ChatSession, chunk_tokens: int = 16) -> ChatSession:
-    """A new session over the model of `loaded`."""
-    chosen = dataclasses.replace(loaded.plan.chosen, chunk_tokens=chunk_tokens)
-    plan = dataclasses.replace(loaded.plan, chosen=chosen)
-    return ChatSession(OpenedModel(loaded._loaded, plan, "tiny"))
+def over(opened: ChatSession, recorder: Any = None, **chosen: Any) -> ChatSession:
+    """A new session over the model of `opened`, whose plan is changed by `chosen`."""
+    smaller = dataclasses.replace(opened.plan.chosen, **chosen)
+    plan = dataclasses.replace(opened.plan, chosen=smaller)
+    return ChatSession(OpenedModel(opened._loaded, plan, "tiny"), recorder=recorder)
 
 
 def copy(loaded: ChatSession, messages: tuple[Message, ...]) -> ChatSession:
@@ -87,7 +100,7 @@ def fail_at(
     monkeypatch.setattr(model, "forward", fail)
 
 
-def done_of(events: Iterator[Event]) -> Done:
+def done_of(events: Iterable[Event]) -> Done:
     *_, last = events
     assert isinstance(last, Done)
     return last
@@ -119,3 +132,43 @@ def logits_of(
 def assert_same(first: torch.Tensor, second: torch.Tensor) -> None:
     """Equal but for the order of float32 sums; logits lie between -30 and 30."""
     torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
+
+
+def notices_of(events: Iterable[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Notice)]
+
+
+@dataclasses.dataclass
+class Answers:
+    """Asks one session, and keeps the tokens that it draws and the logits that it draws from."""
+
+    session: ChatSession
+    tokens: list[int] = dataclasses.field(default_factory=list)
+    logits: list[torch.Tensor] = dataclasses.field(default_factory=list)
+
+    def ask(
+        self, turn: UserTurn | str, sampling: SamplingSettings = GREEDY, **options: Any
+    ) -> list[Event]:
+        answers = self
+
+        class Noting(Sampler):
+            def draw(self, logits: torch.Tensor) -> torch.Tensor:
+                answers.logits.append(logits.clone())
+                return super().draw(logits)
+
+            def accept(self, token: int) -> None:
+                answers.tokens.append(token)
+                super().accept(token)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(session_module, "Sampler", Noting)
+            turn = UserTurn(turn) if isinstance(turn, str) else turn
+            events = list(self.session.ask(turn, sampling, **options))
+        held = self.session._prefix.cache.get_seq_length()
+        assert self.session.used_tokens == held  # also where a step ran ahead
+        return events
+
+    def assert_same(self, other: Answers) -> None:
+        assert self.tokens == other.tokens
+        assert torch.equal(torch.stack(self.logits), torch.stack(other.logits))
+        assert self.session.messages == other.session.messages

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,26 +14,12 @@ from rqchat.engine import session as session_module
 from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, TextDelta
 from rqchat.engine.images import Picture
-from rqchat.engine.opening import OpenedModel
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.session import ChatSession, Message, UserTurn
-from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.engine.settings import SamplingSettings
 from tests.helpers import SPECIAL_TOKENS, byte_tokenizer
 
 _QUESTION = UserTurn("Who are you?")
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_folder: Path) -> ChatSession:
-    return ChatSession.open(Settings(model=str(tiny_folder), device="cpu", kv_bits=16))
-
-
-@pytest.fixture
-def session(loaded: ChatSession) -> ChatSession:
-    plan = dataclasses.replace(
-        loaded.plan, chosen=dataclasses.replace(loaded.plan.chosen, chunk_tokens=16)
-    )
-    return ChatSession(OpenedModel(loaded._loaded, plan, "tiny"))
 
 
 def _noted(monkeypatch: pytest.MonkeyPatch, text: str) -> list[torch.Tensor]:

@@ -29,23 +29,11 @@ from tests.engine.sessions import (
     assert_same,
     done_of,
     logits_of,
-    open_session,
     over,
     picture_of,
     script,
 )
 from tests.helpers import SPECIAL_TOKENS
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_folder: Path) -> ChatSession:
-    """Loaded once; tests make their own sessions over its model."""
-    return open_session(tiny_folder)
-
-
-@pytest.fixture
-def session(loaded: ChatSession) -> ChatSession:
-    return over(loaded)
 
 
 @pytest.fixture(scope="module")

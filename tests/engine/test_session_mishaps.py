@@ -28,17 +28,6 @@ from tests.engine.sessions import (
 from tests.helpers import byte_tokenizer
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny_folder: Path) -> ChatSession:
-    """Loaded once; tests make their own sessions over its model."""
-    return open_session(tiny_folder)
-
-
-@pytest.fixture
-def session(loaded: ChatSession) -> ChatSession:
-    return over(loaded)
-
-
 class TestMishaps:
     """Nothing is lost, nothing is cut."""
 

@@ -17,22 +17,10 @@ from tests.engine.sessions import (
     copy,
     done_of,
     logits_of,
-    open_session,
     over,
     picture_of,
     script,
 )
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny_folder: Path) -> ChatSession:
-    """Loaded once; tests make their own sessions over its model."""
-    return open_session(tiny_folder)
-
-
-@pytest.fixture
-def session(loaded: ChatSession) -> ChatSession:
-    return over(loaded)
 
 
 class TestConversation:

@@ -6,9 +6,7 @@ an answer that was disturbed has to equal one that was not, to the token.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,34 +15,23 @@ from transformers.models.gemma4.modeling_gemma4 import Gemma4TextDecoderLayer
 
 from rotorquant import RotorQuantCache
 from rqchat.engine.documents import Document
-from rqchat.engine.events import Done, Event, Notice, PrefillProgress, TextDelta
-from rqchat.engine.opening import OpenedModel
+from rqchat.engine.events import Done, Event, PrefillProgress, TextDelta
 from rqchat.engine.session import ChatSession, UserTurn
-from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import RqchatError
+from tests.engine.sessions import notices_of, over
 
 _GREEDY = SamplingSettings(temperature=0, max_tokens=8)
 _TURN = UserTurn("What is the answer to this question, which fills some chunks of the prompt?")
 
 
-@pytest.fixture(scope="module")
-def opened(tiny_folder: Path) -> ChatSession:
-    return ChatSession.open(Settings(model=str(tiny_folder), device="cpu", kv_bits=4))
-
-
-def _over(opened: ChatSession, **chosen: Any) -> ChatSession:
-    plan = opened.plan
-    smaller = dataclasses.replace(plan.chosen, **{"chunk_tokens": 16, **chosen})
-    plan = dataclasses.replace(plan, chosen=smaller)
-    return ChatSession(OpenedModel(opened._loaded, plan, "tiny"))
+@pytest.fixture
+def opened(packed: ChatSession) -> ChatSession:
+    return over(packed, chunk_tokens=16)
 
 
 def _text(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
-
-
-def _notices(events: list[Event]) -> list[str]:
-    return [event.text for event in events if isinstance(event, Notice)]
 
 
 def _small_device(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]) -> None:
@@ -65,19 +52,19 @@ def _small_device(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool])
 def test_an_answer_survives_at_any_step(
     opened: ChatSession, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
-    session = _over(opened)
+    undisturbed = list(over(opened).ask(_TURN, _GREEDY))
+    session = over(opened)
     _small_device(monkeypatch, lambda number: number == call)
 
     events = list(session.ask(_TURN, _GREEDY))
 
     assert _text(events) == _text(undisturbed)
-    assert _notices(events) == ["out of memory: going on with 3 instead of 4 bits of KV cache"]
+    assert notices_of(events) == ["out of memory: going on with 3 instead of 4 bits of KV cache"]
     assert session.plan.chosen.kv_bits == session._prefix.cache.config.bits == 3
     done = events[-1]
     assert isinstance(done, Done)
     assert (done.stop_reason, done.tokens.output) == ("length", 8)
-    again, fresh = _over(opened), list(session.ask(UserTurn("And?"), _GREEDY))
+    again, fresh = over(opened), list(session.ask(UserTurn("And?"), _GREEDY))
     again.restore(session.messages[:2])
     assert _text(fresh) == _text(list(again.ask(UserTurn("And?"), _GREEDY)))
 
@@ -85,7 +72,7 @@ def test_an_answer_survives_at_any_step(
 def test_packed_tokens_are_packed_again_and_not_read_again(
     opened: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = _over(opened)
+    session = over(opened)
     document = UserTurn("Sum up.", documents=(Document("d", "some words of a text " * 40),))
     list(session.ask(document, _GREEDY))
     packed, before = session._prefix.cache.packed_tokens, session._prefix.cache.nbytes
@@ -104,13 +91,13 @@ def test_packed_tokens_are_packed_again_and_not_read_again(
 def test_when_bits_are_used_up_the_context_is_halved(
     opened: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
-    session = _over(opened, kv_bits=3)
+    undisturbed = list(over(opened).ask(_TURN, _GREEDY))
+    session = over(opened, kv_bits=3)
     _small_device(monkeypatch, lambda number: number in (10, 20, 30))
 
     events = list(session.ask(_TURN, _GREEDY))
 
-    assert _notices(events) == [
+    assert notices_of(events) == [
         "out of memory: going on with 2 instead of 3 bits of KV cache",
         "out of memory: going on with a context of 1,024 instead of 2,048 tokens",
         "out of memory: going on with a context of 512 instead of 1,024 tokens",
@@ -123,12 +110,12 @@ def test_long_prefill_steps_are_given_up_first(
     opened: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turn = UserTurn("Sum up.", documents=(Document("d", "some words of a text " * 50),))
-    session = _over(opened, chunk_tokens=1024)
+    session = over(opened, chunk_tokens=1024)
     _small_device(monkeypatch, lambda number: number in (3, 9))
 
     events = list(session.ask(turn, _GREEDY))
 
-    assert _notices(events) == [
+    assert notices_of(events) == [
         "out of memory: going on with 512 instead of 1,024 tokens of a prompt at a time",
         "out of memory: going on with 3 instead of 4 bits of KV cache",
     ]
@@ -143,8 +130,8 @@ def test_a_cache_that_cannot_even_be_packed_again_is_read_again(
     def no_room(self: RotorQuantCache, bits: int) -> None:
         raise torch.OutOfMemoryError("no room")
 
-    undisturbed = list(_over(opened).ask(_TURN, _GREEDY))
-    session = _over(opened)
+    undisturbed = list(over(opened).ask(_TURN, _GREEDY))
+    session = over(opened)
     _small_device(monkeypatch, lambda number: number == 50)
     monkeypatch.setattr(RotorQuantCache, "repack", no_room)
 
@@ -157,7 +144,7 @@ def test_a_cache_that_cannot_even_be_packed_again_is_read_again(
 def test_without_anything_left_the_conversation_is_as_it_was(
     opened: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = _over(opened)
+    session = over(opened)
     list(session.ask(UserTurn("Hi"), _GREEDY))
     before = session.messages
     with monkeypatch.context() as small:
@@ -169,7 +156,7 @@ def test_without_anything_left_the_conversation_is_as_it_was(
 
     assert session.messages == before
     # Memory is there again: the next answer is that of a session that never ran short
-    whole = _over(opened)
+    whole = over(opened)
     whole.restore(before)
     assert _text(list(session.ask(_TURN, _GREEDY))) == _text(list(whole.ask(_TURN, _GREEDY)))
     assert session.plan == whole.plan
@@ -180,7 +167,7 @@ def test_without_anything_left_the_conversation_is_as_it_was(
 def test_an_emptied_conversation_comes_back_to_the_whole_plan(
     opened: ChatSession, monkeypatch: pytest.MonkeyPatch, empty: Callable[[ChatSession], None]
 ) -> None:
-    session, planned = _over(opened), _over(opened).plan
+    session, planned = over(opened), over(opened).plan
     with monkeypatch.context() as small:
         _small_device(small, lambda number: number in (3, 10, 20))
         list(session.ask(_TURN, _GREEDY))
@@ -191,6 +178,4 @@ def test_an_emptied_conversation_comes_back_to_the_whole_plan(
     assert session.plan == planned
     assert session._prefix.cache.config.bits == planned.chosen.kv_bits
     assert session._prefix.cache.config.max_tokens == planned.chosen.context_tokens
-    assert _text(list(session.ask(_TURN, _GREEDY))) == _text(
-        list(_over(opened).ask(_TURN, _GREEDY))
-    )
+    assert _text(list(session.ask(_TURN, _GREEDY))) == _text(list(over(opened).ask(_TURN, _GREEDY)))
