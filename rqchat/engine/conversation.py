@@ -22,6 +22,11 @@ class UserTurn:
     pictures: tuple[Picture, ...] = ()
     documents: tuple[Document, ...] = ()
 
+    @property
+    def message(self) -> Message:
+        """The same as a message of the conversation."""
+        return Message("user", self.text, self.pictures, self.documents)
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -33,8 +33,6 @@ from rqchat.errors import ContextLengthError, RqchatError
 __all__ = ["ChatSession", "Message", "UserTurn"]
 
 _MARKS = 6  # places to go back to; the 31B's take 0.4 to 0.9 GB of host memory each
-
-
 _UNCALIBRATED = (
     "a KV cache of {} bits is closer to exact once the model is calibrated; once is enough:"
     " rqchat calibrate --model {}"
@@ -62,15 +60,10 @@ class ChatSession:
         """Most callers want `open`. `recorder` captures steps; by default the device's own."""
         self.system: str | None = None
         self.thinking = False
-        self._loaded, self._plan, self._model_name = opened
-        self._whole_plan = self._plan
-        loaded, plan = self._loaded, self._plan
-        self._writer = PromptWriter(
-            loaded.tokenizer,
-            loaded.image_processor,
-            plan.image_tokens,
-            side_patches=loaded.side_patches,
-        )
+        loaded, plan, self._model_name = opened
+        self._loaded, self._plan, self._whole_plan = loaded, plan, plan
+        see, patches = loaded.image_processor, loaded.side_patches
+        self._writer = PromptWriter(loaded.tokenizer, see, plan.image_tokens, side_patches=patches)
         self._keeper = None
         if store is not None:
             self._keeper = Keeper(store, loaded.model, opened.name, loaded.revision, plan.chosen)
@@ -235,11 +228,6 @@ class ChatSession:
         """Keeps what was read for the next time; a long conversation that goes on is quick then."""
         self._prefix.close()
 
-    def _troubles(self) -> Iterator[Notice]:
-        trouble = self._keeper.trouble() if self._keeper else ""
-        if trouble:
-            yield Notice(trouble)
-
     def _answer(
         self, turn: UserTurn, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
     ) -> Iterator[Event]:
@@ -261,7 +249,8 @@ class ChatSession:
                 self._keep(turn, generation)
             raise
         self._keep(turn, generation)
-        yield from self._troubles()
+        if self._keeper and (trouble := self._keeper.trouble()):
+            yield Notice(trouble)
         yield done_record(generation, prompt, sampler.seed, self._loaded, self._plan)
 
     def _run(
@@ -296,13 +285,11 @@ class ChatSession:
         interrupted = generation.stop_reason == "interrupted"
         if interrupted and not generation.answer:
             return
-        asked = Message("user", turn.text, turn.pictures, turn.documents)
         answer = Message("assistant", generation.answer, interrupted=interrupted)
-        self._messages = (*self._messages, asked, answer)
+        self._messages = (*self._messages, turn.message, answer)
 
     def _write(self, turn: UserTurn) -> Prompt:
-        asked = Message("user", turn.text, turn.pictures, turn.documents)
-        messages = self._with_system(*self._messages, asked)
+        messages = self._with_system(*self._messages, turn.message)
         return self._writer.write(messages, thinking=self.thinking)
 
     def _with_system(self, *messages: Message) -> tuple[Message, ...]:

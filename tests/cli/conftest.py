@@ -146,7 +146,7 @@ class FakeSession:
                 said += piece
                 yield TextDelta(piece)
         if said or not self._stopped:
-            user = Message("user", turn.text, turn.pictures, turn.documents)
+            user = turn.message
             answer = Message("assistant", said, interrupted=self._stopped)
             self.messages += (user, answer)
         yield self._done("interrupted" if self._stopped else self.reason, tokens, len(said.split()))

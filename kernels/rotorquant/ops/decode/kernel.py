@@ -14,8 +14,8 @@ import triton.language as tl
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend.kernel import constants, flat, rotary, widths
 from rotorquant.ops.attend.launch import launch_config, splits_of
-from rotorquant.ops.attend.reference import Rows
 from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
+from rotorquant.ops.launches import TileLaunch
 from rotorquant.ops.tiles.kernel import (
     advance,
     chunked,
@@ -226,23 +226,13 @@ def decode(
     bias = far is not None and far.rope is not None and far.rope.bias is not None
     key, table = (last.key, None) if stored is None else (stored.key, stored.table)
     value, value_table = (last.value, None) if stored is None else (stored.value, stored.values)
-    bits = max(sum(widths(key, table)), sum(widths(value or key, value_table)))
-    launch = launch_config(head_dim, bits, rows, pairs, bias, dispatch.capability_of(near.query))
+    wide = widths(key, table), widths(value or key, value_table)
+    launch = launch_config(
+        head_dim, max(map(sum, wide)), rows, pairs, bias, dispatch.capability_of(near.query)
+    )
     tiles = triton.cdiv(rows, launch.block_rows)
-    programs, processors = batch * heads * tiles, dispatch.processors_of(near.query)
-    room = first.key.primary.shape[2] + last.key.primary.shape[2]
-    pieces = splits_of(room, programs, launch, processors)
-    far_pieces = 0
-    if stored is not None:
-        # A few programs take the exact tokens along; they must not outlast the others
-        pieces = min(pieces, -(-room // (4 * launch.block_keys)))
-        far_pieces = splits_of(key.primary.shape[2], programs, launch, processors)
-    pieces += far_pieces
-
-    def new(*columns: int) -> torch.Tensor:
-        return torch.empty(batch * heads, *columns, dtype=torch.float32, device=near.query.device)
-
-    parts = new(pieces, rows), new(pieces, rows), new(pieces, rows, head_dim)
+    pieces, far_pieces = _pieces(first, last, stored, batch * heads * tiles, launch)
+    parts = tuple(_new(near, batch * heads, pieces, rows, size) for size in (1, 1, head_dim))
     queries, places, rounding = rotary(near.query, near.rope, last.key)
     far_queries, far_places, _ = (
         (queries, places, rounding) if far is None else rotary(far.query, far.rope, key)
@@ -252,52 +242,55 @@ def decode(
         queries, far_queries, flat(key, table), flat(value or key, value_table),
         _buffers(first), _buffers(last), places, far_places, (mask, *mask.stride()), counts, parts,
         heads, rows, first.key.primary.shape[2], steps, window or 0, far_pieces,
-        **constants(
-            head_dim,
-            widths(key, table),
-            None if last.value is None else widths(value or key, value_table),
-            pairs,
-            launch,
-        ),
-        ROUND=rounding,
-        FAR=stored is not None,
-        BIAS=bias,
-        MASK=key_mask is not None,
-        WINDOW=window is not None,
-        SCALED=last.key.scale is not None,
-        num_warps=launch.num_warps,
-        enable_fp_fusion=True,
-        **dispatch.registers(launch.num_warps),
+        **constants(head_dim, wide[0], None if last.value is None else wide[1], pairs, launch),
+        ROUND=rounding, FAR=stored is not None, BIAS=bias, MASK=key_mask is not None,
+        WINDOW=window is not None, SCALED=last.key.scale is not None,
+        num_warps=launch.num_warps, enable_fp_fusion=True, **dispatch.registers(launch.num_warps),
     )  # fmt: skip
-    shift = None if far is None else far.shift
-    near_mean, far_mean, share = new(rows, head_dim), None, None
-    if stored is not None:
-        far_mean, share = new(rows, head_dim), new(rows, 1)
-    width = min(64, head_dim)
+    return _merged(parts, near, None if far is None else far.shift, far_pieces)
+
+
+def _pieces(
+    first: Exact, last: Exact, stored: Stored | None, programs: int, launch: TileLaunch
+) -> tuple[int, int]:
+    """How many pieces there are, and how many of them are of packed rows."""
+    processors = dispatch.processors_of(last.key.primary)
+    room = first.key.primary.shape[2] + last.key.primary.shape[2]
+    pieces = splits_of(room, programs, launch, processors)
+    if stored is None:
+        return pieces, 0
+    far_pieces = splits_of(stored.key.primary.shape[2], programs, launch, processors)
+    # A few programs take the exact tokens along; they must not outlast the others
+    return min(pieces, -(-room // (4 * launch.block_keys))) + far_pieces, far_pieces
+
+
+def _new(near: Reading, *shape: int) -> torch.Tensor:
+    return torch.empty(*shape, dtype=torch.float32, device=near.query.device)
+
+
+def _merged(
+    parts: tuple[torch.Tensor, ...], near: Reading, shift: torch.Tensor | None, far_pieces: int
+) -> Decoded:
+    """The parts [B H, S, R, ...] as one."""
+    batch, heads, rows, head_dim = near.query.shape
+    mean, far, share = _new(near, batch, heads, rows, head_dim), None, None
+    if far_pieces:
+        far, share = _new(near, *mean.shape), _new(near, batch, heads, rows, 1)
+    pieces, width = parts[0].shape[1], min(64, head_dim)
     merge_kernel[(batch * heads, rows, head_dim // width)](
-        parts, near_mean if shift is None else shift.contiguous(), near_mean,
-        near_mean if far_mean is None else far_mean, near_mean if share is None else share,
-        pieces, far_pieces, rows,
-        D=head_dim, FAR=stored is not None, SHIFT=shift is not None,
+        parts, mean if shift is None else shift.contiguous(), mean,
+        mean if far is None else far, mean if share is None else share, pieces, far_pieces, rows,
+        D=head_dim, FAR=far_pieces > 0, SHIFT=shift is not None,
         PIECES=triton.next_power_of_2(pieces), WIDTH=width, enable_fp_fusion=True,
     )  # fmt: skip
-    shape = batch, heads, rows, -1
-    return Decoded(
-        near_mean.view(shape),
-        None if far_mean is None else far_mean.view(shape),
-        None if share is None else share.view(shape),
-    )
+    return Decoded(mean, far, share)
 
 
 def _buffers(tokens: Exact) -> tuple[torch.Tensor | int, ...]:
     """Pointers to keys, values and their scales; strides of the former and of the latter."""
     key, value = tokens.key, tokens.key if tokens.value is None else tokens.value
     scales = [key.primary[..., 0] if rows.scale is None else rows.scale for rows in (key, value)]
-    _check(key, value, scales)
-    return key.primary, value.primary, *scales, *key.primary.stride()[:3], *scales[0].stride()
-
-
-def _check(key: Rows, value: Rows, scales: list[torch.Tensor]) -> None:
-    same = key.primary.stride() == value.primary.stride()
-    if not same or scales[0].stride() != scales[1].stride() or key.primary.stride(-1) != 1:
+    strides = key.primary.stride(), scales[0].stride()
+    if (value.primary.stride(), scales[1].stride()) != strides or strides[0][-1] != 1:
         raise ValueError("keys and values must lie alike, values of a vector next to each other")
+    return key.primary, value.primary, *scales, *strides[0][:3], *strides[1]
