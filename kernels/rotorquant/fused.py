@@ -102,14 +102,7 @@ def _attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, Any]:
     """`Gemma4TextAttention.forward`."""
-    shape = (*hidden_states.shape[:-1], -1, attention.head_dim)
-    query = attention.q_proj(hidden_states).view(shape)
-    streams = [Stream(query, attention.q_norm.weight, True)]
-    if not attention.is_kv_shared_layer:
-        key = attention.k_proj(hidden_states).view(shape)
-        apart = attention.v_proj is not None
-        value = attention.v_proj(hidden_states).view(shape) if apart else key
-        streams += [Stream(key, attention.k_norm.weight, True), Stream(value, None, False)]
+    streams = _streams(attention, hidden_states)
     made = norm_heads(streams, *position_embeddings, attention.q_norm.eps)
     query, *own = (heads.transpose(1, 2) for heads in made)
     if attention.is_kv_shared_layer:
@@ -136,6 +129,18 @@ def _attention(
     )
     joined = output.reshape(*hidden_states.shape[:-1], -1).contiguous()
     return attention.o_proj(joined), weights
+
+
+def _streams(attention: Any, states: torch.Tensor) -> list[Stream]:
+    """Queries, and where the layer has its own, keys and values."""
+    shape = (*states.shape[:-1], -1, attention.head_dim)
+    query = attention.q_proj(states).view(shape)
+    streams = [Stream(query, attention.q_norm.weight, True)]
+    if attention.is_kv_shared_layer:
+        return streams
+    key = attention.k_proj(states).view(shape)
+    value = key if attention.v_proj is None else attention.v_proj(states).view(shape)
+    return [*streams, Stream(key, attention.k_norm.weight, True), Stream(value, None, False)]
 
 
 def _norm_of(module: Any) -> Norm:

@@ -202,17 +202,15 @@ def _answered(
     for name in ("mark", "rewind"):  # copies in the host's memory
         setattr(cache, name, meter.ignoring(getattr(cache, name)))
     first, second = (_turn(session, color) for color in ("grey", "white"))
-    prompt = session._write(first)
-    filled = prefill(session, prompt)
+    filled = prefill(session, session._write(first))
     meter.restart()
     _ask(session, first, _FIRST_TOKENS)
     session._messages = ()  # what was filled stays
     done = _ask(session, second, _TIMED_TOKENS)
     rate, plain_rate = _decode_rates(session, second, done)
-    plan = opened.plan
+    plan, chosen = opened.plan, opened.plan.chosen
     if session.plan != plan:
         raise RqchatError("it ran out of memory, and gave up a part of its plan to go on")
-    chosen, total = plan.chosen, plan.chosen.bytes.total
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert done.tokens.cached == filled, (done.tokens.cached, filled)
     return Outcome(
@@ -224,10 +222,10 @@ def _answered(
         context_tokens=chosen.context_tokens,
         prompt_tokens=done.tokens.input,
         read_tokens=done.tokens.input - filled,
-        planned_bytes=total - chosen.bytes.reserve,
+        planned_bytes=chosen.bytes.total - chosen.bytes.reserve,
         measured_bytes=meter.peak_bytes,
         load_peak_bytes=load_peak_bytes,
-        planned_total_bytes=total,
+        planned_total_bytes=chosen.bytes.total,
         process_bytes=_taken_bytes() if plan.device.torch_name.startswith("cuda") else host,
         host_bytes=host,
         placed_s=opened.loaded.load_s,

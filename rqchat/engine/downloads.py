@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 
 from rqchat import __version__
 from rqchat.errors import InputError
@@ -78,23 +78,9 @@ def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
     )
     try:
         with _opener().open(request, timeout=max(0.1, ends_s - time.monotonic())) as response:
-            announced = response.length or 0  # what the server says; unknown in chunks
-            if announced > max_bytes:
-                raise _too_large(url, max_bytes)
-            data = bytearray()
-            while piece := response.read1(_PIECE_BYTES):
-                data += piece
-                if len(data) > max_bytes:
-                    raise _too_large(url, max_bytes)
-                if time.monotonic() > ends_s:
-                    raise _too_slow(url)
-            if len(data) < announced:  # urllib takes that for the end
-                raise InputError(
-                    f"{url} broke off after {len(data):,} of {announced:,} bytes; try again"
-                )
             return Download(
                 url,
-                bytes(data),
+                _body(response, url, max_bytes, ends_s),
                 response.headers.get_content_type() if "content-type" in response.headers else "",
                 response.headers.get_content_charset(),
             )
@@ -114,6 +100,22 @@ def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
         raise InputError(
             f"{url} cannot be fetched: the server does not speak HTTP ({type(error).__name__})"
         ) from None
+
+
+def _body(response: HTTPResponse, url: str, max_bytes: int, ends_s: float) -> bytes:
+    announced = response.length or 0  # what the server says; unknown in chunks
+    if announced > max_bytes:
+        raise _too_large(url, max_bytes)
+    data = bytearray()
+    while piece := response.read1(_PIECE_BYTES):
+        data += piece
+        if len(data) > max_bytes:
+            raise _too_large(url, max_bytes)
+        if time.monotonic() > ends_s:
+            raise _too_slow(url)
+    if len(data) < announced:  # urllib takes that for the end
+        raise InputError(f"{url} broke off after {len(data):,} of {announced:,} bytes; try again")
+    return bytes(data)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -225,19 +225,9 @@ def test_a_ring_is_read_in_any_state(
     at = length - steps + step[:, None]
     token = torch.arange(length, device=DEVICE)
     seen = (token <= at) & (token > at - window) & mask[:, None, None]
-
-    def ring(stream: torch.Tensor) -> tuple[Rows, Rows]:
-        """Rows that were pushed out by the steps, and the slots."""
-        slots = torch.full((BATCH, HEADS, window, head_dim), torch.nan, device=DEVICE)
-        kept = torch.arange(max(0, length - window), length, device=DEVICE)
-        slots[:, :, kept % window] = stream[:, :, kept]
-        old = torch.arange(steps - 1, device=DEVICE) + length - window - (steps - 1)
-        pushed = stream[:, :, old.clamp_min(0)]
-        if bits == 16:
-            return Rows(pushed, None, None), Rows(slots, None, None)
-        return eight(pushed), eight(slots.nan_to_num())
-
-    (old_key, new_key), (old_value, new_value) = ring(key), ring(value)
+    (old_key, new_key), (old_value, new_value) = (
+        ring(stream, steps, window, bits) for stream in (key, value)
+    )
     counts = torch.tensor([99, 99, length], dtype=torch.int32, device=DEVICE)
     given: dict[str, Any] = {
         "near": Reading(query),
@@ -260,6 +250,19 @@ def test_a_ring_is_read_in_any_state(
     own = decode(**given).near
     torch.testing.assert_close(own, wanted.float() if near is None else near, rtol=0, atol=1e-2)
     assert spy.launches == 1
+
+
+def ring(stream: torch.Tensor, steps: int, window: int, bits: int) -> tuple[Rows, Rows]:
+    """Rows of a stream [B, H, N, D] that were pushed out by the steps, and the slots."""
+    length = stream.shape[2]
+    slots = torch.full((*stream.shape[:2], window, stream.shape[3]), torch.nan, device=DEVICE)
+    kept = torch.arange(max(0, length - window), length, device=DEVICE)
+    slots[:, :, kept % window] = stream[:, :, kept]
+    old = torch.arange(steps - 1, device=DEVICE) + length - window - (steps - 1)
+    pushed = stream[:, :, old.clamp_min(0)]
+    if bits == 16:
+        return Rows(pushed, None, None), Rows(slots, None, None)
+    return eight(pushed), eight(slots.nan_to_num())
 
 
 def eight(stream: torch.Tensor) -> Rows:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from rotorquant import Bits, RotorQuantCache, Source, calibrate
 from rotorquant.errors import CacheStateError, SnapshotError
-from rotorquant.snapshot import FORMAT
+from rotorquant.snapshot import FORMAT, _digest
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
 
 SOURCE = Source("google/gemma-4-31B-it", "a1b2c3", "00ff")
@@ -55,17 +55,14 @@ def filled(model: Any, batch: int = 2, **options: Any) -> RotorQuantCache:
     return cache
 
 
-def answer(model: Any, cache: Any, tokens: torch.Tensor) -> Any:
-    return model.generate(
-        tokens,
-        past_key_values=cache,
-        do_sample=False,
-        max_new_tokens=12,
-        min_new_tokens=12,
-        pad_token_id=0,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
+def assert_same_answers(model: Any, *caches: Any) -> None:
+    """Twelve tokens on top of each of two caches, and their logits, are equal to the bit."""
+    asked = {"do_sample": False, "max_new_tokens": 12, "min_new_tokens": 12, "pad_token_id": 0}
+    asked |= {"output_logits": True, "return_dict_in_generate": True}
+    tokens = random_tokens(2, 104)
+    first, second = (model.generate(tokens, past_key_values=each, **asked) for each in caches)
+    assert torch.equal(first.sequences, second.sequences)
+    assert torch.equal(torch.stack(first.logits), torch.stack(second.logits))
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
@@ -79,11 +76,7 @@ def test_generation_goes_on_with_equal_tokens_and_equal_logits(
     cache.save(path, SOURCE)
     loaded = RotorQuantCache.load(path, model, source=SOURCE)
     assert (loaded.config, loaded.packed_tokens) == (cache.config, cache.packed_tokens)
-    tokens = random_tokens(2, 104)
-    first, second = answer(model, cache, tokens), answer(model, loaded, tokens)
-    assert torch.equal(first.sequences, second.sequences)
-    for left, right in zip(first.logits, second.logits, strict=True):
-        assert torch.equal(left, right)
+    assert_same_answers(model, cache, loaded)
 
 
 @pytest.mark.parametrize("structure", ["tied", "split"])
@@ -96,10 +89,7 @@ def test_a_calibrated_cache_needs_no_calibration_to_come_back(
     cache.save(tmp_path / "cache")
     loaded = RotorQuantCache.load(tmp_path / "cache", model)
     assert loaded.config == cache.config
-    tokens = random_tokens(2, 104)
-    first, second = answer(model, cache, tokens), answer(model, loaded, tokens)
-    for left, right in zip(first.logits, second.logits, strict=True):
-        assert torch.equal(left, right)
+    assert_same_answers(model, cache, loaded)
 
 
 def test_left_padding_comes_back_with_its_positions(model: Any, tmp_path: Path) -> None:
@@ -133,9 +123,7 @@ def test_a_loaded_cache_may_have_another_maximum(model: Any, tmp_path: Path) -> 
     cache = filled(model)
     cache.save(tmp_path / "cache")
     loaded = RotorQuantCache.load(tmp_path / "cache", model, max_tokens=120)
-    tokens = random_tokens(2, 104)
-    first, second = answer(model, cache, tokens), answer(model, loaded, tokens)
-    assert torch.equal(first.sequences, second.sequences)
+    assert_same_answers(model, cache, loaded)
     assert loaded.config.max_tokens == 120
 
 
@@ -264,8 +252,6 @@ def test_strange_files_are_refused(model: Any, tmp_path: Path) -> None:
 def test_a_header_with_a_right_checksum_is_still_read_with_care(
     change: dict[str, Any], says: str, saved: bytes, model: Any, tmp_path: Path
 ) -> None:
-    from rotorquant.snapshot import _digest
-
     path = tmp_path / "cache"
     path.write_bytes(saved)
     with safe_open(path, framework="pt") as file:
@@ -308,9 +294,8 @@ def test_a_cache_that_broke_off_is_not_saved(model: Any, tmp_path: Path) -> None
 
 def test_a_refusal_harms_nothing(saved: bytes, model: Any, tmp_path: Path) -> None:
     """A live cache of the same model goes on as if nobody had tried."""
-    cache, tokens = filled(model), random_tokens(2, 104)
-    expected = answer(model, filled(model), tokens)
+    cache = filled(model)
     (tmp_path / "cache").write_bytes(saved[:-9])
     with pytest.raises(SnapshotError):
         RotorQuantCache.load(tmp_path / "cache", model)
-    assert torch.equal(answer(model, cache, tokens).sequences, expected.sequences)
+    assert_same_answers(model, cache, filled(model))

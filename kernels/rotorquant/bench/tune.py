@@ -96,52 +96,63 @@ def tune(listed: list[Subject], device: torch.device, options: argparse.Namespac
     yield source(path) if options.write is None else f"written to {options.write}"
 
 
-def subjects(tokens: int, device: torch.device) -> list[Subject]:
-    """What is tuned, the most telling first: Gemma 4 31B's layers."""
-    some = min(tokens, _PACK_TOKENS)
+@dataclass(frozen=True, slots=True)
+class _Makers:
+    """Steps over layers of Gemma 4 31B with `tokens` tokens, made when they are wanted."""
 
-    def attend(bits: int, queries: int = 1, framed: bool = False) -> Step:
+    tokens: int
+    device: torch.device
+
+    def attend(self, bits: int, queries: int = 1, framed: bool = False) -> Step:
         way = Way("tuned", "aligned", bits, framed=framed)
-        return Store(Layer(tokens, device, queries=queries), way).attend
+        return Store(Layer(self.tokens, self.device, queries=queries), way).attend
 
-    def ring(bits: int) -> Step:
-        layer = Layer(WINDOW + 64, device, sliding=True)
+    def ring(self, bits: int) -> Step:
+        layer = Layer(WINDOW + 64, self.device, sliding=True)
         return Store(layer, Way("ring", "aligned", bits, tied=False)).attend
 
-    def pack(mode: str, bits: int, framed: bool = False) -> Step:
+    def pack(self, mode: str, bits: int, framed: bool = False) -> Step:
         way = Way("tuned", mode, bits, framed=framed)
-        return Store(Layer(some, device), way).encode
+        return Store(Layer(self._some, self.device), way).encode
 
-    def chunk(sliding: bool) -> Step:
-        return chunk_part(some, min(_CHUNK, some // 2), device, sliding).step
+    def chunk(self, sliding: bool) -> Step:
+        return chunk_part(self._some, min(_CHUNK, self._some // 2), self.device, sliding).step
 
-    def rebuild(bits: int) -> Step:
-        return rebuild_part(some, bits, device).step
+    def rebuild(self, bits: int) -> Step:
+        return rebuild_part(self._some, bits, self.device).step
 
+    @property
+    def _some(self) -> int:
+        return min(self.tokens, _PACK_TOKENS)
+
+
+def subjects(tokens: int, device: torch.device) -> list[Subject]:
+    """What is tuned, the most telling first: Gemma 4 31B's layers."""
+    make = _Makers(tokens, device)
     first = [
-        *(Subject("attend", _ATTEND, partial(attend, bits)) for bits in (4, 6)),
-        Subject("chunk", _CHUNKS, partial(chunk, False)),
-        Subject("mix", _ROWS, partial(pack, "aligned", 4)),
-        Subject("quantize", _ROWS, partial(pack, "planar", 4)),
-        Subject("rebuild", _ROWS, partial(rebuild, 4)),
-        Subject("chunk", _CHUNKS, partial(chunk, True)),
-        *(Subject("attend", _ATTEND, partial(ring, bits)) for bits in (16, 8)),
-        Subject("attend", _WIDE, partial(attend, 4, _DRAFTS)),
-        Subject("map", _MAPS, partial(pack, "aligned", 4, True)),
-        Subject("attend", _ATTEND, partial(attend, 4, 1, True)),
+        *(Subject("attend", _ATTEND, partial(make.attend, bits)) for bits in (4, 6)),
+        Subject("chunk", _CHUNKS, partial(make.chunk, False)),
+        Subject("mix", _ROWS, partial(make.pack, "aligned", 4)),
+        Subject("quantize", _ROWS, partial(make.pack, "planar", 4)),
+        Subject("rebuild", _ROWS, partial(make.rebuild, 4)),
+        Subject("chunk", _CHUNKS, partial(make.chunk, True)),
+        *(Subject("attend", _ATTEND, partial(make.ring, bits)) for bits in (16, 8)),
+        Subject("attend", _WIDE, partial(make.attend, 4, _DRAFTS)),
+        Subject("map", _MAPS, partial(make.pack, "aligned", 4, True)),
+        Subject("attend", _ATTEND, partial(make.attend, 4, 1, True)),
     ]
     others = [
         subject
         for bits in (3, 8, 2, 6, 5)
         for subject in (
-            *([] if bits == 6 else [Subject("attend", _ATTEND, partial(attend, bits))]),
-            Subject("mix", _ROWS, partial(pack, "aligned", bits)),
-            Subject("rebuild", _ROWS, partial(rebuild, bits)),
-            Subject("attend", _WIDE, partial(attend, bits, _DRAFTS)),
-            Subject("map", _MAPS, partial(pack, "aligned", bits, True)),
+            *([] if bits == 6 else [Subject("attend", _ATTEND, partial(make.attend, bits))]),
+            Subject("mix", _ROWS, partial(make.pack, "aligned", bits)),
+            Subject("rebuild", _ROWS, partial(make.rebuild, bits)),
+            Subject("attend", _WIDE, partial(make.attend, bits, _DRAFTS)),
+            Subject("map", _MAPS, partial(make.pack, "aligned", bits, True)),
         )
     ]
-    return [*first, *others, Subject("attend", _ATTEND, partial(attend, 16))]
+    return [*first, *others, Subject("attend", _ATTEND, partial(make.attend, 16))]
 
 
 def _tuned(subject: Subject, device: torch.device, repeats: int, end: float) -> Iterator[str]:

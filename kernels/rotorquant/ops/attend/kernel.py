@@ -129,49 +129,39 @@ def attend_packed(
     batch, heads, rows, head_dim = query.shape
     keys = key.primary.shape[2]
     value_table = table if value_table is None else value_table
-    moved = rope is not None and rope.bias is not None
+    wide = widths(key, table), widths(value or key, value_table)
+    bias = rope is not None and rope.bias is not None
     pairs = 0 if rope is None else len(rope.first)
     capability = dispatch.capability_of(query)
-    bits = max(sum(widths(key, table)), sum(widths(value or key, value_table)))
-    launch = launch_config(head_dim, bits, rows, pairs, moved, capability)
+    launch = launch_config(head_dim, max(map(sum, wide)), rows, pairs, bias, capability)
     tiles = triton.cdiv(rows, launch.block_rows)
     pieces = splits_of(keys, batch * heads * tiles, launch, dispatch.processors_of(query))
-
-    def new(*columns: int) -> torch.Tensor:
-        return torch.empty(batch * heads, *columns, dtype=torch.float32, device=query.device)
-
-    parts = new(pieces, rows), new(pieces, rows), new(pieces, rows, head_dim)
+    parts = _new_part(query, batch * heads, pieces, rows)
     queries, places, rounding = rotary(query, rope, key)
     mask = key.primary[:, 0, :, 0] if key_mask is None else key_mask.view(torch.uint8)
     attend_kernel[(pieces, tiles, batch * heads)](
         queries, flat(key, table), flat(value or key, value_table), places,
         (mask, *mask.stride()), query if length is None else length, parts, heads, rows, keys,
-        **constants(
-            head_dim,
-            widths(key, table),
-            None if value is None else widths(value, value_table),
-            pairs,
-            launch,
-        ),
-        ROUND=rounding,
-        BIAS=moved,
-        MASK=key_mask is not None,
-        LENGTH=length is not None,
-        num_warps=launch.num_warps,
-        enable_fp_fusion=True,
-        **dispatch.registers(launch.num_warps),
+        **constants(head_dim, wide[0], None if value is None else wide[1], pairs, launch),
+        ROUND=rounding, BIAS=bias, MASK=key_mask is not None, LENGTH=length is not None,
+        num_warps=launch.num_warps, enable_fp_fusion=True, **dispatch.registers(launch.num_warps),
     )  # fmt: skip
     if pieces > 1:
-        whole = new(rows), new(rows), new(rows, head_dim)
-        width = min(64, head_dim)
+        whole, width = _new_part(query, batch * heads, rows), min(64, head_dim)
         join_kernel[(batch * heads, rows, head_dim // width)](
             *parts, *whole, pieces, rows,
-            D=head_dim, PIECES=SPLITS_LIMIT, WIDTH=width,
-            enable_fp_fusion=True,
+            D=head_dim, PIECES=SPLITS_LIMIT, WIDTH=width, enable_fp_fusion=True,
         )  # fmt: skip
         parts = whole
-    top, mass, total = (part.view(batch, heads, rows, -1) for part in parts)
-    return Part(top, mass, total)
+    return Part(*(part.view(batch, heads, rows, -1) for part in parts))
+
+
+def _new_part(query: torch.Tensor, *shape: int) -> tuple[torch.Tensor, ...]:
+    """Top and mass of that shape, and a total of the query's size for each."""
+    sizes = 1, 1, query.shape[-1]
+    return tuple(
+        torch.empty(*shape, size, dtype=torch.float32, device=query.device) for size in sizes
+    )
 
 
 def rotary(

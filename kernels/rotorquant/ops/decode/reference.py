@@ -80,11 +80,8 @@ def decode(
     if window is None:
         tokens = torch.cat((torch.arange(count), torch.arange(count + between, length)))
     else:
-        count, length = first.key.primary.shape[2], latest
-        latest = min(latest, window)
-        slots = torch.arange(latest)
-        ring = length - 1 - (length - 1 - slots) % window
-        tokens = torch.cat((torch.arange(count) + length - window - count, ring))
+        count, length, latest = first.key.primary.shape[2], latest, min(latest, window)
+        tokens = _ring_tokens(count, length, window)
     tokens = tokens.to(near.query.device)
     key = _joined(first.key, last.key, count, latest)
     value = None
@@ -106,6 +103,13 @@ def decode(
     if far is None or stored is None:
         return Decoded(reference.merge([part]), None, None)
     return _joint(part, _far(far, stored, count, between, key_mask))
+
+
+def _ring_tokens(pushed: int, length: int, window: int) -> torch.Tensor:
+    """Which tokens have been pushed out, and which lie in the slots of a ring in use."""
+    last = length - 1
+    slots = last - (last - torch.arange(min(length, window))) % window
+    return torch.cat((torch.arange(pushed) + length - window - pushed, slots))
 
 
 def _far(
