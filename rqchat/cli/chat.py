@@ -24,7 +24,7 @@ from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.engine.store.saved import SavedConversation
 from rqchat.errors import RqchatError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen
-from rqchat.ui.conversations import resumed_view
+from rqchat.ui.resumed import show_resumed
 from rqchat.ui.stream import AnswerView
 from rqchat.ui.tables import chat_status
 
@@ -124,7 +124,7 @@ class Chat:
 
     def show_saved(self, saved: SavedConversation) -> None:
         """Where a saved conversation ended; a question without answer is at the prompt again."""
-        self.show(resumed_view(saved.record, saved.messages[-2:]))
+        show_resumed(self._screen, saved.record, saved.messages[-2:])
         if saved.pending is not None:
             self.attached.put_back(saved.pending)
             self.type(saved.pending.text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol, TextIO
 
 from rich.cells import set_cell_size
@@ -144,6 +145,10 @@ class Screen:
     def error(self, text: str) -> None:
         """One line on standard error, quiet or not."""
         self._line(text, "error")
+
+    def redraw(self, lines: Iterable[str]) -> None:
+        """Whole lines on standard error that a screen has drawn before, colours included."""
+        self._write("err", "".join(f"{line}\n" for line in lines))
 
     def aside(self, renderable: RenderableType) -> None:
         """A table on standard error."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,15 +14,11 @@ from rqchat.engine.store.records import Finding as FoundSession
 from rqchat.engine.store.records import SessionRecord, TurnRecord
 from rqchat.ui.text import format_count, format_seconds, safe_line, safe_text
 
-if TYPE_CHECKING:  # it loads pillow, and lists are to start fast
-    from rqchat.engine.conversation import Message
-
 __all__ = [
     "conversation_view",
     "findings_list",
     "format_moment",
     "receipt_line",
-    "resumed_view",
     "sessions_table",
 ]
 
@@ -85,19 +80,6 @@ def conversation_view(session: SessionRecord, turns: Iterable[TurnRecord]) -> Re
         if turn.state in _MARKS:
             parts.append(Text(_MARKS[turn.state], style="warning"))
         parts.append(Text(receipt_line(turn.receipt), style="note"))
-    return Group(*parts)
-
-
-def resumed_view(session: SessionRecord, last: Sequence[Message]) -> RenderableType:
-    """Which conversation goes on, and its last question and answer."""
-    turns = f"{format_count(session.turns)} turn{'s' if session.turns != 1 else ''}"
-    head = f"going on with {safe_line(session.label)} ({session.id}, {turns})"
-    parts = [Text(head, style="name")]
-    for message in last:
-        mark = "> " if message.role == "user" else ""
-        parts.append(Text(mark + safe_text(message.text), style="note"))
-    if last and last[-1].interrupted:
-        parts.append(Text(_MARKS["interrupted"], style="warning"))
     return Group(*parts)
 
 

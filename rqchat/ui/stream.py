@@ -18,11 +18,11 @@ from rqchat.ui.console import Screen
 from rqchat.ui.markdown import MarkdownAnswer
 from rqchat.ui.text import format_bytes, format_count, format_seconds
 
-__all__ = ["AnswerView", "load_status", "prefill_status"]
+__all__ = ["STOP_NOTES", "AnswerView", "load_status", "prefill_status"]
 
 _RECALLED_TOKENS = 1024  # fewer take no time that anybody would miss
 _FOLDED_PIECES = 40  # of a folded thought are shown while it comes
-_STOP_NOTES = {
+STOP_NOTES = {
     "interrupted": "[interrupted: the answer is not complete]",
     "length": "[stopped at the token limit: the answer is not complete]",
 }
@@ -104,8 +104,8 @@ class AnswerView:
                 self._screen.note(text)
             case Done(stop_reason):
                 self.close()
-                if stop_reason in _STOP_NOTES:
-                    self._screen.note(_STOP_NOTES[stop_reason], style="warning")
+                if stop_reason in STOP_NOTES:
+                    self._screen.note(STOP_NOTES[stop_reason], style="warning")
 
     def close(self) -> None:
         """End the line that is open, so that what follows starts on its own."""
