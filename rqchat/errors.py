@@ -7,6 +7,7 @@
     |-- ModelError (exit 1)          a model folder or hub id cannot be used
     |-- InputError (exit 1)          a file, image or standard input cannot be used
     `-- StoreError (exit 1)          saved conversations cannot be read or written
+        `-- StoreFullError (exit 1)  the disk has no room for them
 
 `cli/app.py` turns them into one line on stderr and the exit code; anything else is a bug.
 """
@@ -20,6 +21,7 @@ __all__ = [
     "ModelError",
     "RqchatError",
     "StoreError",
+    "StoreFullError",
     "UsageError",
 ]
 
@@ -68,3 +70,7 @@ class InputError(RqchatError):
 
 class StoreError(RqchatError):
     """The file of saved conversations cannot be read or written."""
+
+
+class StoreFullError(StoreError):
+    """The disk has no room for what was to be saved."""

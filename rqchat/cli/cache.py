@@ -14,7 +14,7 @@ from rqchat.errors import RqchatError, UsageError
 if TYPE_CHECKING:
     from rqchat.engine.kvstore import KvStore, Stored
 
-__all__ = ["app"]
+__all__ = ["app", "kept_documents"]
 
 app = typer.Typer()
 
@@ -35,7 +35,7 @@ def show(
     from rqchat.ui.kept import kept_rows, kept_table
     from rqchat.ui.text import tab_lines
 
-    entries = _store().entries()
+    entries = kept_documents().entries()
     screen = Screen()
     if as_json:
         screen.answer(json.dumps([_record(entry) for entry in entries]) + "\n")
@@ -52,7 +52,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As `list` shows them.")],
 ) -> None:
     """Remove some of it."""
-    store = _store()
+    store = kept_documents()
     entries = store.entries()
     _remove(store, [entry for name in names for entry in _named(entries, name)])
 
@@ -60,7 +60,7 @@ def remove(
 @app.command("clear")
 def clear() -> None:
     """Remove all of it."""
-    store = _store()
+    store = kept_documents()
     _remove(store, store.entries())
 
 
@@ -70,6 +70,17 @@ def path() -> None:
     from rqchat.ui.console import Screen
 
     Screen().answer(f"{_folder()}\n")
+
+
+def kept_documents() -> KvStore:
+    """What is kept, within the bound that the settings give.
+
+    Raises:
+        RqchatError: no home folder is known, or the settings are wrong.
+    """
+    from rqchat.engine.kvstore import KvStore
+
+    return KvStore(_folder(), options.Given({}).settings().cache_bytes)
 
 
 def _remove(store: KvStore, entries: tuple[Stored, ...] | list[Stored]) -> None:
@@ -91,12 +102,6 @@ def _named(entries: tuple[Stored, ...], name: str) -> list[Stored]:
         return found
     problem = "there is no" if not found else f"{len(found)} entries begin with"
     raise UsageError(f"{problem} {name!r}; `rqchat cache list` shows the names")
-
-
-def _store() -> KvStore:
-    from rqchat.engine.kvstore import KvStore
-
-    return KvStore(_folder(), options.Given({}).settings().cache_bytes)
 
 
 def _folder() -> Path:

@@ -145,11 +145,12 @@ def remove(
     ],
 ) -> None:
     """Remove conversations for good, with the documents and pictures that only they had."""
-    from rqchat.engine.store.catalog import find_session, remove_sessions
+    from rqchat.cli.room import remove_for_good
+    from rqchat.engine.store.catalog import find_session
 
     with _store() as database:
         found = [find_session(database, reference) for reference in references]
-        remove_sessions(database, [session.id for session in found])
+    remove_for_good(_screen(), [session.id for session in found])
     _say_removed(_screen(), found, "removed")
 
 
@@ -192,7 +193,8 @@ def prune(
 
     With both options, what both mean is removed.
     """
-    from rqchat.engine.store.catalog import old_sessions, remove_sessions
+    from rqchat.cli.room import remove_for_good
+    from rqchat.engine.store.catalog import old_sessions
 
     if older_than is None and keep is None:
         raise UsageError("which ones? for example: rqchat sessions prune --older-than 90d")
@@ -200,11 +202,11 @@ def prune(
     screen = _screen()
     with _store() as database:
         found = old_sessions(database, older_than_s=older_than_s, keep=keep)
-        if dry_run or not found:
-            _say_removed(screen, found, "would be removed" if dry_run else "removed")
-        elif yes or _agreed(screen, found):
-            remove_sessions(database, [session.id for session in found])
-            _say_removed(screen, found, "removed")
+    if dry_run or not found:
+        _say_removed(screen, found, "would be removed" if dry_run else "removed")
+    elif yes or _agreed(screen, found):
+        remove_for_good(screen, [session.id for session in found])
+        _say_removed(screen, found, "removed")
 
 
 def _store() -> Database:

@@ -131,16 +131,20 @@ def old_sessions(
     return tuple(session for session in unnamed[keep or 0 :] if session.updated_s <= latest_s)
 
 
-def remove_sessions(database: Database, ids: Iterable[str]) -> None:
-    """Removes sessions, and documents and pictures that only they had; no trace stays in the file.
+def remove_sessions(database: Database, ids: Iterable[str]) -> bool:
+    """Removes sessions, and documents and pictures that only they had.
+
+    Whether no trace stays: on a disk that is nearly full, words stay in the search index until the
+    next removal.
 
     Raises:
+        StoreFullError: the disk has no room for the log of it.
         StoreError: the store cannot be written.
     """
     with database.write() as connection:
         connection.executemany("DELETE FROM sessions WHERE id = ?", [(each,) for each in ids])
         connection.execute("DELETE FROM contents WHERE hash NOT IN (SELECT hash FROM attachments)")
-    database.erase_traces()
+    return database.erase_traces()
 
 
 def _select(

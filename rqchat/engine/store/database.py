@@ -8,6 +8,7 @@ SQLite commits each transaction whole or not at all.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,11 +17,12 @@ from typing import Self
 from urllib.parse import quote
 
 from rqchat.engine.store.schema import APPLICATION_ID, MIGRATIONS, Migration
-from rqchat.errors import StoreError
+from rqchat.errors import StoreError, StoreFullError
 
 __all__ = ["Database", "plain"]
 
 _WAIT_S = 5.0
+_OPTIMIZING_TAKES = 2  # times the file at most: the new index in the log, and then in the file
 
 
 class Database:
@@ -37,6 +39,7 @@ class Database:
         """Most callers want `open`."""
         self.path, self.can_write = path, can_write
         self._connection = connection
+        self._full: StoreFullError | None = None
 
     @classmethod
     def open(cls, path: Path, *, migrations: Sequence[Migration] = MIGRATIONS) -> Self:
@@ -48,6 +51,7 @@ class Database:
         Raises:
             StoreError: no store, of a newer format, damaged, or its folder cannot be used.
         """
+        full: StoreFullError | None = None
         with _sentences(path):
             if _may_be_written(path):
                 try:
@@ -55,7 +59,11 @@ class Database:
                 except sqlite3.OperationalError as error:
                     if not (_is_full(error) and path.stat().st_size):
                         raise
-            return cls(path, _prepared(_connect_to_read(path), path, migrations), can_write=False)
+                    full = StoreFullError(_explain(path, error))
+            connection = _prepared(_connect_to_read(path), path, migrations)
+        database = cls(path, connection, can_write=False)
+        database._full = full
+        return database
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -72,21 +80,37 @@ class Database:
         """One transaction: committed at the end, or undone whole by an error.
 
         Raises:
-            StoreError: the disk is full, another process writes all the time, or the like.
+            StoreFullError: the disk is full.
+            StoreError: another process writes all the time, or the like.
         """
+        if self._full is not None:
+            raise self._full
         with _sentences(self.path), _transaction(self._connection):
             yield self._connection
 
-    def erase_traces(self) -> None:
-        """Removes what deleted rows leave in the search index, free pages and the log.
+    def erase_traces(self) -> bool:
+        """Removes what deleted rows leave in free pages, the log and the search index.
+
+        The index is written anew for that; whether the disk has room for it.
 
         Raises:
             StoreError: as for `write`.
         """
+        self._shrink()
+        with _sentences(self.path):
+            room = shutil.disk_usage(self.path.parent).free
+            if room < _OPTIMIZING_TAKES * self.path.stat().st_size:
+                return False
         with self.write() as connection:
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+        self._shrink()
+        return True
+
+    def _shrink(self) -> None:
+        """Gives free pages back to the disk, and empties the log."""
         with _sentences(self.path):
-            self._connection.execute("PRAGMA incremental_vacuum").fetchall()
+            # As a script, because `execute` stops after the first page
+            self._connection.executescript("PRAGMA incremental_vacuum")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
@@ -201,7 +225,8 @@ def _sentences(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(_explain(path, error)) from error
+        kind = StoreFullError if _is_full(error) else StoreError
+        raise kind(_explain(path, error)) from error
     except OSError as error:
         raise StoreError(f"{path} cannot be used: {error.strerror or error}") from error
 
@@ -220,7 +245,10 @@ def _explain(path: Path, error: sqlite3.Error) -> str:
     if "locked" in text:
         return f"{path} is being written by another program for more than {_WAIT_S:.0f} s"
     if _is_full(error):
-        return f"{path} cannot be written ({text}); make room on the disk"
+        return (
+            f"{path} cannot be written ({text}); make room on the disk, for example of what is kept"
+            " of documents: rqchat cache clear"
+        )
     if "readonly" in text:
         return f"{path} cannot be written: it or its folder is read-only, or the disk is full"
     return f"{path} cannot be used: {text}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 from pathlib import Path
 
@@ -169,6 +170,17 @@ def test_removed_sessions_leave_no_trace(
     left = b"".join(file.read_bytes() for file in path.parent.iterdir())
     assert b"ylophone" not in left and b"secret.txt" not in left
     assert b"Ishmael" in left
+
+
+def test_what_is_removed_is_given_back_to_the_disk(
+    path: Path, database: Database, recorder: Recorder, ids: list[str], say: Say
+) -> None:
+    incompressible = random.Random(0).randbytes(200_000).hex()
+    say(UserTurn("What?", documents=(Document("a.txt", incompressible),)))
+    remove_sessions(database, [ids[2]])
+    recorder.close()
+    database.close()
+    assert path.stat().st_size < 100_000  # of 200,000 that were there besides
 
 
 def test_content_that_another_session_has_stays(

@@ -61,7 +61,7 @@ def test_a_full_disk_is_told_once_and_caught_up_with(
     say(UserTurn("Two", documents=(Document("big.txt", incompressible),)))
     say("Three")
     assert len(warnings) == 1
-    assert warnings[0].endswith("(database or disk is full); make room on the disk")
+    assert warnings[0].endswith("rqchat cache clear") and "disk is full" in warnings[0]
     assert [turn.question for turn in turns(database, recorder.session_id)] == ["One"]
     limit(f"PRAGMA max_page_count = {pages + 10_000}")
     say("Four")
