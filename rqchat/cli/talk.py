@@ -80,7 +80,7 @@ class Talk:
         self._idle = threading.Event()
         self._idle.set()
         self.view: AnswerView | None = None
-        self._counted: Messages = ()
+        self._counted: object = None
         self._counted_tokens = 0
 
     @property
@@ -89,13 +89,17 @@ class Talk:
         return not self._idle.is_set()
 
     def used_tokens(self, session: Session) -> int:
-        """Tokens of the conversation; while it grows, those that the cache holds."""
+        """What `/context` adds up to; while an answer comes, the tokens that the cache holds."""
         if self.is_busy:
             return session.used_tokens
-        if self._counted is not session.messages:
-            self._counted = session.messages
-            parts = session.context_parts() if self._counted else ()
-            self._counted_tokens = sum(part.tokens for part in parts)
+        return self._count(session)
+
+    def _count(self, session: Session) -> int:
+        state = (session.model_name, session.system, session.thinking, session.messages)
+        if self._counted != state:
+            is_empty = not (session.messages or session.system)
+            parts = () if is_empty else session.context_parts()
+            self._counted, self._counted_tokens = state, sum(part.tokens for part in parts)
         return self._counted_tokens
 
     def start(self, step: Step) -> None:
@@ -178,6 +182,6 @@ class Talk:
             self._chat.say("")
         if len(session.messages) == len(base):
             return False
-        self._counted, self._counted_tokens = session.messages, session.used_tokens
         session.restore(step.settle(session.messages))
+        self._count(session)  # here, where nobody waits for it
         return True

@@ -13,14 +13,17 @@ _LABEL_CHARACTERS = 60
 _KINDS: dict[Role, ContextKind] = {"system": "system", "user": "question", "assistant": "answer"}
 
 
-def context_parts(writer: PromptWriter, messages: Sequence[Message]) -> tuple[ContextPart, ...]:
+def context_parts(
+    writer: PromptWriter, messages: Sequence[Message], *, thinking: bool = False
+) -> tuple[ContextPart, ...]:
     """The parts of `messages` in their order, and last the frame: what the template adds.
 
     Their sum is the prompt that an empty next question would make. A document's tokens are
     counted alone, so the lines around it, which name it, are counted with the frame.
     """
     parts = [part for message in messages for part in _parts_of(writer, message)]
-    total = len(writer.write((*messages, Message("user", ""))).token_ids)
+    asked = (*messages, Message("user", ""))
+    total = len(writer.write(asked, thinking=thinking).token_ids)
     frame = total - sum(part.tokens for part in parts)
     return (*parts, ContextPart("frame", "", frame))
 

@@ -157,7 +157,8 @@ class ChatSession:
 
     def context_parts(self) -> tuple[ContextPart, ...]:
         """What the conversation consists of, in tokens."""
-        return context_parts(self._writer, self._with_system(*self._messages))
+        messages = self._with_system(*self._messages)
+        return context_parts(self._writer, messages, thinking=self.thinking)
 
     def ask(
         self,

@@ -10,6 +10,7 @@ prompt it hints, and twice within `LEAVE_WITHIN_S` it leaves. Ctrl-D at an empty
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -96,6 +97,7 @@ class LineEditor:
         self._clock = clock
         self._ctrl_c_at_s = float("-inf")
         self._draft = ""
+        self._lock = threading.Lock()
         self._waiting: deque[str] = deque()
         self._pastes = Pastes()
         self.live = LiveArea(lambda: [safe_line(line) for line in self._waiting])
@@ -130,7 +132,8 @@ class LineEditor:
             EOFError: the user wants to leave.
             BaseException: what `Work.failure` returned.
         """
-        draft, self._draft = self._draft, ""
+        with self._lock:
+            draft, self._draft = self._draft, ""
         with self.live.below(self._app), patch_stdout(raw=True) if self.is_live else nullcontext():
             text = self._session.prompt(PROMPT, default=draft, pre_run=self._begin)
         text = self._pastes.unfold(text).strip()
@@ -151,10 +154,9 @@ class LineEditor:
 
     def give_back(self, text: str) -> None:
         """Put `text` in front of what is typed. From any thread."""
-        if self._app.loop is None:
+        with self._lock:
             self._draft = _joined(text, self._draft)
-        else:
-            self._in_loop(lambda: self._retype(_joined(text, self._session.default_buffer.text)))
+        self._in_loop(self._take_draft)
 
     def send(self, event: KeyPressEvent) -> None:
         """Hand over what is typed; an open triple quote takes a new line instead."""
@@ -224,7 +226,19 @@ class LineEditor:
         return self._session.app
 
     def _begin(self) -> None:
-        asyncio.get_running_loop().call_soon(self._look)
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._take_draft)  # what came back while the prompt was being set up
+        loop.call_soon(self._look)
+
+    def _take_draft(self) -> None:
+        """Puts in front of what is typed what came back; runs in the prompt's own thread."""
+        app = self._app
+        if app.future is None or app.future.done():
+            return  # the next prompt has it
+        with self._lock:
+            draft, self._draft = self._draft, ""
+        if draft:
+            self._retype(_joined(draft, self._session.default_buffer.text))
 
     def _look(self) -> None:
         """Ends the reading where it has to end; runs in the prompt's own thread."""
@@ -235,7 +249,8 @@ class LineEditor:
         if error is not None:
             app.exit(exception=error)
         elif self._waiting and not self._work.must_wait(self._waiting[0].strip()):
-            self._draft = self._session.default_buffer.text
+            with self._lock:
+                self._draft = _joined(self._draft, self._session.default_buffer.text)
             self._retype(self._waiting.popleft())
             app.exit(result=self._session.default_buffer.text)
         else:

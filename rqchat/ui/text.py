@@ -109,7 +109,7 @@ def _rows(line: str, columns: int) -> Iterator[str]:
     start = blank = cells = 0  # of the row: its first character, the one after its last blank
     for end, character in enumerate(line):
         cells += get_character_cell_size(character)
-        if cells > columns and character != " ":
+        while cells > columns and character != " " and start < end:
             cut = blank if blank > start else end
             yield line[start:cut].rstrip(" ")
             start, cells = cut, cell_len(line[cut : end + 1])

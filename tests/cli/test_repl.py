@@ -83,6 +83,36 @@ def test_turns(chat: Chat) -> None:
     assert "0 of 32,768 tokens (0 %)" in chat.shown
 
 
+def test_the_status_line_counts_the_conversation(chat: Chat) -> None:
+    """As `/context` does, whatever was said and taken back in between."""
+
+    def held() -> str:
+        said = re.search(r"^([\d,]+) of .* free$", chat.say("/context", " free"), re.MULTILINE)
+        shown = re.search(r"KV \| ([\d,]+) of ", chat.shown)
+        assert said and shown and said[1] == shown[1]
+        return said[1]
+
+    chat.say("hello", HELLO)
+    one = held()
+    chat.say("who are you", WHO)
+    two = held()
+    for line, said, count in (
+        ("/retry", "again;", two),
+        ("/undo", "took back the retry", two),
+        ("/undo", "took back the last turn", one),
+        ("/fork counted", "from here on", one),
+        ("/think on", "thinking is on", None),
+        ("/think off", "thinking is off", one),
+        ("/compact drop", "nothing to compact", one),
+    ):
+        chat.say(line, said)
+        assert held() == (count or held())
+    chat.say("/clear", "cleared")
+    assert "KV | 0 of " in chat.shown
+    chat.say("/load counted", "going on with counted")
+    assert held() == one != two
+
+
 def test_copy_and_statistics(chat: Chat) -> None:
     chat.say("hello", HELLO)
     chat.say("/copy", f"copied {len(HELLO)} characters with wl-copy")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
@@ -197,6 +197,7 @@ def test_the_editor_of_the_user(
 
 
 @given(st.text() | st.text("ab 日"), st.integers(1, 60), st.integers(1, 9))
+@example(" 0日", 1, 2)
 def test_the_tail_fits_and_ends_as_the_text_does(text: str, columns: int, rows: int) -> None:
     wide = max(columns, 2)
     lines = tail(text, wide, rows).split("\n")
