@@ -69,8 +69,8 @@ def read_anatomy(model: Any) -> Anatomy:
     """
     if not isinstance(model, nn.Module) or not hasattr(model, "get_decoder"):
         raise UnsupportedModelError(f"{_name(model)} is no transformers model with a decoder")
-    config = model.config.get_text_config(decoder=True)  # type: ignore[operator, union-attr]
-    decoder = model.get_decoder()  # type: ignore[operator]
+    known: Any = model  # transformers' models have no common type with these methods
+    config, decoder = known.config.get_text_config(decoder=True), known.get_decoder()
     for reason in _objections(model, config, decoder):
         raise UnsupportedModelError(f"{_name(model)} cannot be served: {reason}")
     rotary = getattr(decoder, "rotary_emb", None)
@@ -85,9 +85,9 @@ def read_anatomy(model: Any) -> Anatomy:
                 f"values; packed are multiples of {HEAD_DIM_STEP}"
             )
     sees_images = getattr(config, "use_bidirectional_attention", None) == "vision"
-    base = model.base_model
+    base = known.base_model
     host = base if sees_images and hasattr(base, "language_model") else None
-    return Anatomy(config, tuple(layers), rotary, host)  # type: ignore[arg-type]
+    return Anatomy(config, tuple(layers), rotary, host)
 
 
 def _objections(model: Any, config: Any, decoder: Any) -> Iterator[str]:

@@ -99,7 +99,8 @@ class Calibration:
         try:
             with safe_open(str(path), framework="pt") as file:
                 header = json.loads((file.metadata() or {}).get("rotorquant.calibration", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read as a calibration: {error}") from error
         if header.get("format") != _FORMAT:

@@ -15,7 +15,7 @@ from rotorquant.ops.attend import Part, Rows, attend_exact
 from rotorquant.ops.attend.launch import ROWS_LIMIT
 from rotorquant.ops.chunk import Rules, chunk_output, chunk_part, has_kernel, reach_of
 from rotorquant.ops.rebuild import Twist, rebuild
-from rotorquant.reading import cut, in_place
+from rotorquant.reading import in_place
 from rotorquant.tied import TiedKey
 from rotorquant.views import Queries, attend_in_blocks
 
@@ -104,7 +104,7 @@ def attend_history(
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], HISTORY_TOKENS):
         piece = slice(low, low + HISTORY_TOKENS)
-        some = [cut(each, piece) for each in rows]
+        some = [each.cut(piece) for each in rows]
         where = None if positions is None else positions[:, piece]
         make = _stored_keys if as_stored else _natural_keys
         key, value = make(some, codecs, tie, where, query.dtype)

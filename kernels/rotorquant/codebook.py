@@ -17,7 +17,7 @@ import math
 from functools import cache
 from statistics import NormalDist
 
-__all__ = ["LEGACY_CENTROIDS", "lloyd_max", "lloyd_max_boundaries", "lloyd_max_distortion"]
+__all__ = ["LEGACY_CENTROIDS", "lloyd_max", "lloyd_max_distortion"]
 
 _LLOYD_STEPS = 30  # into the region where Newton converges
 _NEWTON_STEPS = 8
@@ -44,12 +44,6 @@ def lloyd_max(bits: int) -> tuple[float, ...]:
     # Rounding breaks the symmetry in the last digit; a quantizer of -x must mirror that of x.
     mirrored = reversed(centroids)
     return tuple((c - other) / 2 for c, other in zip(centroids, mirrored, strict=True))
-
-
-def lloyd_max_boundaries(bits: int) -> tuple[float, ...]:
-    """The 2**bits - 1 boundaries between neighbouring centroids, ascending."""
-    centroids = lloyd_max(bits)
-    return tuple((a + b) / 2 for a, b in zip(centroids, centroids[1:], strict=False))
 
 
 def lloyd_max_distortion(bits: int) -> float:

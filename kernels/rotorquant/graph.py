@@ -201,7 +201,7 @@ class StepGraph:
     def _recorded(self, length: int) -> Callable[[], None]:
         try:
             return self._recorder.record(self._step)
-        except BaseException as error:
+        except BaseException as error:  # what was stored on the host's side alone, goes
             self._cache.retract(length)
             if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
                 raise CaptureError(str(error).partition("\n")[0]) from error

@@ -17,7 +17,7 @@ from rotorquant.ops.decode import Reading
 from rotorquant.tied import TiedKey
 from rotorquant.tied_queries import TiedQueries
 
-__all__ = ["attend_rows", "cut", "exact_reading", "in_place", "stored_reading"]
+__all__ = ["attend_rows", "exact_reading", "in_place", "stored_reading"]
 
 _TILE_TOKENS = 4096
 
@@ -55,7 +55,7 @@ def attend_rows(
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], _TILE_TOKENS):
         tile = slice(low, low + _TILE_TOKENS)
-        streams = [codec.decode(cut(r, tile)) for codec, r in zip(codecs, rows, strict=True)]
+        streams = [codec.decode(r.cut(tile)) for codec, r in zip(codecs, rows, strict=True)]
         if tie is not None and positions is not None:
             streams.insert(0, tie.rebuild(streams[0].to(dtype), positions[:, tile]))
         key, value = (Rows(stream, None, None) for stream in streams)
@@ -99,11 +99,6 @@ def _attend_in_place(
     if value_codec.offset is not None:
         total = total.addcmul_(part.mass, value_codec.offset)
     return Part(top, part.mass, total)
-
-
-def cut(rows: Rows, tile: slice) -> Rows:
-    """The rows of some tokens, as views."""
-    return Rows(*(None if field is None else field[:, :, tile] for field in rows))  # type: ignore[arg-type]
 
 
 def _join(one: Part, two: Part) -> Part:

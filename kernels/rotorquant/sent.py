@@ -35,5 +35,5 @@ class Sent:
         """The number; waits until it is here."""
         if self._arrival is not None:
             self._arrival.synchronize()
-        number: Any = self._number.tolist()
+        number: Any = self._number.tolist()  # typed as a list, but it has no dimensions
         return number  # type: ignore[no-any-return]

@@ -234,7 +234,8 @@ def read_snapshot(path: Path, cache: str, source: Source | None) -> Snapshot:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError, OverflowError, RuntimeError) as error:
         raise _refusal(path, f"it is no whole safetensors file ({error})") from error
     if _HEADER not in metadata or _CHECKSUM not in metadata:
@@ -266,9 +267,8 @@ def _replace_file(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
         with open(name, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:

@@ -191,7 +191,7 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
             try:
                 assert child.stdout is not None
                 yield from (line for line in child.stdout if line.startswith("{"))
-            except BaseException:
+            except BaseException:  # the reader has left, or Ctrl-C: the child would go on alone
                 child.kill()
                 raise
             finally:

@@ -60,9 +60,6 @@ class Session(Protocol):
     def close(self) -> None: ...
 
 
-Opener = Callable[[Settings, str | None, Callable[[Event], None]], Session]
-
-
 def open_session(
     settings: Settings, system: str | None, on_event: Callable[[Event], None]
 ) -> Session:

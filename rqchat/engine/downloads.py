@@ -57,7 +57,7 @@ def download(url: str, *, max_bytes: int, deadline_s: float = DEADLINE_S) -> Dow
             results.put(_fetch(url, max_bytes, ends_s))
         except InputError as error:
             results.put(error)
-        except Exception as error:
+        except Exception as error:  # nobody else would hear of it: this is a thread
             reason = getattr(error, "reason", None) or error
             reason = getattr(reason, "strerror", None) or reason
             results.put(InputError(f"{url} cannot be fetched: {reason or type(error).__name__}"))

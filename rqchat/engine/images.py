@@ -146,6 +146,7 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """Greyscale of 16 or more bits, scaled down where pillow's own conversion clips."""
+    # One band: a pair of numbers, where other pictures have a pair for each band
     top = float(image.getextrema()[1])  # type: ignore[arg-type]
     scale = 1.0 if top <= 255 else 255.0 / max(top, 65_535.0)
     return image.point(lambda value: value * scale + 0.0).convert("L")

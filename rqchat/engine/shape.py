@@ -38,11 +38,6 @@ class KVLayers:
     head_dim: int
     tied: bool = False
 
-    @property
-    def values_per_token(self) -> int:
-        """Stored values of one token over all these layers."""
-        return self.layers * self.heads * self.head_dim * (1 if self.tied else 2)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
@@ -60,7 +55,7 @@ class ModelShape:
         norms: norm weights and scalars of the text model.
         vision: image tower and projection.
         audio: audio tower and projection, where the checkpoint has them.
-        hidden, intermediate, query_heads, vocabulary: widths of the text model.
+        hidden, query_heads, vocabulary: widths of the text model.
         vision_hidden, vision_intermediate: widths of the image tower, 0 without one.
         global_kv, sliding_kv: the layers that see everything, and those that see `window` tokens.
         window: tokens a sliding layer sees, its own included.
@@ -79,7 +74,6 @@ class ModelShape:
     vision: int
     audio: int
     hidden: int
-    intermediate: int
     query_heads: int
     vocabulary: int
     vision_hidden: int
@@ -162,7 +156,6 @@ def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> Mod
         vision=vision_parameters(vision, hidden) if vision else 0,
         audio=audio_parameters(audio, hidden) if audio else 0,
         hidden=hidden,
-        intermediate=int(text["intermediate_size"]),
         query_heads=int(text["num_attention_heads"]),
         vocabulary=vocabulary,
         vision_hidden=int(vision.get("hidden_size", 0)) if vision else 0,

@@ -53,10 +53,9 @@ class Workspace:
     @property
     def total(self) -> int:
         """Bytes of the largest phase, logits and what products take."""
-        text = max(self.attention_bytes, self.mlp_bytes, self.input_bytes)
-        return (
-            max(text, self.picture_bytes) + _LOGITS * 4 * self.shape.vocabulary + self.product_bytes
-        )
+        phases = self.attention_bytes, self.mlp_bytes, self.expert_bytes, self.input_bytes
+        largest = max(*phases, self.picture_bytes)
+        return largest + _LOGITS * 4 * self.shape.vocabulary + self.product_bytes
 
     @property
     def product_bytes(self) -> int:

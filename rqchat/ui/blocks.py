@@ -52,11 +52,6 @@ class BlockSplitter:
         """All that has come and is in no block yet."""
         return self.source + self._line
 
-    @property
-    def in_code(self) -> bool:
-        """Whether a code fence is open."""
-        return self._fence is not None
-
     def feed(self, text: str) -> list[Block]:
         """The blocks that `text` finishes."""
         *lines, last = text.split("\n")

@@ -115,6 +115,18 @@ def test_the_bytes_of_a_24_gib_card() -> None:
     assert used.workspace == mlp + rest == 430_440_448
 
 
+def test_a_mixtures_experts_in_16_bits_are_its_largest_step() -> None:
+    """transformers' own layers, which cannot be counted without a GPU (`test_workspace.py`)."""
+    shape = ModelShape.from_config(next(m.config for m in KNOWN_MODELS if "26B" in m.name))
+    chosen = make_plan(shape, planned_card(64 * _GIB), Settings()).chosen
+
+    assert (chosen.weights, chosen.kv_bits, chosen.chunk_tokens) == ("bf16", 16, 2048)
+    # Six times the stream; for each of a token's 8 experts it is there twice, and twice in float32
+    experts = 2048 * (6 * 2816 * 2 + 8 * 2816 * (2 * 2 + 2 * 4))
+    exact = 5 * 2 * 512 * 2048 * 2
+    assert chosen.bytes.workspace == experts + 3 * 4 * 262_144 + 2 * 2**25 + exact
+
+
 def test_what_attention_holds_is_what_the_library_says() -> None:
     assert workspace._HISTORY_TOKENS == HISTORY_TOKENS
     assert (workspace._SCORES, workspace._TILE_TOKENS) == (SCORE_BUDGET, TILE_KEYS)

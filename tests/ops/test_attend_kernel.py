@@ -140,7 +140,7 @@ def test_waves_are_rounded_as_the_model_rounds_them(
     table = table_of(4).half().float()
     request.getfixturevalue("_forced")
     for at in range(16):
-        one = Rows(*(None if f is None else f[:, :, at : at + 1] for f in packed))  # type: ignore[arg-type]
+        one = packed.cut(slice(at, at + 1))
         there = rope._replace(positions=rope.positions[:, at : at + 1])
         wanted = attend.reference.attend_packed(query, one, None, table, there, None)
         own = attend_packed(query, one, None, table, there)

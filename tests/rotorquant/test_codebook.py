@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
-from rotorquant.codebook import lloyd_max, lloyd_max_boundaries, lloyd_max_distortion
+from rotorquant.codebook import lloyd_max, lloyd_max_distortion
 
 # J. Max, Quantizing for minimum distortion, IRE Trans. Inf. Theory 6 (1960), table 1: the positive
 # output levels and the error, in four digits.
@@ -39,8 +40,9 @@ def test_the_error_of_wider_codes(bits: int, error: float) -> None:
 
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_every_level_is_the_mean_of_its_cell(bits: int) -> None:
-    edges = [-math.inf, *lloyd_max_boundaries(bits), math.inf]
-    for level, low, high in zip(lloyd_max(bits), edges, edges[1:], strict=False):
+    levels = lloyd_max(bits)
+    bounds = [(one + two) / 2 for one, two in pairwise(levels)]
+    for level, (low, high) in zip(levels, pairwise([-math.inf, *bounds, math.inf]), strict=True):
         density = [math.exp(-edge * edge / 2) / math.sqrt(2 * math.pi) for edge in (low, high)]
         tail = [math.erfc(edge / math.sqrt(2)) / 2 for edge in (low, high)]
         mean = (density[0] - density[1]) / (tail[0] - tail[1])

@@ -186,6 +186,7 @@ def _listened(step: Step, asked: dict[launches.Key, tuple[int, ...]]) -> object:
         asked[key] = look_up(key, reckoned)
         return asked[key]
 
+    # By name, as mypy takes a function for a constant
     setattr(launches, "timed", listening)  # noqa: B010
     try:
         return step()

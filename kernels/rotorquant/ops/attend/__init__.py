@@ -90,10 +90,10 @@ def attend_packed(
         )
         return part
     if length is not None:
-        count = int(length)
-        key, value = _first(key, count), None if value is None else _first(value, count)
-        rope = None if rope is None else rope._replace(positions=rope.positions[:, :count])
-        key_mask = None if key_mask is None else key_mask[:, :count]
+        seen = slice(int(length))
+        key, value = key.cut(seen), None if value is None else value.cut(seen)
+        rope = None if rope is None else rope._replace(positions=rope.positions[:, seen])
+        key_mask = None if key_mask is None else key_mask[:, seen]
     return reference.attend_packed(query, key, value, table, rope, key_mask, value_table)
 
 
@@ -115,12 +115,3 @@ def _fits(
     # Scales belong to packed rows, and these to a table
     whole = [r is None or (r.scale is None or table is not None) for r in (key, value)]
     return fits and all(whole) and head_dim in HEAD_DIMS and rows <= ROWS_LIMIT
-
-
-def _first(rows: Rows, count: int) -> Rows:
-    primary, extra, scale = rows
-    return Rows(
-        primary[:, :, :count],
-        None if extra is None else extra[:, :, :count],
-        None if scale is None else scale[:, :, :count],
-    )

@@ -56,6 +56,12 @@ class Rows(NamedTuple):
     extra: torch.Tensor | None
     scale: torch.Tensor | None
 
+    def cut(self, tokens: slice) -> Rows:
+        """The rows of some tokens, as views."""
+        extra = None if self.extra is None else self.extra[:, :, tokens]
+        scale = None if self.scale is None else self.scale[:, :, tokens]
+        return Rows(self.primary[:, :, tokens], extra, scale)
+
 
 class Rope(NamedTuple):
     """Rotary part of the scores.

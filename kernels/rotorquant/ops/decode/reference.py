@@ -117,7 +117,7 @@ def _far(
 ) -> Part:
     tokens = torch.arange(count, count + between, device=far.query.device)
     key, value = (
-        None if rows is None else _cut(rows, between) for rows in (stored.key, stored.value)
+        None if rows is None else rows.cut(slice(between)) for rows in (stored.key, stored.value)
     )
     assert key is not None
     if between == 0:
@@ -151,10 +151,9 @@ def _of(rope: Rope | None, tokens: torch.Tensor) -> Rope | None:
     return None if rope is None else rope._replace(positions=rope.positions[:, tokens])
 
 
-def _cut(rows: Rows, count: int) -> Rows:
-    return Rows(*(None if field is None else field[:, :, :count] for field in rows))  # type: ignore[arg-type]
-
-
 def _joined(first: Rows, last: Rows, count: int, latest: int) -> Rows:
-    pairs = zip(_cut(first, count), _cut(last, latest), strict=True)
-    return Rows(*(None if a is None or b is None else torch.cat((a, b), 2) for a, b in pairs))  # type: ignore[arg-type]
+    one, two = first.cut(slice(count)), last.cut(slice(latest))
+    scale = None
+    if one.scale is not None and two.scale is not None:
+        scale = torch.cat((one.scale, two.scale), 2)
+    return Rows(torch.cat((one.primary, two.primary), 2), None, scale)
