@@ -6,7 +6,7 @@ adds to the part of the pieces before. So the workspace stays the same however l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -22,6 +22,7 @@ from rotorquant.views import Queries, attend_in_blocks
 __all__ = ["HISTORY_TOKENS", "attend_chunk", "attend_history", "attend_keys", "is_chunk"]
 
 HISTORY_TOKENS = 8192  # K and V of four heads of 512 values in 16 bits: 64 MiB
+_ROWS = 1024  # that change their space at a time, in float32: 8 MiB of four such heads
 
 
 def is_chunk(query: torch.Tensor, key: torch.Tensor) -> bool:
@@ -110,17 +111,17 @@ def attend_history(
         key, value = make(some, codecs, tie, where, query.dtype)
         mask = None if key_mask is None else key_mask[:, piece]
         part = chunk_part(asked, key, value, scaling, Rules(key.shape[2], key_mask=mask), part)
+        del key, value  # the next piece needs their room
     assert part is not None
     if not as_stored:
         return part
-    top, total = part.top, codecs[-1].from_stored(part.total.flatten(2, 3))
+    total = part.total.flatten(2, 3)
+    for block in _blocks(total.shape[2]):
+        total[:, :, block] = codecs[-1].from_stored(total[:, :, block])
     total = total.view_as(part.total)
-    if shift is not None:
-        top = top + scaling * shift
-    offset = codecs[-1].offset
-    if offset is not None:
-        total = total.addcmul_(part.mass, offset.unsqueeze(1))
-    return Part(top, part.mass, total)
+    if codecs[-1].offset is not None:
+        total.addcmul_(part.mass, codecs[-1].offset.unsqueeze(1))
+    return Part(part.top if shift is None else part.top + scaling * shift, part.mass, total)
 
 
 def _stored_query(
@@ -131,16 +132,26 @@ def _stored_query(
     At the places of rotary pairs keys are the model's own and so is the query.
     """
     natural, still = query.unflatten(1, (kv_heads, -1)).flatten(2, 3), codec.offset
-    weighted = natural.float() if tie is None else natural * tie.weight(query.device)
-    stored = codec.to_stored(weighted)
-    if tie is not None:
-        dims = _turned_dims(query.shape[-1], tie.pairs, query.device)
-        stored[..., codec.place[dims]] = natural[..., dims].float()
-        still = None if still is None else still.index_fill(-1, dims, 0.0)
-    shift = None if still is None else weighted @ still.mT
+    asked, shifts = torch.empty_like(natural), []
+    dims = None if tie is None else _turned_dims(query.shape[-1], tie.pairs, query.device)
+    if still is not None and dims is not None:
+        still = still.index_fill(-1, dims, 0.0)
+    for rows in _blocks(natural.shape[2]):
+        some = natural[:, :, rows]
+        weighted = some.float() if tie is None else some * tie.weight(query.device)
+        asked[:, :, rows] = codec.to_stored(weighted)
+        if still is not None:
+            shifts.append(weighted @ still.mT)
+    if dims is not None:
+        asked[..., codec.place[dims]] = natural[..., dims]
     grid = (-1, query.shape[2])
-    asked = stored.to(query.dtype).unflatten(2, grid).flatten(1, 2)
-    return asked, None if shift is None else shift.unflatten(2, grid)
+    shift = torch.cat(shifts, dim=2).unflatten(2, grid) if shifts else None
+    return asked.unflatten(2, grid).flatten(1, 2), shift
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    """All rows, `_ROWS` at a time."""
+    return (slice(low, low + _ROWS) for low in range(0, rows, _ROWS))
 
 
 def _stored_keys(

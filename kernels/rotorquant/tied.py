@@ -50,7 +50,7 @@ class TiedKey:
             positions: [B, N] integers.
         """
         dtype, half = values.dtype, values.shape[-1] // 2
-        keys = (values.float() * self.weight(values.device)).to(dtype)
+        keys = (values * self.weight(values.device)).to(dtype)  # in float32
         angles = positions[:, None, :, None].float() * self.frequencies(values.device)
         cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
         one, two = keys[..., : self.pairs], keys[..., half : half + self.pairs]

@@ -18,11 +18,14 @@ _PATCHES_PER_SOFT_TOKEN, _PIXELS = 9, 3 * 16**2  # of a patch, in float32
 # What rotorquant holds of a long history at once: decoded keys and values for a kernel, scores and
 # their rotary part in float32 in its reference (`chunks.py`, `ops/attend`)
 _HISTORY_TOKENS = 8192
+_TURNED = 4  # a head's dimensions over those that a position turns (proportional RoPE)
+_SPACE_ROWS = 1024  # of queries or sums that change their space at a time
 _SCORES, _TILE_TOKENS = 2**23, 4096
 _LOGITS = 3  # rows in float32
 # What torch gives cuBLAS and cuBLASLt on Hopper, each; elsewhere less (CublasHandlePool.cpp)
 _PRODUCT_BYTES = 2 * 2**25
 _CAPTURE_BYTES = 2**26  # what CUDA and torch hold for a captured decode step
+_SCRATCH_VALUES = 57_802_752  # of a packed matrix, unpacked for a chunk (`weights/multiply.py`)
 _CPU_UNPACKED_VALUES, _CPU_UNPACKED_BYTES = 2**18, 11  # codes and values while they are unpacked
 
 
@@ -80,7 +83,7 @@ class Workspace:
 
     @property
     def mlp_bytes(self) -> int:
-        """A chunk in an MLP: the stream, and gate, up and product, or two and a matrix unpacked."""
+        """A chunk in an MLP: the stream, and gate, up and product, or two and what is unpacked."""
         shape, size, tokens = self.shape, self.weights.rest_bytes, self.chunk_tokens
         apart = shape.embedding_row - shape.hidden
         row = (7 if apart else 6) * shape.hidden + 2 * apart + 2 * self._values + self._angles
@@ -155,17 +158,19 @@ class Workspace:
     def _kernel_history_bytes(self) -> int:
         """Keys and values of a piece in the model's dtype.
 
-        Below 16 bits the queries in the space of the rows, and the sums in float32 before and
-        behind their way out of it; or the sums once, a piece, and the one before. At 16 bits the
+        Below 16 bits the queries in the space of the rows, the sums in float32, and a piece, where
+        tied with its cosines and sines, or some sums on their way out of that space. At 16 bits the
         sums; tied keys are made in float32.
         """
         size, tied = self.weights.rest_bytes, self.shape.global_kv.tied
-        piece = min(_HISTORY_TOKENS, self.packed_tokens) * self._values
+        tokens = min(_HISTORY_TOKENS, self.packed_tokens)
+        piece, angles = tokens * self._values, tokens * self.shape.global_kv.head_dim // _TURNED
         queries = self.chunk_tokens * self._width
         if self.kv_bits < 16:
-            leaving = queries * 4 * 2 + 2 * piece * size
-            return queries * size + max(leaving, queries * 4 + 4 * piece * size)
-        return queries * 4 + (piece * (3 * size + 4) if tied else 0)
+            leaving = min(queries, _SPACE_ROWS * self._values) * 4 * 2
+            made = (2 * piece + (angles if tied else 0)) * size
+            return queries * (size + 4) + max(leaving, made)
+        return queries * 4 + (piece * (size + 4) if tied else 0)
 
     def _reference_history_bytes(self) -> int:
         """Queries and sums in float32, tiles of unpacked rows, scores and their rotary part."""
@@ -179,7 +184,11 @@ class Workspace:
         return min(_SCORES, self.chunk_tokens * self.shape.query_heads * keys)
 
     def _unpacked_bytes(self) -> int:
-        """The largest matrix in the model's dtype; on a CPU a part of it, and its codes."""
+        """A part of the largest matrix in the model's dtype; on a CPU its codes, too.
+
+        bitsandbytes, which leaves experts alone, takes the whole of it.
+        """
         if self.is_gpu:
-            return self.shape.largest_matrix * self.weights.rest_bytes
+            most = _SCRATCH_VALUES if self.weights.packs_experts else self.shape.largest_matrix
+            return min(self.shape.largest_matrix, most) * self.weights.rest_bytes
         return min(self.shape.largest_matrix, _CPU_UNPACKED_VALUES) * _CPU_UNPACKED_BYTES

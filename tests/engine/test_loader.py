@@ -205,6 +205,7 @@ def test_a_sum_that_differs_is_said(copied_folder: Path) -> None:
 
 def test_a_gpu_that_torch_cannot_use(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", None)
 
     with pytest.raises(ModelError, match=r"cannot use it.*install\.sh.*--device cpu"):
         load(tiny_folder, device=planned_card(2**34))

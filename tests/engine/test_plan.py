@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from rotorquant.chunks import HISTORY_TOKENS
+from rotorquant import chunks
 from rotorquant.ops.attend.reference import SCORE_BUDGET, TILE_KEYS
 from rqchat.engine import workspace
 from rqchat.engine.catalog import KNOWN_MODELS, KnownModel
@@ -18,6 +18,7 @@ from rqchat.engine.hardware import DeviceInfo, planned_card
 from rqchat.engine.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import Settings
 from rqchat.engine.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.engine.weights import multiply
 from rqchat.errors import DoesNotFitError, UsageError
 from tests.helpers import TINY_CONFIG
 
@@ -49,12 +50,12 @@ def _by_hand(
     keys, size = 4 * 512, 8192 * 4 * 512 * 2
     attention = chunk * (3 * 5376 + 2 * 16_384 + 3 * keys + 2 * (512 + 256)) * 2
     sums = chunk * 16_384 * 4
-    packed = chunk * 16_384 * 2 + max(2 * sums + 2 * size, sums + 4 * size)
-    attention += packed if kv_bits < 16 else sums + 5 * size
+    packed = chunk * 16_384 * 2 + sums + 2 * size + 8192 * 2 * 64 * 2  # 64 pairs turn
+    attention += packed if kv_bits < 16 else sums + 3 * size
     attention += 2 * (chunk + 640) * keys * 2
     mlp = chunk * (6 * 5376 + 2 * keys + 2 * (512 + 256)) * 2
     mlp += chunk * 21_504 * 2 * (3 if linear_bits == 16 else 2)
-    mlp += 0 if linear_bits == 16 else 5376 * 21_504 * 2
+    mlp += 0 if linear_bits == 16 else 5376 * 21_504 // 2 * 2
     kept = 2 * (chunk + 1024) * 16 * 256 * 2  # K and V of a sliding layer
     step = max(attention, mlp) + kept + 3 * 4 * 262_144 + 2 * 2**25 + 40 * chunk * 1024
     reserve = 768 * 2**20 + int(0.015 * int(gib * _GIB))
@@ -65,11 +66,11 @@ def _by_hand(
 @pytest.mark.parametrize(
     ("gib", "weights", "stored_bits", "head_bits", "kv_bits", "ring", "chunk"),
     [
-        (16, "int2", 2.5, 8, 5, 8, 512),
+        (16, "int2", 2.5, 8, 5, 8, 1024),
         (18, "int2", 2.5, 8, 8, 8, 1024),
-        (20, "int2", 2.5, 16, 8, 16, 1024),
-        (22, "int4", 4.5, 8, 3, 8, 1024),
-        (24, "int4", 4.5, 8, 6, 16, 512),
+        (20, "int2", 2.5, 16, 8, 16, 2048),
+        (22, "int4", 4.5, 8, 3, 16, 512),
+        (24, "int4", 4.5, 8, 6, 16, 1024),
         (32, "int4", 4.5, 16, 16, 16, 2048),
         (48, "int8", 8, 16, 16, 16, 2048),
         (80, "bf16", 16, 16, 16, 16, 2048),
@@ -107,12 +108,12 @@ def test_the_bytes_of_a_24_gib_card() -> None:
     assert used.kv_sliding == 50 * 16 * 1024 * 2 * 512 == 838_860_800
     # 512 MiB for the CUDA context, 1.5 % of the card, 256 MiB left free
     assert used.reserve == 768 * 2**20 + int(0.015 * 24 * _GIB) == 1_191_853_424
-    # a chunk of 512 in an MLP with its largest matrix unpacked, three rows of logits, what cuBLAS
-    # keeps, the exact chunk
-    mlp = 512 * (6 * 5376 + 2 * 2048 + 1536 + 2 * 21_504) * 2 + 21_504 * 5376 * 2
+    # a chunk of 512 in an MLP with half of its largest matrix unpacked, three rows of logits, what
+    # cuBLAS keeps, the exact chunk
+    mlp = 512 * (6 * 5376 + 2 * 2048 + 1536 + 2 * 21_504) * 2 + 21_504 * 5376 // 2 * 2
     mlp += 2 * (512 + 1024) * 4096 * 2
     rest = 3 * 4 * 262_144 + 2 * 2**25 + 40 * 512 * 1024
-    assert used.workspace == mlp + rest == 430_440_448
+    assert used.workspace == mlp + rest == 314_834_944
 
 
 def test_a_mixtures_experts_in_16_bits_are_its_largest_step() -> None:
@@ -128,8 +129,13 @@ def test_a_mixtures_experts_in_16_bits_are_its_largest_step() -> None:
 
 
 def test_what_attention_holds_is_what_the_library_says() -> None:
-    assert workspace._HISTORY_TOKENS == HISTORY_TOKENS
+    assert workspace._HISTORY_TOKENS == chunks.HISTORY_TOKENS
     assert (workspace._SCORES, workspace._TILE_TOKENS) == (SCORE_BUDGET, TILE_KEYS)
+    assert workspace._SPACE_ROWS == chunks._ROWS
+
+
+def test_what_a_product_unpacks_is_what_it_says() -> None:
+    assert workspace._SCRATCH_VALUES == multiply._SCRATCH_VALUES
 
 
 def test_what_a_decode_step_reads_of_a_24_gib_card() -> None:

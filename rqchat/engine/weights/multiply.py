@@ -6,7 +6,6 @@ import contextlib
 from types import ModuleType
 
 import torch
-from torch.nn import functional
 
 from rqchat.engine.weights.grid import Packed
 from rqchat.engine.weights.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
@@ -21,9 +20,9 @@ if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring 
         from rqchat.engine.weights import expert_kernel as _expert_kernel
         from rqchat.engine.weights import kernel as _kernel
 
-# Gemma 4 31B's largest linear has 115.6 M values, which the plan counts as scratch; the head of a
-# whole prompt's logits is taken in parts
-_SCRATCH_VALUES = 120_000_000
+# Half of Gemma 4 31B's largest linear: whole, it would be the largest tensor of a chunk. The plan
+# counts it (`workspace.py`)
+_SCRATCH_VALUES = 57_802_752
 
 
 def multiply(x: torch.Tensor, weight: Packed) -> torch.Tensor:
@@ -71,9 +70,11 @@ def on_gpu(tensor: torch.Tensor) -> bool:
 def _through_dense(flat: torch.Tensor, weight: Packed, kernel: ModuleType | None) -> torch.Tensor:
     """By the matrix in x's dtype, some rows of it at a time."""
     most = _SCRATCH_VALUES if kernel else part_values(flat.device)
-    outs = []
+    out = flat.new_empty(flat.shape[0], weight.shape[0])
     for part in row_parts(*weight.shape, most):
-        some = weight.rows(slice(part.start, part.stop))
+        own = slice(part.start, part.stop)
+        some = weight.rows(own)
         dense = kernel.dequantize(some, flat.dtype) if kernel else some.dequantize(flat.dtype)
-        outs.append(functional.linear(flat, dense))
-    return outs[0] if len(outs) == 1 else torch.cat(outs, dim=-1)
+        torch.mm(flat, dense.mT, out=out[:, own])
+        del dense  # the next part needs its room
+    return out
