@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 
 from rotorquant.codebook import lloyd_max
+from rotorquant.ops import dispatch
 from rotorquant.ops.codebook import Codebook, make_codebook
 from rotorquant.ops.planes import planes_of
 
@@ -34,6 +36,30 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
         return tensor.fill_(torch.nan if tensor.is_floating_point() else 0xA5)
 
     monkeypatch.setattr(torch, "empty", poisoned)
+
+
+def spied(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, Spy]:
+    """Ops stand ready with kernels, whose launches are counted.
+
+    Args:
+        names: of op and kernel, such as "decode.merge_kernel".
+    """
+    spies = {}
+    for op, _, name in (each.partition(".") for each in names):
+        kernel = import_module(f"rotorquant.ops.{op}.kernel")
+        spies[name] = Spy(getattr(kernel, name))
+        monkeypatch.setattr(kernel, name, spies[name])
+        # `ops/mix` is launched by `ops/encode`
+        monkeypatch.setattr(f"rotorquant.ops.{op}._kernel", kernel, raising=False)
+    return spies
+
+
+def force_kernels(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, Spy]:
+    """The same for tensors wherever they lie; outputs are poisoned."""
+    spies = spied(monkeypatch, *names)
+    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
+    poison(monkeypatch)
+    return spies
 
 
 def centroids_of(bits: int) -> torch.Tensor:

@@ -10,11 +10,10 @@ import torch
 from rotorquant.ops import append as op
 from rotorquant.ops import dispatch
 from rotorquant.ops.append import append, append_scaled, note_finite
-from tests.ops.kernels import DEVICE, Spy
+from tests.ops.kernels import DEVICE, Spy, spied
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.append import kernel  # noqa: E402
 
 POISON = 0x5A
 # [B, H, slots, ...] of each room, T, tokens before
@@ -31,11 +30,10 @@ CASES = [
 @pytest.fixture(params=["reference", "kernel"])
 def spies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     """How often kernels ran."""
-    made = {}
-    for name in ("append_kernel", "finite_kernel", "scaled_kernel"):
-        made[name] = Spy(getattr(kernel, name))
-        monkeypatch.setattr(kernel, name, made[name])
-    monkeypatch.setattr(op, "_kernel", kernel if request.param == "kernel" else None)
+    names = ("append.append_kernel", "append.finite_kernel", "append.scaled_kernel")
+    made = spied(monkeypatch, *names)
+    if request.param == "reference":
+        monkeypatch.setattr(op, "_kernel", None)
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
     return made
 

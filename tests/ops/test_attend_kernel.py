@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rotorquant.ops import attend, dispatch
+from rotorquant.ops import attend
 from rotorquant.ops.attend import Part, Rope, Rows, attend_packed
 from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.planes import PACKED_BITS, planes_of
-from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, poison
+from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, force_kernels
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.attend import kernel  # noqa: E402
 from rotorquant.ops.attend.launch import HEAD_DIMS  # noqa: E402
 
 WAVES = [torch.float32, torch.float16, torch.bfloat16]
@@ -22,13 +21,7 @@ WIDTHS = pytest.mark.parametrize("bits", PACKED_BITS)
 
 @pytest.fixture
 def _forced(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    """The op takes its kernel, whose outputs are poisoned and launches counted."""
-    spy = Spy(kernel.attend_kernel)
-    monkeypatch.setattr(kernel, "attend_kernel", spy)
-    monkeypatch.setattr(attend, "_kernel", kernel)
-    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    poison(monkeypatch)
-    return spy
+    return force_kernels(monkeypatch, "attend.attend_kernel")["attend_kernel"]
 
 
 def table_of(bits: int) -> torch.Tensor:

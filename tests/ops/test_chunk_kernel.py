@@ -5,34 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rotorquant.ops import chunk, dispatch, rebuild
+from rotorquant.ops import rebuild
 from rotorquant.ops.attend import Part, Rows
 from rotorquant.ops.chunk import Rules, chunk_output, chunk_part, reach_of
 from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from rotorquant.ops.rebuild import Twist
-from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, poison
+from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, force_kernels
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.chunk import kernel  # noqa: E402
 from rotorquant.ops.chunk.launch import HEAD_DIMS, launch_config  # noqa: E402
-from rotorquant.ops.rebuild import kernel as rebuild_kernel  # noqa: E402
 
 KINDS = (torch.bfloat16, torch.float16)
 
 
 @pytest.fixture
 def _forced(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
-    """The ops take their kernels, whose outputs are poisoned and launches counted."""
-    spies = {"chunk": Spy(kernel.chunk_kernel), "rebuild": Spy(rebuild_kernel.rebuild_kernel)}
-    monkeypatch.setattr(kernel, "chunk_kernel", spies["chunk"])
-    monkeypatch.setattr(rebuild_kernel, "rebuild_kernel", spies["rebuild"])
-    monkeypatch.setattr(chunk, "_kernel", kernel)
-    monkeypatch.setattr(rebuild, "_kernel", rebuild_kernel)
-    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    poison(monkeypatch)
-    return spies
+    return force_kernels(monkeypatch, "chunk.chunk_kernel", "rebuild.rebuild_kernel")
 
 
 Given = tuple[torch.Tensor, torch.Tensor, torch.Tensor, float, Rules]
@@ -97,7 +87,7 @@ def test_a_chunk_is_the_formula_at_any_length(
     spies = request.getfixturevalue("_forced")
     for each, wanted in zip(given, expected, strict=True):
         check(chunk_output(*each), wanted, dtype)
-    assert spies["chunk"].launches == len(cases)
+    assert spies["chunk_kernel"].launches == len(cases)
 
 
 @pytest.mark.parametrize("window", [None, 1, 9, 50])
@@ -116,7 +106,7 @@ def test_windows_pictures_and_padding_are_index_arithmetic(
     expected = chunk_output(*given)
     spies = request.getfixturevalue("_forced")
     check(chunk_output(*given), expected, torch.float16)
-    assert spies["chunk"].launches == 1
+    assert spies["chunk_kernel"].launches == 1
 
 
 @pytest.mark.parametrize("head_dim", [64, 512])
@@ -145,7 +135,7 @@ def test_parts_over_pieces_of_history_are_the_whole(
     more = chunk_part(query, *rest, scaling, Rules(0), copy)
     merged = (more.total / more.mass).flatten(1, 2).transpose(1, 2).to(torch.float16)
     check(merged, expected, torch.float16)
-    assert spies["chunk"].launches == 4
+    assert spies["chunk_kernel"].launches == 4
 
 
 @pytest.mark.parametrize("bits", PACKED_BITS)
@@ -172,7 +162,7 @@ def test_rows_are_rebuilt_as_keys_and_values(
     both = rebuild.rebuild(given[-1][0], table, None, torch.float32)
     assert both[0] is both[1]
     torch.testing.assert_close(both[1], plain, rtol=2e-3, atol=0)
-    assert spies["rebuild"].launches == 4
+    assert spies["rebuild_kernel"].launches == 4
 
 
 def draw_twist(batch: int, heads: int, tokens: int, head_dim: int, bits: int) -> Twist:
@@ -197,4 +187,4 @@ def draw_twist(batch: int, heads: int, tokens: int, head_dim: int, bits: int) ->
 def test_other_dtypes_and_head_sizes_stay_with_the_reference(_forced: dict[str, Spy]) -> None:
     for head_dim, dtype in ((64, torch.float32), (80, torch.float16)):
         chunk_output(*draw(1, 1, 2, 5, 5, head_dim, dtype, Rules(0)))
-    assert _forced["chunk"].launches == 0
+    assert _forced["chunk_kernel"].launches == 0

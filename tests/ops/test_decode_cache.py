@@ -11,17 +11,12 @@ import pytest
 import torch
 
 from rotorquant import RotorQuantCache
-from rotorquant.ops import append, attend, decode, dequantize, dispatch, quantize
-from tests.ops.kernels import DEVICE, Spy
+from rotorquant.ops import dispatch
+from tests.ops.kernels import DEVICE, Spy, spied
 from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.append import kernel as append_kernel  # noqa: E402
-from rotorquant.ops.attend import kernel as attend_kernel  # noqa: E402
-from rotorquant.ops.decode import kernel as decode_kernel  # noqa: E402
-from rotorquant.ops.dequantize import kernel as dequantize_kernel  # noqa: E402
-from rotorquant.ops.quantize import kernel as quantize_kernel  # noqa: E402
 
 PROMPT, STEPS = 70, 20
 # Head sizes that kernels are made for.
@@ -45,21 +40,12 @@ UNTIED: dict[str, Any] = {
 
 @pytest.fixture
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
-    """Kernels stand ready for tensors that `dispatch.on_gpu` sends to them."""
-    spies = {}
-    for op, module, name in (
-        (append, append_kernel, "append_kernel"),
-        (append, append_kernel, "finite_kernel"),
-        (attend, attend_kernel, "attend_kernel"),
-        (decode, decode_kernel, "decode_kernel"),
-        (decode, decode_kernel, "merge_kernel"),
-        (dequantize, dequantize_kernel, "dequantize_kernel"),
-        (quantize, quantize_kernel, "quantize_kernel"),
-    ):
-        spies[name] = Spy(getattr(module, name))
-        monkeypatch.setattr(module, name, spies[name])
-        monkeypatch.setattr(op, "_kernel", module)
-    return spies
+    return spied(
+        monkeypatch,
+        *("append.append_kernel", "append.finite_kernel", "attend.attend_kernel"),
+        *("decode.decode_kernel", "decode.merge_kernel"),
+        *("dequantize.dequantize_kernel", "quantize.quantize_kernel"),
+    )
 
 
 def read(model: Any, cache: Any, tokens: torch.Tensor) -> torch.Tensor:

@@ -11,31 +11,22 @@ from typing import Any
 import pytest
 import torch
 
-from rotorquant.ops import decode as decode_op
-from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rope, Rows
 from rotorquant.ops.attend.launch import launch_config
 from rotorquant.ops.decode import Exact, Reading, Stored, decode, reference, serves
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
-from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, poison
+from tests.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, force_kernels
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.decode import kernel  # noqa: E402
 
 BATCH, HEADS = 2, 1
 
 
 @pytest.fixture
 def _forced(monkeypatch: pytest.MonkeyPatch) -> Spy:
-    """The op takes its kernel, whose outputs are poisoned and launches counted."""
-    spy = Spy(kernel.decode_kernel)
-    monkeypatch.setattr(kernel, "decode_kernel", spy)
-    monkeypatch.setattr(decode_op, "_kernel", kernel)
-    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    poison(monkeypatch)
-    return spy
+    return force_kernels(monkeypatch, "decode.decode_kernel")["decode_kernel"]
 
 
 @dataclass(frozen=True)

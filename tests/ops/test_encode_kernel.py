@@ -13,9 +13,6 @@ import torch
 from rotorquant.buffers import Meter
 from rotorquant.config import RotorQuantConfig
 from rotorquant.mixing import mix_of
-from rotorquant.ops import dispatch
-from rotorquant.ops import encode as encode_op
-from rotorquant.ops import quantize as quantize_op
 from rotorquant.ops.dequantize import unpack_codes
 from rotorquant.ops.encode import BLOCK, Dense, encode
 from rotorquant.ops.mix import mix
@@ -25,14 +22,11 @@ from rotorquant.packed import PackedBuffer
 from rotorquant.rotation import make_rotation
 from rotorquant.statistics import StreamStatistics, make_frame
 from rotorquant.streams import make_codec
-from tests.ops.kernels import DEVICE, Spy, book_of, centroids_of, poison
+from tests.ops.kernels import DEVICE, Spy, book_of, centroids_of, force_kernels
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.encode import kernel as encode_kernel  # noqa: E402
 from rotorquant.ops.launches import HEAD_DIMS  # noqa: E402
-from rotorquant.ops.mix import kernel as mix_kernel  # noqa: E402
-from rotorquant.ops.quantize import kernel as quantize_kernel  # noqa: E402
 
 # Float32 sums of up to 512 products: some units in the last place of a value below 8.
 NEAR = 1e-5
@@ -42,14 +36,9 @@ LEFT_ALONE = 7
 
 @pytest.fixture
 def _forced(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
-    """The ops take their kernels, whose outputs are poisoned and launches counted."""
-    spies = {"map": Spy(encode_kernel.map_kernel), "mix": Spy(mix_kernel.mix_kernel)}
-    monkeypatch.setattr(encode_kernel, "map_kernel", spies["map"])
-    monkeypatch.setattr(mix_kernel, "mix_kernel", spies["mix"])
-    monkeypatch.setattr(encode_op, "_kernel", encode_kernel)
-    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    poison(monkeypatch)
-    return spies
+    return force_kernels(
+        monkeypatch, "encode.map_kernel", "mix.mix_kernel", "quantize.quantize_kernel"
+    )
 
 
 def projected(
@@ -127,7 +116,7 @@ def test_mapped_vectors_get_the_codes_of_the_rule(
         for field in fields:
             assert (field[:, :, :2] == LEFT_ALONE).all()
             assert (field[:, :, 2 + shape[2] :] == LEFT_ALONE).all()
-    assert _forced["map"].launches == len(shapes)
+    assert _forced["map_kernel"].launches == len(shapes)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +144,7 @@ def test_mixed_vectors_get_the_codes_of_the_rule(
         for field in fields:
             assert (field[:, :, :2] == LEFT_ALONE).all()
             assert (field[:, :, 2 + shape[2] :] == LEFT_ALONE).all()
-    assert _forced["mix"].launches == 3
+    assert _forced["mix_kernel"].launches == 3
 
 
 @pytest.mark.parametrize("matched", [False, True])
@@ -189,11 +178,8 @@ def test_the_references_are_the_same_rule(matched: bool) -> None:
     ],
 )
 def test_pages_are_packed_in_place_by_the_kernel_of_the_mode(
-    mode: str, framed: bool, expected: str, _forced: dict[str, Spy], monkeypatch: pytest.MonkeyPatch
+    mode: str, framed: bool, expected: str, _forced: dict[str, Spy]
 ) -> None:
-    _forced["quantize"] = Spy(quantize_kernel.quantize_kernel)
-    monkeypatch.setattr(quantize_kernel, "quantize_kernel", _forced["quantize"])
-    monkeypatch.setattr(quantize_op, "_kernel", quantize_kernel)
     torch.manual_seed(0)
     vectors = projected(1, 2, 9, 256, torch.bfloat16)
     even = torch.eye(256).repeat(2, 1, 1)
@@ -205,7 +191,9 @@ def test_pages_are_packed_in_place_by_the_kernel_of_the_mode(
     pages.pack([vectors[:, :, 4:]])
     assert pages.length == int(pages.count) == 9
     assert [tensor.data_ptr() for tensor in pages.whole()] == held
-    assert {name: spy.launches for name, spy in _forced.items() if spy.launches} == {expected: 2}
+    assert {name: spy.launches for name, spy in _forced.items() if spy.launches} == {
+        f"{expected}_kernel": 2
+    }
     (decoded,) = pages.decode(torch.float32)
     error = (decoded - vectors.float()).square().sum(-1)
     # Of single vectors, around the 0.0095 expected of Gaussian ones.
@@ -218,7 +206,7 @@ def test_no_vectors_and_other_head_sizes(_forced: dict[str, Spy]) -> None:
     assert extra is not None
     assert (primary.shape, extra.shape, scale.shape) == ((1, 2, 0, 16), (1, 2, 0, 8), (1, 2, 0))
     encode(torch.zeros(1, 1, 2, 24, device=DEVICE), book_of(4), some_dense(1, 24, False))
-    assert [spy.launches for spy in _forced.values()] == [0, 0]
+    assert not any(spy.launches for spy in _forced.values())
 
 
 def test_maps_of_other_vectors_are_refused(_forced: dict[str, Spy]) -> None:
@@ -229,7 +217,7 @@ def test_maps_of_other_vectors_are_refused(_forced: dict[str, Spy]) -> None:
     for by in (some_dense(2, 32, True), some_dense(3, 64, True), signs):
         with pytest.raises(ValueError, match="does not fit"):
             encode(vectors, book_of(4), by)
-    assert [spy.launches for spy in _forced.values()] == [0, 0]
+    assert not any(spy.launches for spy in _forced.values())
 
 
 @pytest.mark.parametrize(("head_dim", "pairs"), [(512, 64), (512, 0), (256, 32), (256, 0)])

@@ -5,20 +5,23 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rotorquant.ops import dequantize as dequantize_op
-from rotorquant.ops import dispatch
-from rotorquant.ops import quantize as quantize_op
 from rotorquant.ops.dequantize import dequantize
 from rotorquant.ops.planes import PACKED_BITS
 from rotorquant.ops.quantize import quantize
 from rotorquant.ops.rotors import Rotors, turn
-from tests.ops.kernels import DEVICE, Spy, book_of, centroids_of, draw_rows, poison, rotors_of
+from tests.ops.kernels import (
+    DEVICE,
+    Spy,
+    book_of,
+    centroids_of,
+    draw_rows,
+    force_kernels,
+    rotors_of,
+)
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.dequantize import kernel as dequantize_kernel  # noqa: E402
 from rotorquant.ops.launches import HEAD_DIMS  # noqa: E402
-from rotorquant.ops.quantize import kernel as quantize_kernel  # noqa: E402
 
 WIDTHS = pytest.mark.parametrize("bits", PACKED_BITS)
 SIZES = pytest.mark.parametrize(
@@ -30,16 +33,7 @@ SHAPES = ((1, 1, 1), (2, 3, 5), (1, 1, 65))
 
 @pytest.fixture
 def _forced(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
-    """The ops take their kernels, whose outputs are poisoned and launches counted."""
-    spies = {}
-    for op, module in ((quantize_op, quantize_kernel), (dequantize_op, dequantize_kernel)):
-        name = module.__name__.split(".")[-2] + "_kernel"
-        spies[name] = Spy(getattr(module, name))
-        monkeypatch.setattr(module, name, spies[name])
-        monkeypatch.setattr(op, "_kernel", module)
-    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    poison(monkeypatch)
-    return spies
+    return force_kernels(monkeypatch, "quantize.quantize_kernel", "dequantize.dequantize_kernel")
 
 
 def projected(

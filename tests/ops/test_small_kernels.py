@@ -6,17 +6,14 @@ import pytest
 import torch
 from transformers.models.gemma4.modeling_gemma4 import Gemma4RMSNorm, apply_rotary_pos_emb
 
-from rotorquant.ops import dispatch, gate, heads, norm
+from rotorquant.ops import norm
 from rotorquant.ops.gate import gelu_gate
 from rotorquant.ops.heads import Stream, norm_heads
 from rotorquant.ops.norm import Norm, norm_add
-from tests.ops.kernels import DEVICE, Spy, poison
+from tests.ops.kernels import DEVICE, Spy, force_kernels
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.gate import kernel as gate_kernel  # noqa: E402
-from rotorquant.ops.heads import kernel as heads_kernel  # noqa: E402
-from rotorquant.ops.norm import kernel as norm_kernel  # noqa: E402
 
 # Triton's interpreter cuts a bfloat16 off where a GPU rounds it to the nearest.
 KINDS = [torch.float32, torch.float16] + [torch.bfloat16] * torch.cuda.is_available()
@@ -25,19 +22,7 @@ EPS = 1e-6
 
 @pytest.fixture
 def _forced(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
-    """The ops take their kernels, whose outputs are poisoned and launches counted."""
-    spies = {}
-    for op, module, name in (
-        (norm, norm_kernel, "norm_kernel"),
-        (gate, gate_kernel, "gate_kernel"),
-        (heads, heads_kernel, "heads_kernel"),
-    ):
-        spies[name] = Spy(getattr(module, name))
-        monkeypatch.setattr(module, name, spies[name])
-        monkeypatch.setattr(op, "_kernel", module)
-    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    poison(monkeypatch)
-    return spies
+    return force_kernels(monkeypatch, "norm.norm_kernel", "gate.gate_kernel", "heads.heads_kernel")
 
 
 def close(own: torch.Tensor, wanted: torch.Tensor) -> None:

@@ -8,15 +8,12 @@ import pytest
 import torch
 
 from rotorquant import RotorQuantCache, fuse_layers
-from rotorquant.ops import attend, chunk, decode, dispatch, gate, heads, norm
-from tests.ops.kernels import Spy
+from rotorquant.ops import attend, chunk, decode, dispatch
+from tests.ops.kernels import Spy, spied
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rotorquant.ops.gate import kernel as gate_kernel  # noqa: E402
-from rotorquant.ops.heads import kernel as heads_kernel  # noqa: E402
-from rotorquant.ops.norm import kernel as norm_kernel  # noqa: E402
 
 MODELS: dict[str, dict[str, Any]] = {
     "tied": {"num_hidden_layers": 2},
@@ -33,15 +30,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 
 def force(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
-    spies = {}
-    for op, module, name in (
-        (norm, norm_kernel, "norm_kernel"),
-        (gate, gate_kernel, "gate_kernel"),
-        (heads, heads_kernel, "heads_kernel"),
-    ):
-        spies[name] = Spy(getattr(module, name))
-        monkeypatch.setattr(module, name, spies[name])
-        monkeypatch.setattr(op, "_kernel", module)
+    spies = spied(monkeypatch, "norm.norm_kernel", "gate.gate_kernel", "heads.heads_kernel")
     for other in (attend, chunk, decode):  # round to float16, if this torch knows GPUs
         monkeypatch.setattr(other, "_kernel", None)
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)

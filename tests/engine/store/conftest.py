@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -52,6 +53,29 @@ def recorder(path: Path, warnings: list[str]) -> Iterator[Recorder]:
     made = Recorder(path, "chat", warnings.append)
     yield made
     made.close()
+
+
+class Case(NamedTuple):
+    """All of the fixtures, for tests that want most of them."""
+
+    path: Path
+    database: Database
+    recorder: Recorder
+    session: FakeSession
+    say: Say
+    warnings: list[str]
+
+
+@pytest.fixture
+def case(
+    path: Path,
+    database: Database,
+    recorder: Recorder,
+    session: FakeSession,
+    say: Say,
+    warnings: list[str],
+) -> Case:
+    return Case(path, database, recorder, session, say, warnings)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from rqchat.engine.store.database import Database
 from rqchat.engine.store.recorder import Recorder
 from tests.cli.conftest import FakeSession
 
-from .conftest import SAMPLING, Say, load, turns
+from .conftest import SAMPLING, Case, Say, load, turns
 
 
 def test_a_saved_conversation_goes_on_in_its_session(
@@ -53,14 +53,8 @@ def test_a_question_without_answer_is_asked_again_in_its_place(
     dead.close()  # type: ignore[attr-defined]
 
 
-def test_two_that_go_on_with_one_session_part_ways(
-    path: Path,
-    database: Database,
-    recorder: Recorder,
-    session: FakeSession,
-    say: Say,
-    warnings: list[str],
-) -> None:
+def test_two_that_go_on_with_one_session_part_ways(case: Case) -> None:
+    path, database, recorder, session, say, warnings = case
     say("One")
     first_id = recorder.session_id
     saved = load(database, first_id)

@@ -14,7 +14,7 @@ from rqchat.engine.store.database import Database
 from rqchat.engine.store.recorder import Recorder
 from tests.cli.conftest import FakeSession
 
-from .conftest import SAMPLING, Say, load, turns
+from .conftest import SAMPLING, Case, Say, load, turns
 
 
 def test_without_a_path_nothing_is_written_until_one_is_given(
@@ -44,14 +44,8 @@ def test_a_saved_conversation_goes_on_unsaved_until_a_path_is_given(
     assert [turn.question for turn in turns(database, saved.record.id)] == ["One", "Two"]
 
 
-def test_a_full_disk_is_told_once_and_caught_up_with(
-    path: Path,
-    database: Database,
-    recorder: Recorder,
-    session: FakeSession,
-    say: Say,
-    warnings: list[str],
-) -> None:
+def test_a_full_disk_is_told_once_and_caught_up_with(case: Case) -> None:
+    _, database, recorder, session, say, warnings = case
     say("One")
     assert recorder._database is not None
     limit = recorder._database._connection.execute
@@ -95,14 +89,8 @@ def test_a_store_damaged_meanwhile_is_told_once(
     assert len(session.messages) == 6
 
 
-def test_a_store_that_is_busy_for_long_is_caught_up_with(
-    path: Path,
-    database: Database,
-    recorder: Recorder,
-    session: FakeSession,
-    say: Say,
-    warnings: list[str],
-) -> None:
+def test_a_store_that_is_busy_for_long_is_caught_up_with(case: Case) -> None:
+    path, database, recorder, session, say, warnings = case
     say("One")
     assert recorder._database is not None
     recorder._database._connection.execute("PRAGMA busy_timeout = 1")
