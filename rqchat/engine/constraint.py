@@ -44,7 +44,7 @@ class Constraints:
             self._tokenizer.convert_tokens_to_ids(t) for t in (CHANNEL_START, CHANNEL_END)
         )
         matcher = LLMatcher(self._words, schema_grammar(schema), log_level=0)
-        return Constraint(matcher, self._stop_ids, start if thinking else None, end)
+        return Constraint(matcher, self._words, self._stop_ids, start if thinking else None, end)
 
 
 class Constraint:
@@ -58,12 +58,13 @@ class Constraint:
     def __init__(
         self,
         matcher: LLMatcher,
+        words: LLTokenizer,
         stop_ids: list[int],
         thought_start: int | None,
         thought_end: int,
     ) -> None:
         """`Constraints.hold_to` makes them; no `thought_start` allows no thought."""
-        self._matcher = matcher
+        self._matcher, self._words = matcher, words
         self._check()
         self._stops = torch.tensor(stop_ids)
         self._thought_start, self._thought_end = thought_start, thought_end
@@ -82,9 +83,25 @@ class Constraint:
         self._check()
         bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
         allowed = bits.flatten()[: logits.shape[-1]].bool()
+        self._spell_out(allowed)
         if self._thought_start is not None:
             allowed[self._thought_start] = True
         return logits.masked_fill(_sent(~allowed, logits.device), float("-inf"))
+
+    def _spell_out(self, allowed: Tensor) -> None:
+        """Mends `allowed` [vocabulary] where the library lets the tokenizer choose the one token.
+
+        It does where all that may come is one text; and of the text "<pad>" the tokenizer makes a
+        control token, of "▁" a blank. Such a text is begun with its first byte.
+        """
+        if int(allowed.count_nonzero()) != 1:
+            return
+        text = self._matcher.compute_ff_bytes()
+        token = int(allowed.nonzero())
+        is_text = not self._words.is_special_token(token)
+        if text and not (is_text and text.startswith(self._words.decode_bytes([token]))):
+            allowed[token] = False
+            allowed[self._words.tokenize_bytes(text[:1])[0]] = True
 
     def accept(self, token: int) -> None:
         """`token` was drawn."""

@@ -45,7 +45,7 @@ def read_schema(given: str) -> str:
         data = read_bytes(Path(given).expanduser(), _MAX_BYTES, "a file with a JSON schema")
         text, name = data.decode("utf-8-sig", "replace"), given
     try:
-        if not isinstance(json.loads(text), dict):
+        if not isinstance(json.loads(text, parse_int=_integer), dict):
             raise UsageError(f"{name} is no JSON schema: it has to be an object, such as {{...}}")
         grammar = schema_grammar(text)
     except (ValueError, RecursionError) as error:
@@ -55,6 +55,16 @@ def read_schema(given: str) -> str:
         reason = " ".join(" ".join(problems).split())
         raise UsageError(f"{name} cannot be guaranteed: {reason}; leave that out of the schema")
     return text
+
+
+def _integer(digits: str) -> int:
+    """As the library reads it: as a double (RFC 8259, section 6)."""
+    if abs(int(digits)) > _MAX_INTEGER:
+        raise UsageError(
+            f"--schema has {digits}: integers beyond {_MAX_INTEGER} cannot be guaranteed; write"
+            " them as strings"
+        )
+    return int(digits)
 
 
 def schema_grammar(schema: str) -> str:

@@ -106,7 +106,8 @@ def test_compacting_puts_a_summary_for_the_older_turns(talk: Talk, session: Fake
     talk("one", "two")
     session.script = ["in short"]
     _, err = talk("three", "/compact")
-    assert "summarised 2 turns: 210 tokens are 51 now" in err
+    assert "\na summary of 2 turns:\n" in err
+    assert "this stands for 2 turns: 210 tokens are 51 now" in err
     assert answers(session) == ["in short", "in short"]
     assert session.messages[2].text == "three"
     _, err = talk("/undo")
@@ -120,6 +121,31 @@ def test_a_summary_that_saves_nothing_is_not_taken(talk: Talk, session: FakeSess
     _, err = talk("/compact")
     assert "the summary saves nothing" in err
     assert answers(session) == ["It is a cat.", "It is a cat."]
+
+
+@pytest.mark.parametrize("written", [["  \n"], [""], ["in ", signal.SIGINT, "short"]])
+def test_no_whole_summary_is_no_summary(
+    talk: Talk, session: FakeSession, written: list[str | int]
+) -> None:
+    session.model_name = "a model"
+    session.script = ["many words " * 50]
+    talk("one", "two")
+    before, session.script = session.messages, written
+    _, err = talk("/compact")
+    assert "there is no whole summary; the conversation is as it was" in err
+    assert session.messages == before
+
+
+def test_a_summary_needs_room(talk: Talk, session: FakeSession) -> None:
+    session.model_name = "a model"
+    session.script = ["word " * 800]
+    talk("one", "two")
+    before = session.messages
+    session.asked.clear()
+    _, err = talk("/compact")
+    assert "there is no room for a summary: with the older turns it takes" in err
+    assert "/compact drop leaves out 1 turn without one; /undo brings them back" in err
+    assert (session.messages, session.asked) == (before, [])
 
 
 def test_the_pocket_model_does_not_pretend_to_summarise(talk: Talk, session: FakeSession) -> None:

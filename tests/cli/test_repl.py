@@ -212,8 +212,26 @@ def test_another_model_and_one_that_is_not_there(chat: Chat) -> None:
     assert chat.say("/context", "free").count("question") == 2
     chat.say(f"/model {chat.home}/nothing", "going back to the model before", "a copy | fp32 |")
     chat.say("/undo", "took back the last turn")
+    a_summary_by_a_model_that_cannot(chat)
     chat.say("/model pocket", "pocket | fp32 |")
     chat.say("/continue", "nothing to add")
+
+
+def a_summary_by_a_model_that_cannot(chat: Chat) -> None:
+    """What it writes is seen to be the summary, and all is as it was when that is taken back."""
+    book = chat.home / "town.txt"
+    book.write_text("The river walks under a quiet town. " * 60 + FACT)
+    chat.say(f"/file {book}", "[File 1: ")
+    chat.say("What is the access code for the north gate?", FACT)
+    chat.say("who are you", "tokens/s")
+    parts = re.compile(r"^(?:document|question|answer|frame) .*$", re.MULTILINE)
+    chat.settle()
+    before = parts.findall(chat.say("/context", " free"))
+    said = chat.say("/compact", "a summary of 2 turns with 1 file or picture:", " has them whole")
+    assert re.search(r"this stands for 2 turns .*: ([\d,]+) tokens are (\d+) now", said)
+    assert "town.txt" not in chat.say("/context", " free")
+    chat.say("/undo", "took back the compacting")
+    assert parts.findall(chat.say("/context", " free")) == before
 
 
 def test_ctrl_c_while_it_reads(chat: Chat) -> None:

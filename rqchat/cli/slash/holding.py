@@ -21,6 +21,7 @@ __all__ = ["COMMANDS"]
 
 _KEPT_TURNS = 1
 _SUMMARY_TOKENS = 1024
+_LEAST_SUMMARY_TOKENS = 256  # the request included
 _REQUEST = (
     "Summarise our conversation so far, so that we can go on from your summary alone. Keep names,"
     " numbers, decisions, open questions, and what the documents and pictures say as far as we"
@@ -62,11 +63,13 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
             f"the pocket model cannot summarise. /compact drop leaves out the oldest"
             f" {_turns(older)} without a summary; /undo brings them back"
         )
-    before = _tokens(session)
+    before, kept_in = _tokens(session), chat.recorder.session_id
+    request = UserTurn(_REQUEST)
+    _check_room(session, older)
 
     def settle(messages: Messages) -> Messages:
-        if messages[-1].interrupted:
-            raise RqchatError("the summary was stopped; the conversation is as it was")
+        if messages[-1].interrupted or not messages[-1].text.strip():
+            raise RqchatError("there is no whole summary; the conversation is as it was")
         session.restore((*messages[-2:], *recent))
         after = _tokens(session)
         if after >= before:
@@ -74,14 +77,29 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
                 f"the summary saves nothing ({format_count(before)} tokens before,"
                 f" {format_count(after)} with it); the conversation is as it was"
             )
-        chat.say(_saved(f"summarised {_turns(older)}", before, after))
+        whole = f", and /load {kept_in} has them whole" if kept_in else ""
+        chat.say(_saved(f"this stands for {_turns(older)}", before, after) + whole)
         return session.messages
 
+    chat.say(f"a summary of {_turns(older)}:")
     sampling = replace(chat.sampling, temperature=0.0, max_tokens=_SUMMARY_TOKENS)
-    request = UserTurn(_REQUEST)
     chat.talk.start(
         Step("the compacting", request, sampling, base=older, is_aside=True, settle=settle)
     )
+
+
+def _check_room(session: Session, older: Messages) -> None:
+    """There has to be room for a summary beside what it is of."""
+    messages = session.messages
+    session.restore(older)
+    needed = _tokens(session) + _LEAST_SUMMARY_TOKENS
+    session.restore(messages)
+    if needed > session.context_tokens:
+        raise RqchatError(
+            f"there is no room for a summary: with the older turns it takes {format_count(needed)}"
+            f" of {format_count(session.context_tokens)} tokens. /compact drop leaves out"
+            f" {_turns(older)} without one; /undo brings them back"
+        )
 
 
 def _halves(messages: Messages) -> tuple[Messages, Messages]:
