@@ -130,8 +130,8 @@ def logits_of(
 
 
 def assert_same(first: torch.Tensor, second: torch.Tensor) -> None:
-    """Equal but for the order of float32 sums; logits lie between -30 and 30."""
-    torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
+    """Equal but for the order of float32 sums: 2.4e-6 were seen, with logits of 6."""
+    torch.testing.assert_close(first, second, atol=5e-5, rtol=0)
 
 
 def notices_of(events: Iterable[Event]) -> list[str]:

@@ -17,6 +17,7 @@ from rqchat.engine.images import Picture
 from rqchat.engine.sampling import Sampler
 from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.engine.settings import SamplingSettings
+from tests.engine.sessions import assert_same
 from tests.helpers import SPECIAL_TOKENS, byte_tokenizer
 
 _QUESTION = UserTurn("Who are you?")
@@ -70,10 +71,7 @@ def test_continuing_is_as_if_it_had_never_stopped(
     events = list(session.ask(_QUESTION, begun=answer.text))
     assert _text(iter(events)) == rest
     assert session.messages == (Message("user", "Who are you?"), Message("assistant", whole))
-    # Equal but for the order of float32 sums; logits lie between -30 and 30
-    torch.testing.assert_close(
-        torch.stack(logits), torch.stack(expected[-len(logits) :]), atol=2e-3, rtol=0
-    )
+    assert_same(torch.stack(logits), torch.stack(expected[-len(logits) :]))
     done = events[-1]
     assert isinstance(done, Done)
     assert done.tokens.output == len(rest)

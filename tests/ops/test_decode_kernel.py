@@ -193,7 +193,8 @@ def test_the_reference_is_the_softmax_over_all_tokens_in_order(case: Case) -> No
     decoded = decode(**given)
     assert decoded.far is not None
     assert decoded.share is not None
-    close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "check_dtype": False}
+    # Float32 against float64
+    close: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-5, "check_dtype": False}
     torch.testing.assert_close(decoded.near, split[1] @ near_value, **close)
     torch.testing.assert_close(decoded.far, split[0] @ value, **close)
     torch.testing.assert_close(decoded.share, split[0].sum(-1, keepdim=True), **close)
@@ -232,7 +233,7 @@ def test_a_ring_is_read_in_any_state(
     scores = (query.double() @ key.double().mT).masked_fill(~seen, -torch.inf)
     wanted = scores.softmax(-1).nan_to_num() @ value.double()
     # int8 codes are off by up to 1/254 of the largest of 64 values, about three deviations.
-    atol = 1e-4 if bits == 16 else 4e-2
+    atol = 2e-5 if bits == 16 else 4e-2
     near = reference.decode(**given, far=None, stored=None).near if bits == 8 else None
     torch.testing.assert_close(
         decode(**given | {"counts": counts.cpu()}).near, wanted.float(), rtol=0, atol=atol

@@ -151,8 +151,9 @@ def test_a_crop_leaves_what_a_shorter_prompt_would(model: Any, make: Make) -> No
     cache.crop(-2)
     assert cache.get_seq_length() == shorter.get_seq_length() == 102
     step = random_tokens(2, 1, seed=3)
+    # Float32 sums in another order
     torch.testing.assert_close(
-        read(model, cache, step), read(model, shorter, step), atol=2e-4, rtol=0
+        read(model, cache, step), read(model, shorter, step), atol=3e-5, rtol=0
     )
 
 

@@ -58,7 +58,8 @@ def test_the_weights_tell_how_errors_of_keys_and_values_move_the_output() -> Non
             by_key, by_value = torch.autograd.functional.jacobian(output, (key[0], value[0]))
             expected += torch.einsum("otd,ote->de", by_key, by_key)
             values += float(by_value.square().sum()) / 8
-    torch.testing.assert_close(pull, expected, atol=1e-5, rtol=1e-4)
+    # Float32 sums, of terms of both signs
+    torch.testing.assert_close(pull, expected, atol=1e-5, rtol=1e-5)
     assert float(share) == pytest.approx(values, rel=1e-4)
 
 
@@ -163,7 +164,8 @@ def test_rotary_pairs_are_mixed_with_nothing_else() -> None:
     together = owner[:, None] == owner
     for field in (frame.matrix, frame.inverse):
         assert torch.equal(field[0] != 0, together)
-    torch.testing.assert_close(frame.matrix @ frame.inverse, torch.eye(32)[None], atol=1e-4, rtol=0)
+    # Two matrices rounded to float32
+    torch.testing.assert_close(frame.matrix @ frame.inverse, torch.eye(32)[None], atol=5e-6, rtol=0)
 
 
 def test_a_channel_that_never_moves_is_no_fault() -> None:

@@ -74,7 +74,8 @@ def test_long_sums_are_split_and_add_up(spies: dict[str, Spy]) -> None:
 
     found = multiply(x, weight)
 
-    torch.testing.assert_close(found, x @ weight.dequantize().T, atol=1e-3, rtol=1e-5)
+    # As above, of 2,048 sums: some 3e-5 of products up to 120
+    torch.testing.assert_close(found, x @ weight.dequantize().T, atol=3e-4, rtol=1e-5)
     assert torch.equal(multiply(x, weight), found)
 
 
@@ -153,7 +154,8 @@ def test_offsets_go_beyond_31_bits(slots: int, spies: dict[str, Spy], tmp_path: 
 
     found = multiply_experts(x, weight, experts, torch.full((slots,), experts - 1))
 
-    torch.testing.assert_close(found, x @ last.dequantize().T, atol=1e-2, rtol=1e-5)
+    # Float32 sums of 4,112 products
+    torch.testing.assert_close(found, x @ last.dequantize().T, atol=1e-4, rtol=1e-5)
 
 
 class _NoWaits(TorchDispatchMode):
