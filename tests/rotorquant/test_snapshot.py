@@ -48,9 +48,8 @@ def saved(model: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def filled(model: Any, batch: int = 2, **options: Any) -> RotorQuantCache:
     cache = RotorQuantCache(model, **{**SMALL_WINDOW, **options})
-    tokens = random_tokens(batch, 101)
     with torch.no_grad():
-        for part in tokens.split([70, 30, 1], dim=1):
+        for part in random_tokens(batch, 101).split([70, 30, 1], dim=1):
             model(part, past_key_values=cache)
     return cache
 
@@ -166,9 +165,8 @@ def test_a_changed_byte_is_found(
     place = data.draw(
         st.integers(0, header - 1) if in_header else st.integers(header, len(saved) - 1)
     )
-    change = data.draw(st.integers(1, 255))
     damaged = bytearray(saved)
-    damaged[place] ^= change
+    damaged[place] ^= data.draw(st.integers(1, 255))
     path = tmp_path / "damaged"
     path.write_bytes(damaged)
     try:
