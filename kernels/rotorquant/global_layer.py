@@ -234,7 +234,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         codecs = self._codecs.make(self._config, like.shape[-1], like.device)
         if self._tie is not None:
             with torch.inference_mode(False):
-                self._queries = TiedQueries(self._tie, codecs[0], like.shape[1], like.device)
+                self._queries = TiedQueries(self._tie, codecs[0], like.device)
         return codecs
 
     def _streams(self, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:

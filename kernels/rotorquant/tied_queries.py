@@ -27,11 +27,10 @@ class TiedQueries:
         tie: how K follows from V.
         codec: of the packed rows of V; `packed` is right only where it keeps the pairs that turn
             (`reading.in_place`).
-        heads: key heads.
         device: where the rows lie.
     """
 
-    def __init__(self, tie: TiedKey, codec: Codec, heads: int, device: torch.device) -> None:
+    def __init__(self, tie: TiedKey, codec: Codec, device: torch.device) -> None:
         weight = tie.weight(device)
         first = torch.arange(tie.pairs, device=device)
         second = first + weight.shape[0] // 2
@@ -43,9 +42,9 @@ class TiedQueries:
         # [4 pairs]: dimensions that give the factors of cosine, then those of sine
         self._source = torch.cat((both, second, first))
         self._factor = torch.cat((weight[both], weight[first], -weight[second]))
-        # [H, 2 pairs, 2 pairs]: T^-T between the pairs
-        basis = torch.eye(weight.shape[0], device=device)[both].expand(1, heads, -1, -1)
-        self._turn = codec.to_stored(basis)[0].index_select(-1, codec.place[both])
+        # [2 pairs, 2 pairs], of every head where the codec has a map of every head: T^-T on pairs
+        basis = torch.eye(weight.shape[0], device=device)[both]
+        self._turn = codec.to_stored(basis).index_select(-1, codec.place[both])
         self._left_out = None if codec.offset is None else codec.offset.index_select(-1, both)
 
     def exact(self, query: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> Reading:

@@ -113,7 +113,7 @@ def test_queries_score_rows_of_v_as_they_score_keys(mode: str, bits: int, framed
     frame = _some_frame(heads, head_dim, tie.pairs) if framed else None
     cpu = torch.device("cpu")
     codec = make_codec(RotorQuantConfig(bits, mode), 0, tie.pairs, head_dim, cpu, frame)
-    queries = TiedQueries(tie, codec, heads, cpu)
+    queries = TiedQueries(tie, codec, cpu)
     # Keys as a batch, so that the largest score of a part is the score of a key
     value, query = torch.randn(keys, heads, 1, head_dim), torch.randn(1, heads, 5, head_dim)
     positions = torch.randint(LAST_POSITION, (keys, 1))

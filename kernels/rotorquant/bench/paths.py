@@ -135,7 +135,7 @@ class Side:
             self._codec.pairs = None
         self._queries = None
         if way.tied:
-            self._queries = TiedQueries(layer.tie, self._codec, layer.value.shape[1], layer.device)
+            self._queries = TiedQueries(layer.tie, self._codec, layer.device)
         self._streams = [layer.value] if way.tied else [layer.key(), layer.value]
         self._rows = [self._codec.encode(stream) for stream in self._streams]
 
