@@ -19,6 +19,7 @@ import typer
 
 from rqchat import __version__
 from rqchat.cli import ask, cache, config, doctor, options, plan, pull, replay, sessions, verify
+from rqchat.cli.habits import usage_message
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "command", "main"]
@@ -160,11 +161,9 @@ def _usage_or_bug(error: Exception) -> int:
         return 0
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return _fail(f"{error.filename or 'the output'} cannot be written: {error.strerror}", 1)
-    message = getattr(error, "format_message", None)
-    if message is None:
+    if not hasattr(error, "format_message"):
         raise error
-    command = getattr(getattr(error, "ctx", None), "command_path", "rqchat")
-    return _fail(f"{message()} ('{command} --help' explains)", getattr(error, "exit_code", 2))
+    return _fail(usage_message(error), getattr(error, "exit_code", 2))
 
 
 def _fail(message: str, exit_code: int) -> int:

@@ -71,6 +71,12 @@ def test_version(run: Run) -> None:
     ("arguments", "said"),
     [
         (["aks"], "No such command 'aks'. Did you mean 'ask'"),
+        (["run", "gemma", "hello"], "a chat: rqchat; one answer: rqchat ask"),
+        (["What is a cat?"], "command 'What is a cat?'; one answer: rqchat ask \"QUESTION\""),
+        (["ask", "what", "is", "a", "cat"], "a question of several words stands in quotes"),
+        (["ask", "--ctx-size", "9", "x"], "there is no --ctx-size: it is called --context"),
+        (["ask", "-p", "x"], 'the question stands by itself: rqchat ask "QUESTION"'),
+        (["sessions", "ls"], "('rqchat sessions --help' explains)"),
         (["docter"], "Did you mean 'doctor'"),
         (["--modle", "x"], "--model"),
         (["plan", "--vrma", "1GB"], "('rqchat plan --help' explains)"),

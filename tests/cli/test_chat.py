@@ -53,6 +53,25 @@ def test_two_ctrl_c_at_an_empty_prompt_leave(
     assert texts(session) == ["kept"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("help", "/image PATH"),
+        ("/reset", "cleared; the next message"),
+        ("/regenerate", "the same answer again"),
+        ("/history", "/load ID goes on with one"),
+        ("/tokens", " free"),
+        ("/sys", "no system prompt"),
+        ("/add", "which one? for example: /file"),
+        ("/set parameter temperature 0.5", "temperature = 0.5"),
+        ("/set system Be brief.", "there is nothing called system to set; /system TEXT sets"),
+        ("/set colour red", "there is nothing called colour to set; /set lists what there is"),
+    ],
+)
+def test_what_others_call_it_works_too_or_is_told(talk: Talk, typed: str, said: str) -> None:
+    assert said in talk("Hello", typed)[1]
+
+
 @pytest.mark.parametrize("word", ["/exit", "/quit", "/bye", "exit", "quit"])
 def test_words_that_leave(keys: Keyboard, run: Run, session: FakeSession, word: str) -> None:
     keys.send_text(f"how do I {word}" + ENTER + word + ENTER)

@@ -61,6 +61,13 @@ def _some_references(argument: str, example: str) -> tuple[str, ...]:
 
 COMMANDS = (
     Command("/image", "PATH...", "attach pictures, of files or URLs", _image, PATHS),
-    Command("/file", "PATH...", "attach text, source, PDF, HTML, folders, URLs", _file, PATHS),
+    Command(
+        "/file",
+        "PATH...",
+        "attach text, source, PDF, HTML, folders, URLs",
+        _file,
+        PATHS,
+        aliases=("/read", "/attach", "/add"),
+    ),
     Command("/paste", "", "attach the clipboard; a short text is typed", _paste),
 )

@@ -35,7 +35,7 @@ def _exit(chat: Chat, argument: str) -> None:
 
 
 COMMANDS = (
-    Command("/help", "", "this list", _help, aliases=("/?",), at_once=True),
+    Command("/help", "", "this list", _help, aliases=("/?", "help", "?"), at_once=True),
     Command(
         "/exit",
         "",

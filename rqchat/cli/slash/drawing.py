@@ -28,7 +28,9 @@ def changed_sampling(sampling: SamplingSettings, name: str, value: str) -> Sampl
     name = name.replace("-", "_")
     names = [field.name for field in fields(sampling)]
     if name not in names:
-        hint = did_you_mean(_dashed(name), [*_SET_NAMES, "keys"])
+        hint = did_you_mean(_dashed(name), [*_SET_NAMES, "keys"]) or "; /set lists what there is"
+        if name == "system":
+            hint = "; /system TEXT sets the instructions"
         raise UsageError(f"there is nothing called {_dashed(name)} to set{hint}")
     if value in _NOT_SET:
         return replace(sampling, **{name: getattr(SamplingSettings(), name)})
@@ -61,7 +63,8 @@ def _think(chat: Chat, argument: str) -> None:
 
 
 def _set(chat: Chat, argument: str) -> None:
-    name, _, value = argument.replace("=", " ", 1).partition(" ")
+    given = argument.removeprefix("parameter ")  # as ollama has it
+    name, _, value = given.replace("=", " ", 1).partition(" ")
     if name == "keys":
         _set_keys(chat, value.strip())
         return

@@ -127,7 +127,7 @@ def _saved(what: str, before: int, after: int) -> str:
 
 
 COMMANDS = (
-    Command("/context", "", "what the context holds, in tokens", _context),
+    Command("/context", "", "what the context holds, in tokens", _context, aliases=("/tokens",)),
     Command("/stats", "", "tokens, speed and memory of the last answer", _stats),
     Command(
         "/compact",

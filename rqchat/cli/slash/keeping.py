@@ -104,7 +104,14 @@ def _quoted(name: str) -> str:
 
 
 COMMANDS = (
-    Command("/sessions", "[WORDS]", "saved conversations, or a search", _sessions, at_once=True),
+    Command(
+        "/sessions",
+        "[WORDS]",
+        "saved conversations, or a search",
+        _sessions,
+        aliases=("/history", "/list", "/ls"),
+        at_once=True,
+    ),
     Command("/load", "ID|NAME", "go on with a saved conversation", _load, _suggest),
     Command("/save", "[NAME]", "give this conversation a name", _save, aliases=("/rename",)),
     Command("/fork", "[NAME]", "go on in a copy; the original stays", _fork),

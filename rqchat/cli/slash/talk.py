@@ -34,7 +34,9 @@ COMMANDS = (
         "",
         "begin anew with nothing attached, as /new does",
         _clear,
-        aliases=("/new",),
+        aliases=("/new", "/reset"),
     ),
-    Command("/system", "[TEXT|off]", "show, set or remove the instructions", _system),
+    Command(
+        "/system", "[TEXT|off]", "show, set or remove the instructions", _system, aliases=("/sys",)
+    ),
 )

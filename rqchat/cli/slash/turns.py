@@ -111,7 +111,14 @@ def _whole_number(text: str, example: str) -> int:
 
 COMMANDS = (
     Command("/undo", "[N]", "take back the last turn, or the last change", _undo),
-    Command("/retry", "[--seed N]", "draw the last answer anew", _retry, words("--seed")),
+    Command(
+        "/retry",
+        "[--seed N]",
+        "draw the last answer anew",
+        _retry,
+        words("--seed"),
+        ("/regen", "/regenerate"),
+    ),
     Command("/continue", "", "go on with an answer that was stopped", _continue),
     Command("/edit", "", "take back the last turn and change its question", _edit),
     Command("/copy", "[code]", "put the last answer into the clipboard", _copy, words("code")),
