@@ -114,8 +114,9 @@ def layered(given: Mapping[str, Any], preset: str | None) -> dict[str, Sourced]:
     chosen: Mapping[str, Any] = {}
     if preset is not None:
         if preset not in file.presets:
-            known = ", ".join(file.presets) or "none; 'rqchat config edit' makes one"
-            hint = did_you_mean(preset, file.presets) or f"; there is {known}"
+            known = ", ".join(file.presets)
+            others = f"; there is {known}" if known else "; 'rqchat config edit' makes presets"
+            hint = did_you_mean(preset, file.presets) or others
             raise UsageError(f"there is no preset {preset!r}{hint}")
         chosen = file.presets[preset]
     layers: tuple[tuple[str, Mapping[str, Any]], ...] = (

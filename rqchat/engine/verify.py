@@ -14,9 +14,10 @@ from rotorquant.bench.text import Sequence, write_sequence
 from rqchat.engine.events import Event, Notice
 from rqchat.engine.fidelity import Fidelity, FidelityRow
 from rqchat.engine.loader import CALIBRATION_FILE
+from rqchat.engine.models import POCKET
 from rqchat.engine.opening import OpenedModel, open_model
 from rqchat.engine.settings import Settings
-from rqchat.errors import InputError, ModelError
+from rqchat.errors import InputError, ModelError, UsageError
 
 __all__ = ["LEAST_TOKENS", "calibrate_model", "verify_model"]
 
@@ -69,9 +70,14 @@ def calibrate_model(
 ) -> Path:
     """Writes the calibration that sessions of this model will use, beside its weights.
 
-    Arguments and errors as in `verify_model`; a folder that cannot be written is one more.
+    Arguments and errors as in `verify_model`; a folder that cannot be written is one more, and the
+    pocket model in the package, which stays as it is.
     """
     opened = open_model(settings, on_event)
+    if opened.name == POCKET:
+        raise UsageError(
+            "the pocket model brings its calibration; name the model that is to get one: --model"
+        )
     ids = _tokens(opened, text, most_tokens, on_event, _CALIBRATION_SEED)
     assert opened.loaded.folder is not None
     path = opened.loaded.folder / CALIBRATION_FILE

@@ -14,7 +14,7 @@ from rqchat.engine.fidelity import Fidelity, FidelityRow
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import Settings
 from rqchat.engine.verify import LEAST_TOKENS, calibrate_model, verify_model
-from rqchat.errors import InputError, ModelError
+from rqchat.errors import InputError, ModelError, UsageError
 from rqchat.pocket.prose import held_out_prose
 
 POCKET = Path(__file__).resolve().parents[2] / "rqchat" / "pocket"
@@ -64,6 +64,8 @@ def test_the_pocket_model_brings_a_calibration() -> None:
     session = ChatSession.open(Settings(model="pocket"))
     assert session.facts.calibration
     assert ChatSession.open(Settings(model="pocket", kv_bits=16)).facts.calibration == ""
+    with pytest.raises(UsageError, match="the pocket model brings its calibration"):
+        calibrate_model(Settings(model="pocket"), None, 1024, ignore)
 
 
 def test_a_short_text_is_refused_and_a_long_one_is_said_to_be_cut(text: str, bare: Path) -> None:
