@@ -12,10 +12,14 @@ import select
 import statistics
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
+
+from rqchat.bench.store import fill_store
 
 __all__ = ["Terminal", "run_screen"]
 
@@ -26,7 +30,7 @@ _WAIT_S = 60.0
 class Terminal:
     """A Python program on a pseudo-terminal."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], **environment: str) -> None:
         self._end, terminal = pty.openpty()
         termios.tcsetwinsize(terminal, (30, 100))
         self.begun_s = time.perf_counter()
@@ -35,7 +39,7 @@ class Terminal:
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,
-            env=os.environ | {"TERM": "xterm-256color"},
+            env=os.environ | {"TERM": "xterm-256color"} | environment,
             preexec_fn=lambda: os.login_tty(0),
         )
         os.close(terminal)
@@ -70,11 +74,16 @@ class Terminal:
 def run_screen(model: str, runs: int) -> None:
     """Measure and print."""
     starts = [_starts_s(model) for _ in range(runs + 1)][1:]
+    with tempfile.TemporaryDirectory() as folder:
+        fill_store(Path(folder) / "rqchat" / "conversations.db", 1)
+        more = {"XDG_DATA_HOME": folder}
+        resumed = [_starts_s(model, "-c", **more) for _ in range(runs + 1)][1:]
     echoes = sorted(_echoes_s(model))
     shares = [_drawing_share() for _ in range(runs)]
     record = {
         "prompt_shown_s": _summary([shown for shown, _ in starts]),
         "first_key_shown_s": _summary([typed for _, typed in starts]),
+        "first_key_shown_with_-c_s": _summary([typed for _, typed in resumed]),
         "echo_while_answering_s": {
             "median": statistics.median(echoes),
             "95th": echoes[int(0.95 * len(echoes))],
@@ -85,7 +94,7 @@ def run_screen(model: str, runs: int) -> None:
         "runs": runs,
         "model": model,
     }
-    for name, figures in list(record.items())[:4]:
+    for name, figures in list(record.items())[:5]:
         sys.stdout.write(f"{name:36} {figures}\n")
     sys.stdout.write(json.dumps(record) + "\n")
 
@@ -94,13 +103,14 @@ def _summary(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "highest": max(values)}
 
 
-def _starts_s(model: str) -> tuple[float, float]:
+def _starts_s(model: str, *options: str, **environment: str) -> tuple[float, float]:
     """Seconds from the start of the process to the prompt, and to the first key on the screen.
 
     The key is typed as soon as the prompt is there, while the model is loading behind it.
     """
-    with Terminal(["-m", "rqchat", "--model", model]) as terminal:
-        terminal.wait_for(">")
+    arguments = ["-m", "rqchat", "--model", model, *options]
+    with Terminal(arguments, **environment) as terminal:
+        terminal.wait_for("\x1b[?2004h")  # the line editor's, which takes keys from then on
         shown_s = time.perf_counter() - terminal.begun_s
         terminal.press(_KEYS[0])
         terminal.wait_for(_KEYS[0])

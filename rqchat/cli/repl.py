@@ -64,12 +64,12 @@ def run_chat(
         )
         editor = _open_editor(chat, from_terminal=piped is not None)
         sys.setswitchinterval(_SWITCH_S)
-        chat.model.load()  # not before, or its imports would hold up those of the prompt
         chat.editor = editor
         editor.vi = manner.keys == "vi"
         editor.typed_before(typed)
         if saved is not None:
             chat.show_saved(saved)
+        chat.model.load()  # not before, or its imports would hold up those of the prompt
         try:
             chat.run(editor)
         finally:
