@@ -188,7 +188,9 @@ class Workspace:
 
         bitsandbytes, which leaves experts alone, takes the whole of it.
         """
+        largest = self.shape.largest_matrix
+        if not self.weights.packs_experts:
+            return largest * self.weights.rest_bytes
         if self.is_gpu:
-            most = _SCRATCH_VALUES if self.weights.packs_experts else self.shape.largest_matrix
-            return min(self.shape.largest_matrix, most) * self.weights.rest_bytes
-        return min(self.shape.largest_matrix, _CPU_UNPACKED_VALUES) * _CPU_UNPACKED_BYTES
+            return min(largest, _SCRATCH_VALUES) * self.weights.rest_bytes
+        return min(largest, _CPU_UNPACKED_VALUES) * _CPU_UNPACKED_BYTES

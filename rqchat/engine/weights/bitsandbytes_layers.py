@@ -14,7 +14,7 @@ from torch import nn
 
 from rqchat.errors import ModelError
 
-__all__ = ["bitsandbytes_linear", "stored_tensors"]
+__all__ = ["bitsandbytes_linear"]
 
 _OUTLIER_THRESHOLD = 6.0  # activations beyond it are multiplied in 16 bits (LLM.int8, 2022)
 
@@ -49,6 +49,9 @@ def bitsandbytes_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights
         weight, requires_grad=False, compress_statistics=True, quant_type="nf4", module=layer
     )
     layer.weight = parameter.to(weight.device)
+    # On processors that have bfloat16 the first product would make other bytes of the weight, more
+    # than planned, and fail where rows are no multiple of 32
+    layer.support_avx512bf16_for_cpu = False
     return _with_bias(layer, bias)
 
 
@@ -74,12 +77,3 @@ def _with_bias(layer: Any, bias: torch.Tensor | None) -> nn.Module:
     layer.bias = None if bias is None else nn.Parameter(bias, False)
     module: nn.Module = layer
     return module
-
-
-def stored_tensors(layer: nn.Module) -> list[torch.Tensor]:
-    """What the layer keeps of the weight: codes and statistics, without the shared code tables."""
-    weight: Any = layer.weight
-    if hasattr(weight, "SCB"):
-        return [weight.data, weight.SCB]
-    state = weight.quant_state
-    return [weight.data, state.absmax, state.offset, state.state2.absmax]

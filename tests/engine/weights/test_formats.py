@@ -13,7 +13,6 @@ import torch
 from rqchat.bench.meter import TensorMeter
 from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.weights import parts
-from rqchat.engine.weights.layers import module_bytes
 from rqchat.engine.weights.modules import PackedExperts, PackedLinear, PackedMatrix
 from tests.engine.weights.checkpoints import (
     E_CONFIG,
@@ -23,6 +22,7 @@ from tests.engine.weights.checkpoints import (
     write_shards,
     write_w4a16,
 )
+from tests.engine.weights.kept import module_bytes
 from tests.engine.weights.loading import divergence, load, logits_of, plan_for, reference_model
 from tests.helpers import build_tiny_model
 

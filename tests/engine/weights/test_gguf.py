@@ -17,7 +17,6 @@ from rqchat.engine.plan import make_plan
 from rqchat.engine.settings import Settings
 from rqchat.engine.weights.gguf_blocks import pack_q4_0, unpack
 from rqchat.engine.weights.gguf_file import BLOCKS, read_gguf
-from rqchat.engine.weights.layers import module_bytes
 from rqchat.engine.weights.modules import PackedLinear
 from rqchat.errors import ModelError
 from tests.engine.weights.checkpoints import (
@@ -26,6 +25,7 @@ from tests.engine.weights.checkpoints import (
     is_decoder_linear,
     tensors_of,
 )
+from tests.engine.weights.kept import module_bytes
 from tests.engine.weights.loading import CPU, divergence, load, logits_of, plan_for, reference_model
 from tests.helpers import build_tiny_model
 
