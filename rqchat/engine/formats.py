@@ -25,7 +25,7 @@ class Weights:
         group: weights along a row that share a scale; 0 for none.
         group_bytes: kept per group, such as a 16-bit scale and zero point.
         nested: whether the groups' scales have a scale of their own.
-        packs_experts: whether a mixture's experts get it, too, which bitsandbytes does not pack.
+        bitsandbytes: whether that library keeps it, which leaves a mixture's experts alone.
         rest_bytes: of a value that is not quantized, activations and exact KV included.
         error: expected |w - w'|^2 / |w|^2 of Gaussian weights.
         loss: what is known of its effect on answers, with its source.
@@ -38,14 +38,14 @@ class Weights:
     group: int = 0
     group_bytes: int = 0
     nested: bool = False
-    packs_experts: bool = True
+    bitsandbytes: bool = False
     error: float = 0.0
     loss: str = "none"
 
     @property
     def of_experts(self) -> Weights:
         """The format of a mixture's experts."""
-        return self if self.packs_experts else weights_of("bf16")
+        return weights_of("bf16") if self.bitsandbytes else self
 
     def matrix_bytes(self, rows: int, columns: int) -> int:
         """Bytes of a linear layer with `rows` outputs and `columns` inputs."""
@@ -69,7 +69,7 @@ _FORMATS = (
     # the largest of a row has the code 127; a 16-bit scale
     Weights("int8", 8, row_bytes=2, error=1e-4, loss=_measured(0.0014)),
     # the same with an fp32 scale, and products of 8-bit activations, by bitsandbytes
-    Weights("int8-bnb", 8, row_bytes=4, packs_experts=False, error=1e-4, loss=_measured(0.0024)),
+    Weights("int8-bnb", 8, row_bytes=4, bitsandbytes=True, error=1e-4, loss=_measured(0.0024)),
     # the grid of Google's quantization-aware checkpoints: groups of 32 with a 16-bit scale
     Weights(
         *("int4", 4),
@@ -84,7 +84,7 @@ _FORMATS = (
         group=64,
         group_bytes=1,
         nested=True,
-        packs_experts=False,
+        bitsandbytes=True,
         error=1.0e-2,
         loss="perplexity +7.4 % on 31B QAT weights (Luminia's model card on friendli.ai)",
     ),

@@ -28,6 +28,8 @@ RECENT_TOKENS = 512
 _MIB = 2**20
 GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loaded
 _CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
+# bitsandbytes and what its products on a CPU never free: 463 MB at most (docs/benchmarks)
+_CPU_LIBRARY_BYTES = 512 * _MIB
 _SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
 LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
 _CHUNK_TOKENS, _LONG_CHUNKS = 512, (2048, 1024)  # docs/design.md: what a longer prefill step brings
@@ -117,7 +119,7 @@ class Budget:
             kv_global=self._global_bytes(weights, kv_bits, context_tokens),
             kv_sliding=self._ring_bytes(weights, economy.sliding_bits),
             workspace=chunk + self.workspace(weights, kv_bits, context_tokens).total,
-            reserve=self.reserve_bytes(),
+            reserve=self.reserve_bytes(weights),
         )
 
     def with_longest_chunk(
@@ -167,10 +169,10 @@ class Budget:
         rest = shape.routers + shape.norms + shape.vision + shape.audio
         return packed + tables + rest * weights.rest_bytes
 
-    def reserve_bytes(self) -> int:
+    def reserve_bytes(self, weights: Weights) -> int:
         """What is not the model's: CUDA context, allocator slack, and what is left free."""
         if not self.is_gpu:
-            return _CPU_PROCESS_BYTES
+            return _CPU_PROCESS_BYTES + (_CPU_LIBRARY_BYTES if weights.bitsandbytes else 0)
         return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
 
     def workspace(self, weights: Weights, kv_bits: int, context_tokens: int) -> Workspace:

@@ -186,10 +186,10 @@ class Workspace:
     def _unpacked_bytes(self) -> int:
         """A part of the largest matrix in the model's dtype; on a CPU its codes, too.
 
-        bitsandbytes, which leaves experts alone, takes the whole of it.
+        bitsandbytes takes the whole of it.
         """
         largest = self.shape.largest_matrix
-        if not self.weights.packs_experts:
+        if self.weights.bitsandbytes:
             return largest * self.weights.rest_bytes
         if self.is_gpu:
             return min(largest, _SCRATCH_VALUES) * self.weights.rest_bytes
