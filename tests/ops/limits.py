@@ -14,9 +14,9 @@ from typing import Any
 # Bytes of shared memory that one block may have (CUDA C++ programming guide, compute capabilities).
 SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 
-# Sums that fill the registers leave none for what is used before and behind their loop alone; those
-# of a step's drafts neither, to Triton 3.6 (8 to 16 bytes).
-SPILLS_OUTSIDE_LOOPS = ("chunk_kernel",)
+# Sums that fill the registers leave none for what is used before and behind their loop alone, in
+# kernels that read prompts; in those of a step's drafts neither, to Triton 3.6 (8 to 16 bytes).
+SPILLS_OUTSIDE_LOOPS = ("chunk_kernel", "dot_kernel", "expert_dot_kernel")
 TENSOR_COLUMNS = 512  # of a Blackwell multiprocessor (PTX, tcgen05.alloc)
 FIGURES = "registers", "stack_bytes", "loop_spills", "float64"
 ROOT = Path(__file__).resolve().parents[2]
