@@ -58,9 +58,9 @@ def test_what_does_not_fit_is_found() -> None:
     outside = fine | {"kernel": "chunk_kernel", "stack_bytes": 8}
     assert faults([outside]) == []
     assert "spilled" in faults([outside | {"loop_spills": 1}])[0]
-    drafts = fine | {"case": "drafts 512, 4 bits", "stack_bytes": 8}
-    assert "spilled" in faults([drafts])[0]
-    assert faults([drafts | {"triton": "3.6.0"}]) == []
+    old = fine | {"triton": "3.6.0", "stack_bytes": 16, "loop_spills": 1}
+    assert faults([old]) == []
+    assert "spilled" in faults([old | {"stack_bytes": 24}])[0]
     assert "tensor memory" in faults([fine | {"tensor_columns": 576}])[0]
     assert "float64" in faults([fine | {"float64": 1}])[0]
 
