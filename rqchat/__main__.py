@@ -1,6 +1,35 @@
 """`python -m rqchat` is `rqchat`."""
 
-from rqchat.cli.start import main
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    code: int | str | None
+    try:
+        from rqchat.cli import app
+
+        app.main()
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as left:
+        code = left.code
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, BrokenPipeError, ValueError):
+            continue  # closed, or its reader has gone
+        except OSError:
+            code = code or 1
+    # All is written and closed. Python would take torch apart, object by object: a second's work
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
 
 if __name__ == "__main__":
     main()

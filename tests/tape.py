@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from rotorquant import watch
+from rotorquant.layers import finite_check
 from rotorquant.ops import decode
 from rotorquant.ops.decode import reference
 
@@ -100,7 +100,7 @@ class TapeRecorder:
     @contextmanager
     def _capturing(self, tape: Tape) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(watch, "_capturing", lambda: True)
+            patch.setattr(finite_check, "_capturing", lambda: True)
             kernel = decode._kernel
             if isinstance(kernel, _DecodeOnDevice):
                 patch.setattr(kernel, "tape", tape)
@@ -129,7 +129,7 @@ def decodes_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "_kernel", _DecodeOnDevice())
     monkeypatch.setattr(decode, "dispatch", SimpleNamespace(on_gpu=lambda tensor: True))
     monkeypatch.setattr(decode, "HEAD_DIMS", (16, 32, 64, 128))
-    monkeypatch.setattr(watch.FiniteWatch, "late", ("cpu", "cuda"))
+    monkeypatch.setattr(finite_check.FiniteWatch, "late", ("cpu", "cuda"))
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[torch.Tensor]:

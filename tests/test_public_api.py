@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import rotorquant
-from rotorquant.errors import RotorQuantError
+from rotorquant.exceptions import RotorQuantError
 from rqchat import errors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,16 +21,16 @@ TORCH_FREE = (
     "rqchat",
     "rqchat.cli.app",
     "rqchat.engine.conversation",
-    "rqchat.engine.documents",
+    "rqchat.engine.inputs.documents",
     "rqchat.engine.events",
-    "rqchat.engine.images",
-    "rqchat.engine.models",
-    "rqchat.engine.plan",
+    "rqchat.engine.inputs.pictures",
+    "rqchat.engine.model_files.resolve",
+    "rqchat.engine.planning.plan",
     "rqchat.engine.settings",
-    "rqchat.engine.shape",
-    "rqchat.engine.thoughts",
+    "rqchat.engine.planning.shape",
+    "rqchat.engine.generation.text_stream",
     "rqchat.ui.console",
-    "rqchat.ui.prompt",
+    "rqchat.ui.editor.line_editor",
     "rqchat.ui.stream",
 )
 HEAVY = ("torch", "transformers", "triton")

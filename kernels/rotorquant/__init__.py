@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rotorquant.cache import Mark, RotorQuantCache
-    from rotorquant.calibration import Calibration, calibrate
+    from rotorquant.calibration.calibration import Calibration, calibrate
     from rotorquant.config import Bits, RotorQuantConfig
-    from rotorquant.errors import RotorQuantError
-    from rotorquant.fused import fuse_layers
-    from rotorquant.graph import StepGraph
-    from rotorquant.names import IsoQuantCache, PlanarQuantCache
+    from rotorquant.exceptions import RotorQuantError
+    from rotorquant.fused_layers import fuse_layers
+    from rotorquant.presets import IsoQuantCache, PlanarQuantCache, TurboQuantCache
     from rotorquant.snapshot import Source
-    from rotorquant.turboquant import TurboQuantCache
+    from rotorquant.step_graph import StepGraph
 
 __all__ = [
     "Bits",
@@ -42,17 +41,17 @@ __all__ = [
 _HOMES = {
     "Bits": "rotorquant.config",
     "Calibration": "rotorquant.calibration",
-    "IsoQuantCache": "rotorquant.names",
+    "IsoQuantCache": "rotorquant.presets",
     "Mark": "rotorquant.cache",
-    "PlanarQuantCache": "rotorquant.names",
+    "PlanarQuantCache": "rotorquant.presets",
     "RotorQuantCache": "rotorquant.cache",
     "RotorQuantConfig": "rotorquant.config",
-    "RotorQuantError": "rotorquant.errors",
+    "RotorQuantError": "rotorquant.exceptions",
     "Source": "rotorquant.snapshot",
-    "StepGraph": "rotorquant.graph",
-    "TurboQuantCache": "rotorquant.turboquant",
+    "StepGraph": "rotorquant.step_graph",
+    "TurboQuantCache": "rotorquant.presets",
     "calibrate": "rotorquant.calibration",
-    "fuse_layers": "rotorquant.fused",
+    "fuse_layers": "rotorquant.fused_layers",
 }
 
 

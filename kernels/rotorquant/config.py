@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rotorquant.errors import ConfigError
+from rotorquant.exceptions import ConfigError
 
 __all__ = [
     "BLOCK_BITS",

@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from rotorquant.anatomy import LayerShape
+from rotorquant.attend.tied_key import TiedKey
 from rotorquant.config import Bits, RotorQuantConfig
-from rotorquant.errors import RotorQuantError, SnapshotError
-from rotorquant.tied import TiedKey
+from rotorquant.exceptions import RotorQuantError, SnapshotError
+from rotorquant.model_layers import LayerShape
 
 __all__ = ["FORMAT", "FrozenCache", "Header", "Snapshot", "Source", "read_snapshot"]
 

@@ -10,8 +10,9 @@ from rqchat.bench.screen import run_screen
 from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
 
-_BY_NAME = ("weights", "loss", "memory", "schema")  # these need torch, the others do not
-_NAMES = ("speed", "store", "screen", *_BY_NAME)
+# These need torch, the others do not.
+_MODULES = {"weights": "weights", "loss": "loss", "memory": "plan_memory", "schema": "schema"}
+_NAMES = ("speed", "store", "screen", *_MODULES)
 
 
 def main() -> None:
@@ -28,8 +29,9 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="what memory appends its table to")
     parser.add_argument("--budget-s", type=float, help="for memory: end in so many seconds")
     arguments = parser.parse_args()
-    if arguments.benchmark in _BY_NAME:
-        runpy.run_module(f"rqchat.bench.{arguments.benchmark}", run_name="__main__")
+    if arguments.benchmark in _MODULES:
+        module = _MODULES[arguments.benchmark]
+        runpy.run_module(f"rqchat.bench.{module}", run_name="__main__")
     elif arguments.benchmark == "store":
         run_store(arguments.sessions, arguments.runs)
     elif arguments.benchmark == "screen":

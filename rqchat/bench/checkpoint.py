@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from rqchat.bench.random_weights import RandomSource, with_token_ids
-from rqchat.engine.weights.parts import matrix_of
-from rqchat.engine.weights.stream import ByteStream
+from rqchat.engine.weights.grid import matrix_of
+from rqchat.engine.weights.transfer import ByteStream
 
 __all__ = ["copy_small_files", "write_checkpoint"]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from rqchat.engine.events import TextDelta
 from rqchat.ui.console import Screen
-from rqchat.ui.prompt import LineEditor
+from rqchat.ui.editor.line_editor import LineEditor
 from rqchat.ui.stream import AnswerView
 
 __all__ = ["main"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rqchat.engine.prompt import Prompt
+from rqchat.engine.generation.prompt import Prompt
 from rqchat.engine.session import ChatSession
 
 __all__ = ["fill_cache", "prefill"]

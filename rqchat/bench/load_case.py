@@ -23,10 +23,10 @@ import torch
 
 from rqchat.bench.checkpoint import write_checkpoint
 from rqchat.bench.memory_case import POCKET_FOLDER, config_of
-from rqchat.engine.hardware import choose_device, find_devices
-from rqchat.engine.loader import load_model
-from rqchat.engine.models import ModelSource, read_config
-from rqchat.engine.plan import make_plan
+from rqchat.engine.loading.loader import load_model
+from rqchat.engine.model_files.resolve import ModelSource, read_config
+from rqchat.engine.planning.devices import choose_device, find_devices
+from rqchat.engine.planning.plan import make_plan
 from rqchat.engine.settings import Settings
 
 __all__ = ["LoadOutcome", "load", "write"]

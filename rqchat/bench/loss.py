@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rqchat.engine.opening import open_model
+from rqchat.engine.loading.open_model import open_model
 from rqchat.engine.settings import WEIGHTS, Settings
 from rqchat.errors import RqchatError
 

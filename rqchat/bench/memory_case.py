@@ -24,21 +24,20 @@ from rqchat.bench.checkpoint import copy_small_files
 from rqchat.bench.filling import prefill
 from rqchat.bench.meter import AllocatorMeter, TensorMeter, meter_of
 from rqchat.bench.random_weights import MID_TEXT, RandomSource
-from rqchat.engine.catalog import known_model
-from rqchat.engine.claim import claim_device
 from rqchat.engine.conversation import UserTurn
-from rqchat.engine.documents import Document
 from rqchat.engine.events import Done
-from rqchat.engine.generate import Steps
-from rqchat.engine.images import Picture
-from rqchat.engine.loader import LoadedModel, load_model
-from rqchat.engine.models import POCKET, ModelSource, resolve_model
-from rqchat.engine.occupancy import release_unused
-from rqchat.engine.opening import OpenedModel, device_for
-from rqchat.engine.plan import MemoryPlan, make_plan
+from rqchat.engine.generation.generate import Steps
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture
+from rqchat.engine.loading.loader import LoadedModel, load_model
+from rqchat.engine.loading.memory_in_use import release_unused
+from rqchat.engine.loading.open_model import OpenedModel, claim_device, device_for
+from rqchat.engine.model_files.resolve import POCKET, ModelSource, resolve_model
+from rqchat.engine.planning.known_models import known_model
+from rqchat.engine.planning.plan import MemoryPlan, make_plan
+from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import WEIGHTS, SamplingSettings, Settings
-from rqchat.engine.shape import ModelShape
 from rqchat.errors import RqchatError
 
 __all__ = ["MID", "POCKET_FOLDER", "Case", "Failure", "Outcome", "config_of", "measure"]

@@ -15,10 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rqchat.engine.weights.grid import INT4, Packed
-from rqchat.engine.weights.parts import matrix_of
+from rqchat.engine.weights.grid import INT4, Packed, matrix_of
 from rqchat.engine.weights.skeleton import build_skeleton
-from rqchat.engine.weights.stream import ByteStream
+from rqchat.engine.weights.transfer import ByteStream
 
 __all__ = ["MID_TEXT", "RandomSource", "with_token_ids"]
 

@@ -19,9 +19,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from rqchat.engine.constraint import Constraint, Constraints
-from rqchat.engine.schema import read_schema
-from rqchat.engine.thoughts import CHANNEL_END, CHANNEL_START
+from rqchat.engine.generation.json_constraint import Constraint, Constraints
+from rqchat.engine.generation.json_schema import read_schema
+from rqchat.engine.generation.text_stream import CHANNEL_END, CHANNEL_START
 
 __all__ = ["VOCABULARY", "made_up_tokenizer", "main"]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from rqchat.bench.speed import measure, report, wall_s
 from rqchat.engine.conversation import UserTurn
+from rqchat.engine.conversations.database import Database
+from rqchat.engine.conversations.receipt import Receipt
+from rqchat.engine.conversations.rows import Kept, SessionRows
+from rqchat.engine.conversations.search import search_sessions
+from rqchat.engine.conversations.sessions import list_sessions
 from rqchat.engine.settings import SamplingSettings
-from rqchat.engine.store.catalog import list_sessions
-from rqchat.engine.store.database import Database
-from rqchat.engine.store.receipt import Receipt
-from rqchat.engine.store.rows import Kept, SessionRows
-from rqchat.engine.store.search import search_sessions
 
 __all__ = ["fill_store", "run_store"]
 

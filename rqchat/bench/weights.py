@@ -22,7 +22,7 @@ from torch.nn import functional
 from rqchat import __version__
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
-from rqchat.engine.weights.multiply import multiply, multiply_experts
+from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
 
 try:
     import gemlite

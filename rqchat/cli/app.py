@@ -18,8 +18,19 @@ from typing import Annotated, Any
 import typer
 
 from rqchat import __version__
-from rqchat.cli import ask, cache, config, doctor, options, plan, pull, replay, sessions, verify
-from rqchat.cli.habits import usage_message
+from rqchat.cli import options
+from rqchat.cli.commands import (
+    ask_command,
+    cache_command,
+    config_command,
+    doctor_command,
+    plan_command,
+    pull_command,
+    replay_command,
+    sessions_command,
+    verify_command,
+)
+from rqchat.cli.hints import usage_message
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "command", "main"]
@@ -33,16 +44,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": _HELP_OPTIONS, "max_content_width": 100},
 )
-app.command("ask")(ask.ask)
-app.add_typer(cache.app, name="cache")
-app.command("plan")(plan.plan)
-app.command("pull")(pull.pull)
-app.command("doctor")(doctor.doctor)
-app.add_typer(sessions.app, name="sessions")
-app.add_typer(config.app, name="config")
-app.command("replay")(replay.replay)
-app.command("verify")(verify.verify)
-app.command("calibrate")(verify.calibrate)
+app.command("ask")(ask_command.ask)
+app.add_typer(cache_command.app, name="cache")
+app.command("plan")(plan_command.plan)
+app.command("pull")(pull_command.pull)
+app.command("doctor")(doctor_command.doctor)
+app.add_typer(sessions_command.app, name="sessions")
+app.add_typer(config_command.app, name="config")
+app.command("replay")(replay_command.replay)
+app.command("verify")(verify_command.verify)
+app.command("calibrate")(verify_command.calibrate)
 
 
 def _show_version(wanted: bool) -> None:
@@ -80,8 +91,8 @@ def chat(
     del version
     command = context.invoked_subcommand
     if command is None:
-        from rqchat.cli.repl import run_chat
-        from rqchat.cli.saving import wanted_conversation
+        from rqchat.cli.chat.run import run_chat
+        from rqchat.cli.store_access import wanted_conversation
 
         settings, sampling = given.settings(), given.sampling()
         saved = wanted_conversation(latest=continue_, reference=resume)

@@ -7,11 +7,11 @@ import json
 import os
 from pathlib import Path
 
-from rqchat.engine.store.catalog import read_turns
-from rqchat.engine.store.contents import load_turn
-from rqchat.engine.store.database import Database
-from rqchat.engine.store.export import as_markdown, whole_record
-from rqchat.engine.store.records import SessionRecord
+from rqchat.engine.conversations.attachments import load_turn
+from rqchat.engine.conversations.database import Database
+from rqchat.engine.conversations.export import as_markdown, whole_record
+from rqchat.engine.conversations.records import SessionRecord
+from rqchat.engine.conversations.sessions import read_turns
 from rqchat.errors import InputError, UsageError
 
 __all__ = ["export_text", "write_new"]

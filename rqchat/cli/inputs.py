@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rqchat.cli.sources import document_from_bytes, load_documents, load_picture
+from rqchat.engine.inputs.references import document_from_bytes, load_documents, load_picture
 from rqchat.errors import InputError, UsageError
 from rqchat.ui.console import Screen, is_terminal
 
 if TYPE_CHECKING:
     from rqchat.engine.conversation import UserTurn
-    from rqchat.engine.documents import Document
-    from rqchat.engine.images import Picture
+    from rqchat.engine.inputs.documents import Document
+    from rqchat.engine.inputs.pictures import Picture
 
 __all__ = ["STDIN", "Inputs", "gather_turns", "read_stdin"]
 
@@ -68,7 +68,7 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
         InputError: a file, a picture or standard input cannot be used.
     """
     from rqchat.engine.conversation import UserTurn
-    from rqchat.engine.images import decode_picture
+    from rqchat.engine.inputs.pictures import decode_picture
 
     named = [*inputs.images, *inputs.files, inputs.questions_file].count(STDIN)
     if named > 1:
@@ -122,8 +122,8 @@ def _attachments(inputs: Inputs, screen: Screen) -> tuple[list[Document], list[P
     documents = [made for name in inputs.files for made in _document(name, inputs, screen)]
     pictures = [_picture(name, inputs, screen) for name in inputs.images]
     if inputs.clipboard:
-        from rqchat.engine.clipboard import read_clipboard
-        from rqchat.engine.images import Picture
+        from rqchat.engine.inputs.clipboard import read_clipboard
+        from rqchat.engine.inputs.pictures import Picture
 
         held = read_clipboard()
         if isinstance(held, Picture):
@@ -141,7 +141,7 @@ def _document(name: str, inputs: Inputs, screen: Screen) -> tuple[Document, ...]
 
 
 def _picture(name: str, inputs: Inputs, screen: Screen) -> Picture:
-    from rqchat.engine.images import decode_picture
+    from rqchat.engine.inputs.pictures import decode_picture
 
     if name == STDIN:
         return decode_picture(read_stdin(screen), _STDIN_NAME)

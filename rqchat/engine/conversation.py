@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rqchat.engine.documents import Document
-from rqchat.engine.images import Picture
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture
 
 __all__ = ["ContextKind", "ContextPart", "Message", "Role", "UserTurn"]
 

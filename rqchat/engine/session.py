@@ -10,24 +10,22 @@ from typing import Self
 import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
-from rotorquant.graph import Recorder
-from rqchat.engine.breakdown import context_parts
-from rqchat.engine.constraint import Constraints
-from rqchat.engine.continuation import continued
+from rotorquant.step_graph import Recorder
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
+from rqchat.engine.document_cache.cache_folder import KvStore
+from rqchat.engine.document_cache.prefix_cache import Keeper
 from rqchat.engine.events import Event, ModelFacts, Notice
-from rqchat.engine.generate import Generation, Steps, recorder_for
-from rqchat.engine.keeper import Keeper
-from rqchat.engine.kvstore import KvStore
-from rqchat.engine.occupancy import used_bytes
-from rqchat.engine.opening import OpenedModel, make_cache, open_model
-from rqchat.engine.outcome import done_record, too_long
-from rqchat.engine.plan import MemoryPlan
-from rqchat.engine.prefix import CachedPrefix
-from rqchat.engine.prompt import Prompt, PromptWriter
-from rqchat.engine.sampling import Sampler
+from rqchat.engine.generation.cached_prefix import CachedPrefix
+from rqchat.engine.generation.generate import Generation, Steps, recorder_for
+from rqchat.engine.generation.json_constraint import Constraints
+from rqchat.engine.generation.out_of_memory import step_down
+from rqchat.engine.generation.prompt import Prompt, PromptWriter, continued
+from rqchat.engine.generation.result import context_parts, done_record, too_long
+from rqchat.engine.generation.sampling import Sampler
+from rqchat.engine.loading.memory_in_use import used_bytes
+from rqchat.engine.loading.open_model import OpenedModel, make_cache, open_model
+from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.engine.settings import SamplingSettings, Settings
-from rqchat.engine.stepdown import step_down
 from rqchat.errors import ContextLengthError, RqchatError
 
 __all__ = ["ChatSession", "Message", "UserTurn"]

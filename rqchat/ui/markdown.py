@@ -17,8 +17,8 @@ from rich.markdown import Heading, Markdown, MarkdownElement
 from rich.syntax import Syntax
 from rich.text import Text
 
-from rqchat.ui.blocks import Block, BlockSplitter
 from rqchat.ui.console import Screen
+from rqchat.ui.markdown_blocks import Block, BlockSplitter
 from rqchat.ui.text import safe_text
 
 __all__ = ["REDRAWS_PER_S", "MarkdownAnswer", "render_block"]

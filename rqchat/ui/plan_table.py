@@ -15,8 +15,8 @@ from rich.console import (
 from rich.table import Table
 from rich.text import Text
 
-from rqchat.engine.formats import KV_ERROR, weights_of
-from rqchat.engine.plan import Candidate, MemoryPlan
+from rqchat.engine.planning.formats import KV_ERROR, weights_of
+from rqchat.engine.planning.plan import Candidate, MemoryPlan
 from rqchat.ui.text import format_bytes, format_count, safe_line
 
 __all__ = ["plan_table"]

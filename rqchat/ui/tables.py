@@ -13,7 +13,7 @@ from rich.text import Text
 
 from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done
-from rqchat.engine.plan import MemoryPlan
+from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.ui.text import format_bytes, format_count, format_seconds, safe_line
 
 __all__ = [

@@ -15,8 +15,9 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from rqchat.cli import app, opening, repl
-from rqchat.cli.chat import Chat
+from rqchat.cli import app, open_session
+from rqchat.cli.chat import run as repl
+from rqchat.cli.chat.chat import Chat
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import (
     Done,
@@ -32,13 +33,12 @@ from rqchat.engine.events import (
     Timing,
     TokenCounts,
 )
-from rqchat.engine.hardware import DeviceInfo
-from rqchat.engine.memory import MemoryBytes
-from rqchat.engine.plan import Candidate, MemoryPlan
+from rqchat.engine.planning.devices import DeviceInfo
+from rqchat.engine.planning.memory import MemoryBytes
+from rqchat.engine.planning.plan import Candidate, MemoryPlan
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import ContextLengthError, RqchatError
-
-from .keyboard import Keyboard
+from tests.cli.keyboard import Keyboard
 
 CTRL_C, CTRL_D, CTRL_J, ENTER = "\x03", "\x04", "\n", "\r"
 Talk = Callable[..., tuple[str, str]]
@@ -185,7 +185,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
         fake.settings, fake.system = settings, system
         return fake
 
-    monkeypatch.setattr(opening, "open_session", open_fake)
+    monkeypatch.setattr(open_session, "open_session", open_fake)
     monkeypatch.delenv("RQCHAT_MODEL", raising=False)
     monkeypatch.delenv("RQCHAT_VRAM", raising=False)
     monkeypatch.setenv("RQCHAT_CONFIG", "/nowhere/config.toml")

@@ -10,7 +10,7 @@ from typing import Any
 
 from prompt_toolkit.input import PipeInput
 
-from rqchat.cli.chat import Chat
+from rqchat.cli.chat.chat import Chat
 
 __all__ = ["Keyboard"]
 

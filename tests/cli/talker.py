@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rqchat.cli import app, opening
+from rqchat.cli import app
+from rqchat.cli import open_session as opening
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.events import Event, LoadProgress, PrefillProgress
 from rqchat.engine.settings import SamplingSettings, Settings

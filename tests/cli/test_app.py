@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from rqchat import __version__
-
-from .conftest import FakeSession, Run
+from tests.cli.conftest import FakeSession, Run
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "prompt_toolkit", "PIL", "huggingface_hub")
@@ -56,7 +55,10 @@ def test_plan_for_a_card_loads_no_torch() -> None:
 
 
 def test_the_chat_prompt_loads_no_torch() -> None:
-    code = "import rqchat.cli.chat, rqchat.ui.prompt, sys; print('torch' in sys.modules)"
+    code = (
+        "import rqchat.cli.chat.chat, rqchat.ui.editor.line_editor, sys;"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         process(code=code), env=environment(), capture_output=True, text=True, check=True
     )

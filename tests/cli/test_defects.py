@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import FakeSession, Run
-from .test_app import environment, process
+from tests.cli.conftest import FakeSession, Run
+from tests.cli.test_app import environment, process
 
 ENDLESS = """
 import itertools, time

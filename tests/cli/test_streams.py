@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .test_saving_processes import PROGRAM, ROOT
+from tests.cli.test_store_processes import PROGRAM, ROOT
 
 
 def shell(line: str, data: Path) -> subprocess.CompletedProcess[str]:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from rqchat.engine import session as session_module
 from rqchat.engine.events import Done, Event, Notice
-from rqchat.engine.images import Picture
-from rqchat.engine.opening import OpenedModel
-from rqchat.engine.sampling import Sampler
+from rqchat.engine.generation.sampling import Sampler
+from rqchat.engine.inputs.pictures import Picture
+from rqchat.engine.loading.open_model import OpenedModel
 from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 from tests.helpers import SPECIAL_TOKENS, byte_tokenizer

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rqchat.engine.conversation import UserTurn
-from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, Event, Notice, TextDelta
-from rqchat.engine.images import read_picture
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import read_picture
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import SamplingSettings, Settings
 

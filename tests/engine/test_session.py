@@ -10,8 +10,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Gemma4ForConditionalGeneration, Gemma4ImageProcessorPil
 
-from rqchat.engine import opening
-from rqchat.engine.documents import Document
 from rqchat.engine.events import (
     Done,
     Event,
@@ -21,8 +19,10 @@ from rqchat.engine.events import (
     TextDelta,
     ThoughtDelta,
 )
-from rqchat.engine.hardware import cpu_device
-from rqchat.engine.revision import model_revision
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.loading import open_model
+from rqchat.engine.model_files.resolve import model_revision
+from rqchat.engine.planning.devices import cpu_device
 from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 from tests.engine.sessions import (
@@ -181,7 +181,7 @@ def test_opening_says_what_it_does(tiny_folder: Path) -> None:
 
 
 def test_no_gpu_means_the_pocket_model_and_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "find_devices", lambda: (cpu_device(),))
+    monkeypatch.setattr(open_model, "find_devices", lambda: (cpu_device(),))
     events: list[Event] = []
     session = ChatSession.open(Settings(), on_event=events.append)
 

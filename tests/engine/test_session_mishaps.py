@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from rotorquant import RotorQuantError
-from rqchat.engine.documents import Document
 from rqchat.engine.events import (
     Done,
     TextDelta,
 )
+from rqchat.engine.inputs.documents import Document
 from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.errors import ContextLengthError, RqchatError
 from tests.engine.sessions import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rqchat.engine.documents import Document
+from rqchat.engine.inputs.documents import Document
 from rqchat.engine.session import ChatSession, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 from tests.engine.sessions import (

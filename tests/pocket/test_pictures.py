@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rqchat.pocket.painting import render
-from rqchat.pocket.pictures import describe, questions
-from rqchat.pocket.scene_sampling import sample_scene
-from rqchat.pocket.scenes import COLOURS, KINDS, Scene, Shape, ordered, outline
+from rqchat.pocket.training.vision.painting import render
+from rqchat.pocket.training.vision.picture_questions import describe, questions
+from rqchat.pocket.training.vision.scene_sampling import sample_scene
+from rqchat.pocket.training.vision.scenes import COLOURS, KINDS, Scene, Shape, ordered, outline
 
 SEEDS = st.integers(0, 2**32)
 NUMBERS = ("no", "one", "two", "three", "four")

@@ -1,7 +1,7 @@
 """The files in the package: what loads them, how large they are, and what the model can do.
 
-How often it is right is measured by `rqchat.pocket.evaluate` and stated in docs/pocket.md; here
-stand single cases that README and docs promise, through the real engine and a packed cache.
+How often it is right is measured by `rqchat.pocket.training.evaluate` and stated in docs/pocket.md;
+here stand single cases that README and docs promise, through the real engine and a packed cache.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pytest
 import transformers
 
 from rqchat.engine.conversation import UserTurn
-from rqchat.engine.documents import Document
 from rqchat.engine.events import Done, TextDelta
-from rqchat.engine.images import read_picture
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import read_picture
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import SamplingSettings, Settings
-from rqchat.pocket.architecture import model_folder
+from rqchat.pocket.training.architecture import model_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 _GREEDY = SamplingSettings(temperature=0.0, max_tokens=80)

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from rqchat.engine.conversation import Message
-from rqchat.engine.documents import Document
-from rqchat.engine.prompt import PromptWriter
-from rqchat.pocket.architecture import build_model, model_folder
-from rqchat.pocket.attention import (
+from rqchat.engine.generation.prompt import PromptWriter
+from rqchat.engine.inputs.documents import Document
+from rqchat.pocket.training.architecture import build_model, model_folder
+from rqchat.pocket.training.attention import (
     TRAINING_ATTENTION,
     picture_masks,
     register_training_attention,
 )
-from rqchat.pocket.batches import BatchMaker, encode_pieces
-from rqchat.pocket.conversations import Prose, Turn, document_conversation, render
-from rqchat.pocket.facts import related_fact, sample_fact
-from rqchat.pocket.smalltalk import sample_exchange
+from rqchat.pocket.training.batches import BatchMaker, encode_pieces
+from rqchat.pocket.training.language.dialogues import Prose, Turn, document_conversation, render
+from rqchat.pocket.training.language.facts import related_fact, sample_fact
+from rqchat.pocket.training.language.smalltalk import sample_exchange
 
 _WORDS = ("walrus", "copper", "lantern", "yoghurt", "violet", "saddle")
 _PROSE = Prose(("The tide turned. Nobody saw it! Was it late? It was. " * 40,), _WORDS)

@@ -11,11 +11,23 @@ import pytest
 import torch
 from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
 
-from rqchat.pocket.cells import COLOUR_NAMES, IGNORE, grid_for, make_batch, sample_batch
-from rqchat.pocket.painting import render
-from rqchat.pocket.scenes import KINDS, Scene, Shape
-from rqchat.pocket.tower import Heads, encode, new_tower, read_shapes, use_tiled_attention
-from rqchat.pocket.vision import load_features, write_features
+from rqchat.pocket.training.vision.cells import (
+    COLOUR_NAMES,
+    IGNORE,
+    grid_for,
+    make_batch,
+    sample_batch,
+)
+from rqchat.pocket.training.vision.painting import render
+from rqchat.pocket.training.vision.scenes import KINDS, Scene, Shape
+from rqchat.pocket.training.vision.tower import (
+    Heads,
+    encode,
+    new_tower,
+    read_shapes,
+    use_tiled_attention,
+)
+from rqchat.pocket.training.vision.train_tower import load_features, write_features
 
 TWO = Scene(
     shapes=(

@@ -12,7 +12,7 @@ import torch
 import rotorquant
 from rotorquant import Bits, RotorQuantCache
 from rotorquant.config import BLOCK_BITS, DEFERS, KV_BITS, MODES
-from rotorquant.errors import CacheStateError, CapacityError, NonFiniteError
+from rotorquant.exceptions import CacheStateError, CapacityError, NonFiniteError
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
 
 MODELS = {"tied": gemma, "split": llama}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rotorquant import RotorQuantConfig
-from rotorquant.errors import ConfigError
+from rotorquant.exceptions import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from transformers import (
 )
 
 from rotorquant import RotorQuantCache
-from rotorquant.buffers import Meter
 from rotorquant.config import RotorQuantConfig
-from rotorquant.errors import CacheStateError
-from rotorquant.sliding_layer import SlidingLayer
-from rotorquant.watch import FiniteWatch, LayerContext
+from rotorquant.exceptions import CacheStateError
+from rotorquant.layers.buffers import Meter
+from rotorquant.layers.finite_check import FiniteWatch, LayerContext
+from rotorquant.layers.sliding_layer import SlidingLayer
 from tests.rotorquant.models import SMALL_WINDOW, VOCABULARY, gemma, llama, random_tokens, read
 
 WINDOW = 16

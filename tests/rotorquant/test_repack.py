@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rotorquant import Bits, RotorQuantCache
-from rotorquant.errors import CacheStateError, ConfigError
+from rotorquant.exceptions import CacheStateError, ConfigError
 from rotorquant.layout import GlobalLayout, SlidingLayout, cache_bytes
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from rotorquant import Bits, RotorQuantCache, Source, calibrate
-from rotorquant.errors import CacheStateError, SnapshotError
+from rotorquant.exceptions import CacheStateError, SnapshotError
 from rotorquant.snapshot import FORMAT, _digest
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
 

@@ -9,14 +9,14 @@ import torch
 from transformers import StaticCache
 
 from rotorquant import RotorQuantCache
-from rotorquant.errors import (
+from rotorquant.exceptions import (
     CacheStateError,
     CapacityError,
     NonFiniteError,
     RotorQuantError,
     UnsupportedModelError,
 )
-from rotorquant.global_layer import GlobalState
+from rotorquant.layers.global_layer import GlobalState
 from tests.rotorquant.models import (
     IMAGE_TOKEN,
     SMALL_WINDOW,

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqchat.ui.blocks import Block, BlockSplitter
 from rqchat.ui.console import Screen, Stream
 from rqchat.ui.markdown import MarkdownAnswer
-
-from .test_screen import Terminal
+from rqchat.ui.markdown_blocks import Block, BlockSplitter
+from tests.ui.test_screen import Terminal
 
 SOURCE = """# Title
 

@@ -24,8 +24,8 @@ from rqchat.engine.events import (
     TokenCounts,
 )
 from rqchat.ui.console import ReaderGoneError, Screen
+from rqchat.ui.editor.typeahead import keys_kept
 from rqchat.ui.stream import AnswerView, load_status, prefill_status
-from rqchat.ui.typeahead import keys_kept
 
 
 class Terminal(io.StringIO):

@@ -10,9 +10,9 @@ from rich.console import RenderableType
 
 from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done, MemoryUse, Timing, TokenCounts
-from rqchat.engine.hardware import DeviceInfo
-from rqchat.engine.memory import MemoryBytes
-from rqchat.engine.plan import Candidate, MemoryPlan
+from rqchat.engine.planning.devices import DeviceInfo
+from rqchat.engine.planning.memory import MemoryBytes
+from rqchat.engine.planning.plan import Candidate, MemoryPlan
 from rqchat.ui.console import Screen
 from rqchat.ui.plan_table import plan_table
 from rqchat.ui.tables import (

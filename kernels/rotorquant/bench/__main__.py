@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rotorquant.bench import fidelity, kernels, memory, paths, tune
-from rotorquant.errors import RotorQuantError
+from rotorquant.bench import attention_fidelity, kernels, layer_memory, paths, tune
+from rotorquant.exceptions import RotorQuantError
 
 __all__ = ["main"]
 
@@ -19,9 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m rotorquant.bench", description=__doc__)
     benches = parser.add_subparsers(required=True, metavar="BENCH")
-    fidelity.add_arguments(benches.add_parser("fidelity", help=fidelity.SUMMARY))
+    attention_fidelity.add_arguments(
+        benches.add_parser("fidelity", help=attention_fidelity.SUMMARY)
+    )
     kernels.add_arguments(benches.add_parser("kernels", help=kernels.SUMMARY))
-    memory.add_arguments(benches.add_parser("memory", help=memory.SUMMARY))
+    layer_memory.add_arguments(benches.add_parser("memory", help=layer_memory.SUMMARY))
     paths.add_arguments(benches.add_parser("paths", help=paths.SUMMARY))
     tune.add_arguments(benches.add_parser("tune", help=tune.SUMMARY))
     chosen = parser.parse_args(arguments)

@@ -20,8 +20,8 @@ from rotorquant.bench.kernels_ops import Trial, trials
 from rotorquant.bench.kernels_parts import alike, parts
 from rotorquant.bench.kernels_timing import copy_rate, measure
 from rotorquant.bench.machine import machine
-from rotorquant.codebook import lloyd_max_distortion
-from rotorquant.errors import RotorQuantError
+from rotorquant.codec.codebook import lloyd_max_distortion
+from rotorquant.exceptions import RotorQuantError
 
 __all__ = ["SUMMARY", "add_arguments", "gate", "run"]
 

@@ -15,17 +15,17 @@ import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from rotorquant.buffers import Meter
-from rotorquant.codec import Frame
+from rotorquant.attend.tied_key import TiedKey
+from rotorquant.attend.views import Handle, Queries
+from rotorquant.calibration.statistics import StreamStatistics, make_frame, offset_alone
+from rotorquant.codec.codec import Frame
 from rotorquant.config import RotorQuantConfig
-from rotorquant.global_layer import GlobalLayer
+from rotorquant.layers.buffers import Meter
+from rotorquant.layers.finite_check import FiniteWatch, LayerContext
+from rotorquant.layers.global_layer import GlobalLayer
+from rotorquant.layers.positions import PositionLog
+from rotorquant.layers.sliding_layer import SlidingLayer
 from rotorquant.ops.attend import Rows
-from rotorquant.positions import PositionLog
-from rotorquant.sliding_layer import SlidingLayer
-from rotorquant.statistics import StreamStatistics, make_frame, offset_alone
-from rotorquant.tied import TiedKey
-from rotorquant.views import Handle, Queries
-from rotorquant.watch import FiniteWatch, LayerContext
 
 __all__ = ["GLOBAL_WAYS", "SLIDING_WAYS", "WINDOW", "Layer", "Store", "Way", "plain_frame"]
 

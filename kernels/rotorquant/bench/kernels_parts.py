@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from rotorquant.codebook import lloyd_max
+from rotorquant.codec.codebook import lloyd_max
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.chunk import Rules, chunk_output
 from rotorquant.ops.chunk import reference as chunk_reference

@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from rotorquant.attend.packed_rows import attend_rows
+from rotorquant.attend.tied_key import TiedQueries
 from rotorquant.bench.kernels_layer import Layer, plain_frame
-from rotorquant.codec import PackedCodec
+from rotorquant.codec.codec import PackedCodec
+from rotorquant.codec.rotation import make_rotation
 from rotorquant.ops.attend import merge
-from rotorquant.reading import attend_rows
-from rotorquant.rotation import make_rotation
-from rotorquant.tied_queries import TiedQueries
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from rotorquant.bench.methods import Method
 from rotorquant.bench.vectors import KINDS, Sample, draw_sample, rotate
-from rotorquant.codebook import lloyd_max_distortion
-from rotorquant.codec import Codec, Frame
-from rotorquant.statistics import make_frame, offset_alone
-from rotorquant.streams import make_codec
+from rotorquant.calibration.statistics import make_frame, offset_alone
+from rotorquant.codec.codebook import lloyd_max_distortion
+from rotorquant.codec.codec import Codec, Frame
+from rotorquant.codec.make_codec import make_codec
+from rotorquant.fidelity.methods import Method
 
 __all__ = ["HEAD_DIM", "Errors", "SyntheticRow", "measure", "theory"]
 

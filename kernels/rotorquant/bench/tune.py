@@ -19,7 +19,7 @@ import torch
 from rotorquant.bench.kernels_layer import WINDOW, Layer, Store, Way
 from rotorquant.bench.kernels_parts import alike, chunk_part, rebuild_part
 from rotorquant.bench.kernels_timing import measure
-from rotorquant.errors import RotorQuantError
+from rotorquant.exceptions import RotorQuantError
 from rotorquant.ops import launches
 
 __all__ = ["SUMMARY", "add_arguments", "run", "source"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rotorquant.statistics import StreamStatistics, tied_weight
+from rotorquant.calibration.statistics import StreamStatistics, tied_weight
 
 __all__ = ["KINDS", "Sample", "draw_sample", "rotate"]
 

@@ -1,4 +1,4 @@
-"""Planar rotors, which quantize and dequantize can take along: see `rotorquant.rotation`."""
+"""Planar rotors, which quantize and dequantize can take along: see `rotorquant.codec.rotation`."""
 
 from __future__ import annotations
 

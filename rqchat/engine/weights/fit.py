@@ -12,8 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from rqchat.engine.weights.grid import Grid, Packed
-from rqchat.engine.weights.parts import part_values, row_parts
+from rqchat.engine.weights.grid import Grid, Packed, part_values, row_parts
 
 __all__ = ["fit", "fit_rows"]
 

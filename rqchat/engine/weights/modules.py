@@ -8,10 +8,23 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from rqchat.engine.weights.grid import Grid, Packed
-from rqchat.engine.weights.multiply import multiply, multiply_experts
+from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
 
-__all__ = ["PackedEmbedding", "PackedExperts", "PackedLinear", "PackedMatrix", "UnscaledRows"]
+__all__ = [
+    "DTYPES",
+    "GRIDS",
+    "PackedEmbedding",
+    "PackedExperts",
+    "PackedLinear",
+    "PackedMatrix",
+    "UnscaledRows",
+]
+
+GRIDS: dict[str, Grid] = {"int8": INT8_ROWS, "int4": INT4, "int2": INT2}
+"""Rungs of packed matrices; bitsandbytes makes the layers of all others that have codes."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""Rungs without codes."""
 
 
 class PackedMatrix(nn.Module):

@@ -9,15 +9,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from rqchat.engine.formats import weights_of
+from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
+from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.fit import fit_rows
-from rqchat.engine.weights.grid import INT4, INT8_ROWS, Grid, Packed
-from rqchat.engine.weights.layers import DTYPES, GRIDS
-from rqchat.engine.weights.modules import PackedEmbedding, PackedExperts, PackedLinear, PackedMatrix
-from rqchat.engine.weights.parts import matrix_of, part_values, row_parts
-from rqchat.engine.weights.source import WeightSource
-from rqchat.engine.weights.stream import ByteStream
+from rqchat.engine.weights.grid import (
+    INT4,
+    INT8_ROWS,
+    Grid,
+    Packed,
+    matrix_of,
+    part_values,
+    row_parts,
+)
+from rqchat.engine.weights.modules import (
+    DTYPES,
+    GRIDS,
+    PackedEmbedding,
+    PackedExperts,
+    PackedLinear,
+    PackedMatrix,
+)
+from rqchat.engine.weights.transfer import ByteStream
 from rqchat.errors import ModelError
 
 __all__ = ["Recipe", "place_weights"]

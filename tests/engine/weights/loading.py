@@ -11,10 +11,10 @@ import torch
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
 from rqchat.engine.events import Event
-from rqchat.engine.hardware import DeviceInfo
-from rqchat.engine.loader import LoadedModel, load_model
-from rqchat.engine.models import resolve_model
-from rqchat.engine.plan import MemoryPlan, make_plan
+from rqchat.engine.loading.loader import LoadedModel, load_model
+from rqchat.engine.model_files.resolve import resolve_model
+from rqchat.engine.planning.devices import DeviceInfo
+from rqchat.engine.planning.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import Settings
 
 __all__ = ["CPU", "divergence", "load", "logits_of", "plan_for", "reference_model"]

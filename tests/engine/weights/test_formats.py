@@ -12,7 +12,7 @@ import torch
 
 from rqchat.bench.meter import TensorMeter
 from rqchat.engine.events import Event, LoadProgress, Notice
-from rqchat.engine.weights import parts
+from rqchat.engine.weights import grid
 from rqchat.engine.weights.modules import PackedExperts, PackedLinear, PackedMatrix
 from tests.engine.weights.checkpoints import (
     E_CONFIG,
@@ -265,7 +265,7 @@ def test_a_load_holds_little_beside_what_it_places(
     weights: str, even_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part_values = 2**11  # of 2**15 and more in a matrix
-    monkeypatch.setattr(parts, "_CPU_PART_VALUES", part_values)
+    monkeypatch.setattr(grid, "_CPU_PART_VALUES", part_values)
 
     with TensorMeter() as meter:
         loaded = load(even_folder, weights, head_bits=8)

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from rqchat.engine import fetch
-from rqchat.engine.loader import load_model
-from rqchat.engine.models import ModelSource, resolve_model
-from rqchat.engine.plan import make_plan
+from rqchat.engine.loading.loader import load_model
+from rqchat.engine.model_files import fetch
+from rqchat.engine.model_files.resolve import ModelSource, resolve_model
+from rqchat.engine.planning.plan import make_plan
 from rqchat.engine.settings import Settings
-from rqchat.engine.weights.gguf_blocks import pack_q4_0, unpack
-from rqchat.engine.weights.gguf_file import BLOCKS, read_gguf
+from rqchat.engine.weights.files.gguf_file import BLOCKS, pack_q4_0, read_gguf, unpack
 from rqchat.engine.weights.modules import PackedLinear
 from rqchat.errors import ModelError
 from tests.engine.weights.checkpoints import (

@@ -84,7 +84,7 @@ def test_odd_values_stay_finite(grid: Grid) -> None:
 def test_parts_of_a_matrix_are_fitted_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.randn(70, 64, generator=torch.Generator().manual_seed(3))
     whole = fit(weight, INT2)
-    monkeypatch.setattr("rqchat.engine.weights.parts._CPU_PART_VALUES", 64 * 16)
+    monkeypatch.setattr("rqchat.engine.weights.grid._CPU_PART_VALUES", 64 * 16)
 
     assert torch.equal(fit(weight, INT2).words, whole.words)
 

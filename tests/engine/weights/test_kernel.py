@@ -11,22 +11,23 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rqchat.engine.weights import multiply as multiply_module
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.kernels import multiply as multiply_module
+from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
 from rqchat.engine.weights.modules import (
     PackedEmbedding,
     PackedExperts,
     PackedLinear,
     PackedMatrix,
 )
-from rqchat.engine.weights.multiply import multiply, multiply_experts
-from tests.ops.kernels import DEVICE, Spy, poison
-from tests.ops.limits import run_compiler, table
+from tests.compile.limits import run_compiler, table
+from tests.rotorquant.ops.kernels import DEVICE, Spy, poison
 
 pytest.importorskip("triton", reason="triton is not installed")
 
-from rqchat.engine.weights import expert_kernel, kernel  # noqa: E402
+from rqchat.engine.weights.kernels import experts as expert_kernel
+from rqchat.engine.weights.kernels import linear as kernel
 
 GRIDS = pytest.mark.parametrize("grid", [INT4, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits))
 
@@ -196,8 +197,8 @@ def test_a_step_waits_for_nothing(tokens: int, spies: dict[str, Spy]) -> None:
 
 
 def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What differs most; `python -m tests.engine.weights.compiling all` takes every case."""
-    results = run_compiler("tests.engine.weights.compiling", tmp_path)
+    """What differs most; `python -m tests.compile.weights all` takes every case."""
+    results = run_compiler("tests.compile.weights", tmp_path)
     with capsys.disabled():
         sys.stdout.write("\n" + table(results) + "\n")
     names = {name for module in (kernel, expert_kernel) for name in module.__all__}

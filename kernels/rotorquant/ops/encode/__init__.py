@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.codebook import Codebook
+from rotorquant.ops.code_table import Codebook
 from rotorquant.ops.encode import reference
 from rotorquant.ops.encode.reference import BLOCK, Dense
 from rotorquant.ops.launches import HEAD_DIMS

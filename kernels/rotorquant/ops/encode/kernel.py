@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.codebook import Codebook
+from rotorquant.ops.code_table import Codebook
 from rotorquant.ops.encode.reference import BLOCK, Dense
 from rotorquant.ops.launches import MapLaunch, launch_map
 from rotorquant.ops.mix import Mix

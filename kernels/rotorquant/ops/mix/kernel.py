@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.codebook import Codebook
+from rotorquant.ops.code_table import Codebook
 from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.mix.reference import Mix
 from rotorquant.ops.planes import planes_of

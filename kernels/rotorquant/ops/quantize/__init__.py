@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.codebook import Codebook, make_codebook
+from rotorquant.ops.code_table import Codebook, make_codebook
 from rotorquant.ops.launches import HEAD_DIMS
 from rotorquant.ops.planes import HEAD_DIM_STEP, PACKED_BITS
 from rotorquant.ops.quantize import reference

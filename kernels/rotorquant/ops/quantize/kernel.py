@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 
 from rotorquant.ops import dispatch
-from rotorquant.ops.codebook import Codebook
+from rotorquant.ops.code_table import Codebook
 from rotorquant.ops.launches import MapLaunch, RowsLaunch, launch_rows
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.quantize.reference import Packed, Room

@@ -1,0 +1,111 @@
+"""Attention over the packed tokens of a global layer, in the space of the rows where that is exact.
+
+Rows are scored as they lie where K and V are stored apart, or where the rotation keeps the pairs
+that the rotary embedding turns. Elsewhere a tile of rows is decoded, K = RoPE(w V) is rebuilt from
+it, and the tile is scored as plain values: more work, the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from rotorquant.attend.tied_key import TiedKey, TiedQueries
+from rotorquant.codec.codec import Codec
+from rotorquant.ops.attend import Part, Rows, attend_packed
+from rotorquant.ops.decode import Reading
+
+__all__ = ["attend_rows", "exact_reading", "in_place", "stored_reading"]
+
+_TILE_TOKENS = 4096
+
+
+def in_place(codecs: Sequence[Codec], tie: TiedKey | None) -> bool:
+    """Whether rows are scored as they lie."""
+    kept = [codec.pairs for codec in codecs]
+    return None not in kept and (tie is None or tie.pairs <= (kept[0] or 0))
+
+
+def attend_rows(
+    query: torch.Tensor,
+    rows: Sequence[Rows],
+    codecs: Sequence[Codec],
+    queries: TiedQueries | None,
+    positions: torch.Tensor | None,
+    dtype: torch.dtype,
+    key_mask: torch.Tensor | None,
+) -> Part:
+    """The part of the packed tokens, in natural space.
+
+    Args:
+        query: [B, H, R, D] float32, scaled, with its rotary embedding.
+        rows: N packed tokens: of V, or of K and of V.
+        codecs: of the rows.
+        queries: of a layer that stores V alone; None with rows of K and of V.
+        positions: [B, N] integers, of the tokens; read where V is stored alone.
+        dtype: of the model.
+        key_mask: [B, N] bool, False where a token is padding.
+    """
+    tie = None if queries is None else queries.tie
+    if in_place(codecs, tie):
+        asked = stored_reading(exact_reading(query, queries, positions, dtype), codecs[0], queries)
+        return _attend_in_place(asked, rows, codecs, key_mask)
+    part: Part | None = None
+    for low in range(0, rows[0].primary.shape[2], _TILE_TOKENS):
+        tile = slice(low, low + _TILE_TOKENS)
+        streams = [codec.decode(r.cut(tile)) for codec, r in zip(codecs, rows, strict=True)]
+        if tie is not None and positions is not None:
+            streams.insert(0, tie.rebuild(streams[0].to(dtype), positions[:, tile]))
+        key, value = (Rows(stream, None, None) for stream in streams)
+        mask = None if key_mask is None else key_mask[:, tile]
+        more = attend_packed(query, key, value, None, None, mask)
+        part = more if part is None else _join(part, more)
+    assert part is not None
+    return part
+
+
+def exact_reading(
+    query: torch.Tensor,
+    queries: TiedQueries | None,
+    positions: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> Reading:
+    """Queries as they meet rows that hold what the model computed; see `attend_rows`."""
+    if queries is None or positions is None:
+        return Reading(query)
+    return queries.exact(query, positions, dtype)
+
+
+def stored_reading(exact: Reading, codec: Codec, queries: TiedQueries | None) -> Reading:
+    """The same queries as they meet rows of the codec."""
+    if queries is not None:
+        return queries.packed(exact)
+    shift = None if codec.offset is None else exact.query @ codec.offset.mT
+    return Reading(codec.to_stored(exact.query), None, shift)
+
+
+def _attend_in_place(
+    asked: Reading, rows: Sequence[Rows], codecs: Sequence[Codec], key_mask: torch.Tensor | None
+) -> Part:
+    value, value_codec = rows[1] if len(rows) == 2 else None, codecs[-1]
+    part = attend_packed(
+        asked.query, rows[0], value, codecs[0].table, asked.rope, key_mask, value_codec.table
+    )
+    top, total = part.top, value_codec.from_stored(part.total)
+    if asked.shift is not None:
+        top = top + asked.shift
+    if value_codec.offset is not None:
+        total = total.addcmul_(part.mass, value_codec.offset)
+    return Part(top, part.mass, total)
+
+
+def _join(one: Part, two: Part) -> Part:
+    """One part over the keys of both."""
+    top = torch.maximum(one.top, two.top)
+    first, second = torch.exp(one.top - top), torch.exp(two.top - top)
+    return Part(
+        top,
+        first * one.mass + second * two.mass,
+        first * one.total + second * two.total,
+    )

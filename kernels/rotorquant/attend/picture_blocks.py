@@ -1,0 +1,73 @@
+"""Which tokens belong to which picture, for layers in which a picture's tokens see each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from rotorquant.exceptions import CacheStateError
+
+__all__ = ["follow_images", "image_blocks"]
+
+_MARK = "_rotorquant_follows_images"
+
+
+def follow_images(host: nn.Module) -> None:
+    """Let every forward pass of `host` tell its layers the picture of each token.
+
+    A forward pre-hook turns `mm_token_type_ids` into the keyword `rotorquant_blocks`, which
+    transformers passes on to the attention function. It stays with the model, because the model's
+    attention stays `rotorquant`, and is added once.
+    """
+    if not getattr(host, _MARK, False):
+        host.register_forward_pre_hook(_tell_blocks, with_kwargs=True)
+        setattr(host, _MARK, True)
+
+
+def image_blocks(types: torch.Tensor, past: int, tokens: int) -> torch.Tensor | None:
+    """Picture numbers [B, past + tokens], -1 for text; None if the chunk holds no picture.
+
+    Args:
+        types: [B, N] from the first token of the sequence on; 1 and 2 are pictures and videos.
+        past: tokens before the chunk.
+        tokens: of the chunk.
+
+    Raises:
+        CacheStateError: `types` covers the chunk alone, or the chunk begins or ends in a picture.
+    """
+    length = past + tokens
+    seen = (types == 1) | (types == 2)
+    if types.shape[-1] < length:
+        if bool(seen.any()):
+            raise CacheStateError(
+                f"mm_token_type_ids has {types.shape[-1]} tokens; with a picture it needs all "
+                f"{length} from the first token of the sequence on"
+            )
+        return None
+    if not bool(seen[:, past:length].any()):
+        return None
+    for edge in (past, length):
+        if 0 < edge < types.shape[-1] and bool((seen[:, edge - 1] & seen[:, edge]).any()):
+            raise CacheStateError(f"a chunk boundary at token {edge} splits a picture")
+    starts = seen.clone()
+    starts[:, 1:] &= ~seen[:, :-1]
+    numbers = starts.int().cumsum(-1) - 1
+    return torch.where(seen, numbers, -1)[:, :length]
+
+
+def _tell_blocks(
+    _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    types = kwargs.get("mm_token_type_ids")
+    tokens = kwargs.get("input_ids", args[0] if args else None)
+    if tokens is None:
+        tokens = kwargs.get("inputs_embeds")
+    if types is None or tokens is None:
+        return args, kwargs
+    past = kwargs.get("past_key_values")
+    blocks = image_blocks(types, 0 if past is None else past.get_seq_length(), tokens.shape[1])
+    if blocks is not None:
+        kwargs = {**kwargs, "rotorquant_blocks": blocks.to(tokens.device)}
+    return args, kwargs

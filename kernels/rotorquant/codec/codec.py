@@ -1,0 +1,182 @@
+"""From head vectors to stored rows and back, and queries and outputs in the space of the rows.
+
+A codec is what modes and widths change. `PackedCodec` moves, maps, quantizes and packs,
+
+    z = T (x - m),
+
+and reads scores and sums in the space of z: q x = (T^-T q) z + q m, and the sum of p x is the sum
+of p z taken back, plus the sum of p times m. Without a `Frame` T is the rotation of the mode and
+m is zero. `RawCodec` keeps vectors as they are, for 16 bits.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+from rotorquant.codec.codebook import lloyd_max
+from rotorquant.codec.hadamard_signs import mix_of
+from rotorquant.codec.rotation import PlanarRotation, Rotation
+from rotorquant.ops.attend import Rows
+from rotorquant.ops.dequantize import decode_table, dequantize
+from rotorquant.ops.encode import Dense, encode, serves
+from rotorquant.ops.mix import Mix
+from rotorquant.ops.planes import planes_of
+from rotorquant.ops.quantize import make_codebook, put, quantize
+from rotorquant.ops.rotors import Rotors
+
+__all__ = ["Codec", "Frame", "PackedCodec", "RawCodec"]
+
+
+class Frame(NamedTuple):
+    """What a calibration puts in the place of a rotation, float32 (`statistics.make_frame`).
+
+    offset: [H, 1, D], m. matrix, inverse: [H, D, D], T and T^-1. feedback: [H, D, D], F of
+    `shaping.py`.
+    """
+
+    offset: torch.Tensor
+    matrix: torch.Tensor
+    inverse: torch.Tensor
+    feedback: torch.Tensor
+
+
+class Codec(Protocol):
+    """Storage format of one head vector [D].
+
+    Attributes:
+        table: decodes a byte (`ops.dequantize.decode_table`); None where rows hold plain values.
+        place: [D], where each dimension stands in a row.
+        pairs: rotary pairs, from the first on, that rows keep as pairs; None where rows cannot be
+            scored at all before they are decoded.
+        offset: [H, 1, D] float32, what `to_stored` leaves out of every vector, or None.
+    """
+
+    table: torch.Tensor | None
+    place: torch.Tensor
+    pairs: int | None
+    offset: torch.Tensor | None
+
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """Rows of vectors [B, H, N, D], in the tensors `into` if there are any."""
+        ...
+
+    def decode(self, rows: Rows) -> torch.Tensor:
+        """Vectors [B, H, N, D] float32 of rows."""
+        ...
+
+    def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
+        """Float32 queries [B, H, R, D] whose products with rows are those with x - offset."""
+        ...
+
+    def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
+        """Sums [B, H, R, D] of rows as sums of x - offset."""
+        ...
+
+
+class RawCodec:
+    """Keeps every vector in the model's own dtype; see `Codec` for the attributes."""
+
+    def __init__(self, head_dim: int, device: torch.device) -> None:
+        self.table: torch.Tensor | None = None
+        self.place = torch.arange(head_dim, device=device)
+        self.pairs: int | None = head_dim // 2
+        self.offset: torch.Tensor | None = None
+
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """See `Codec`."""
+        return Rows(*put((vectors, None, None), into))
+
+    def decode(self, rows: Rows) -> torch.Tensor:
+        """Vectors [B, H, N, D] float32 of rows."""
+        return rows.primary.float()
+
+    def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
+        """The queries themselves."""
+        return queries
+
+    def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
+        """The sums themselves."""
+        return sums
+
+
+class PackedCodec:
+    """Rotation, codes in bit planes, one fp16 scale per vector; see `Codec` for the attributes.
+
+    Args:
+        bits: width of a code.
+        rotation: R.
+        head_dim: D.
+        device: where vectors lie.
+        frame: in the place of the rotation, or None.
+        matched: whether the scale makes decoded vectors as long as they were, as it does with a
+            frame; else it is |z| / sqrt(D).
+        centroids: for unit variance; Lloyd-Max by default.
+    """
+
+    def __init__(
+        self,
+        bits: int,
+        rotation: Rotation,
+        head_dim: int,
+        device: torch.device,
+        *,
+        frame: Frame | None = None,
+        matched: bool = True,
+        centroids: tuple[float, ...] | None = None,
+    ) -> None:
+        self.bits = bits
+        self._rotation = rotation
+        self._matched = matched or frame is not None
+        # Planar rotors go into the kernels: no rotated copy is made
+        self._rotors: Rotors | None = None
+        if frame is None and isinstance(rotation, PlanarRotation):
+            self._rotors = rotation.cos, rotation.sin
+        self._book = make_codebook(lloyd_max(bits) if centroids is None else centroids, device)
+        self._centroids = self._book.centroids
+        self._order = torch.tensor(planes_of(bits).storage_order(head_dim), device=device)
+        self.place = self._order.argsort()
+        # [D, D] or [H, D, D]: T^-1, its columns in storage order. One product takes queries there
+        # and sums back, where a rotation's own way is six launches for a few rows.
+        inverse = rotation.apply(torch.eye(head_dim, device=device))
+        self._inverse = (inverse if frame is None else frame.inverse)[..., self._order]
+        self.table: torch.Tensor | None = decode_table(self._centroids, bits)
+        self.pairs: int | None = rotation.pairs
+        self.offset = None if frame is None else frame.offset
+        if frame is not None:
+            self._map: Dense | Mix | None = Dense(frame.matrix, frame.offset, frame.feedback)
+        else:
+            self._map = self._kernel_map(head_dim)
+
+    def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
+        """See `Codec`."""
+        if self._map is not None:
+            return Rows(*encode(vectors, self._book, self._map, self._matched, into))
+        rotated = vectors if self._rotors else self._rotation.apply(vectors.float())
+        return Rows(*quantize(rotated, self._book, self._rotors, self._matched, into))
+
+    def _kernel_map(self, head_dim: int) -> Dense | Mix | None:
+        """What kernels take in the place of `Rotation.apply`."""
+        if self._rotors or not serves(self._centroids, head_dim):
+            return None
+        matrix = self._inverse[:, self.place].mT[None].contiguous()
+        return mix_of(self._rotation, head_dim) or Dense(matrix)
+
+    def decode(self, rows: Rows) -> torch.Tensor:
+        """Vectors [B, H, N, D] float32 of rows."""
+        assert rows.scale is not None
+        rotated = dequantize(
+            rows.primary, rows.extra, rows.scale, self._centroids, self.bits, self._rotors
+        )
+        if self.offset is not None:
+            return self.from_stored(rotated[..., self._order]) + self.offset
+        return rotated if self._rotors else self._rotation.invert(rotated)
+
+    def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
+        """T^-T q, in storage order."""
+        return queries @ self._inverse
+
+    def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
+        """Back in natural order, then T^-1 of it."""
+        return sums @ self._inverse.mT

@@ -1,0 +1,116 @@
+"""A decode step of one layer in a single pass: what attention gets, and what `ops.decode` asks for.
+
+Nothing here waits for the device: the lengths that the kernel reads lie there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from rotorquant.attend.packed_rows import exact_reading, stored_reading
+from rotorquant.attend.tied_key import TiedQueries
+from rotorquant.attend.views import LayerView, Queries
+from rotorquant.layers.global_store import GlobalStore
+from rotorquant.layers.positions import PositionLog
+from rotorquant.layers.sliding_ring import Ring
+from rotorquant.ops.attend import Rows
+from rotorquant.ops.decode import Exact, Reading, Stored, decode
+
+__all__ = ["RingStep", "StoreStep"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RingStep:
+    """A `LayerView` of a sliding layer during a decode step, which reads the ring as it lies.
+
+    Attributes:
+        ring: of the layer, with the step's own tokens.
+        old: the rows that these have pushed out.
+        ordered: makes the view that reads keys in order, for a step that holds a picture.
+        dense: gives K and V as `stored` does.
+    """
+
+    ring: Ring
+    old: Exact
+    ordered: Callable[[], LayerView]
+    dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+    def attend(self, asked: Queries) -> torch.Tensor:
+        """See `LayerView`."""
+        if asked.blocks is not None:
+            return self.ordered().attend(asked)
+        last = self.ring.exact()
+        near = Reading(_grouped(asked, last.key))
+        steps, window = asked.query.shape[2], self.ring.window
+        done = decode(near, self.old, last, self.ring.counts, steps, window, asked.key_mask)
+        return _output(done.near, asked.query)
+
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LayerView`."""
+        return self.dense()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoreStep:
+    """A `LayerView` of a global layer during a decode step.
+
+    Attributes:
+        store: of the layer, with the step's own tokens; its rows are scored as they lie
+            (`reading.in_place`).
+        queries: of a layer that stores V alone; None with rows of K and of V.
+        positions: of all tokens; read with a tie.
+        dense: gives K and V as `stored` does.
+    """
+
+    store: GlobalStore
+    queries: TiedQueries | None
+    positions: PositionLog | None
+    dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+    def attend(self, asked: Queries) -> torch.Tensor:
+        """See `LayerView`; pictures stay causal in global layers."""
+        store, query, key_mask = self.store, asked.query, asked.key_mask
+        first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
+        grouped, steps = _grouped(asked, last.key), query.shape[2]
+        positions = None if self.positions is None else self.positions.whole(query.device)
+        near = exact_reading(grouped, self.queries, positions, last.key.primary.dtype)
+        if not store.packed.capacity:
+            done = decode(near, first, last, store.counts, steps, None, key_mask)
+            return _output(done.near, query)
+        codecs, rows = store.packed.codecs, store.packed.whole_streams()
+        value = rows[1] if len(rows) == 2 else None
+        stored = Stored(rows[0], value, codecs[0].table, codecs[-1].table)
+        far = stored_reading(near, codecs[0], self.queries)
+        done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
+        assert done.far is not None and done.share is not None
+        output = done.near + codecs[-1].from_stored(done.far)
+        if codecs[-1].offset is not None:
+            output.addcmul_(done.share, codecs[-1].offset)
+        return _output(output, query)
+
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LayerView`."""
+        return self.dense()
+
+
+def _exact(streams: list[torch.Tensor]) -> Exact:
+    rows = [Rows(stream, None, None) for stream in streams]
+    return Exact(rows[0], rows[1] if len(rows) == 2 else None)
+
+
+def _grouped(asked: Queries, key: Rows) -> torch.Tensor:
+    """[B, H, G T, D] float32 and scaled."""
+    scaled = asked.query.float()
+    if asked.scaling != 1.0:
+        scaled = scaled * asked.scaling
+    batch, _, _, head_dim = scaled.shape
+    heads = key.primary.shape[1]
+    return scaled.reshape(batch, heads, -1, head_dim)
+
+
+def _output(rows: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    batch, heads, steps, head_dim = query.shape
+    return rows.reshape(batch, heads, steps, head_dim).transpose(1, 2).to(query.dtype)

@@ -1,0 +1,127 @@
+"""What the layers of one cache share: the byte count, the watch for NaN, the way to hand over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from rotorquant.exceptions import NonFiniteError
+from rotorquant.layers.buffers import Meter
+from rotorquant.layers.pending_scalar import Sent
+from rotorquant.ops.append import note_finite
+
+__all__ = ["FiniteWatch", "LayerContext"]
+
+
+class _Reading(NamedTuple):
+    """A check on its way to the host, and the tokens that it covers."""
+
+    total: Sent
+    tokens: int
+
+
+class FiniteWatch:
+    """Finds NaN and infinity in what is stored, without a wait on a GPU.
+
+    On a CPU a bad chunk is refused before it is stored. On a GPU the layers of a pass add to one
+    number on the device, which is sent to the host when the next pass begins and looked at when it
+    has arrived, a pass later at the earliest; `verify` waits for it. From then on the cache
+    refuses to go on until the tokens of the bad pass have been taken out.
+
+    Attributes:
+        late: device types on which the check is read later.
+    """
+
+    late: tuple[str, ...] = ("cuda",)
+
+    def __init__(self) -> None:
+        self._totals: dict[torch.device, torch.Tensor] = {}  # 0, or NaN
+        self._sent: list[_Reading] = []
+        self._sound_tokens = 0
+        self._begun_tokens = 0
+        self._broken = False
+
+    def look(self, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Check a chunk of one layer.
+
+        Raises:
+            NonFiniteError: it holds NaN or infinity (on a CPU).
+        """
+        if key.device.type in self.late:
+            note_finite(key, value, self._total_on(key.device))
+            return
+        total = torch.zeros((), device=key.device)
+        note_finite(key, value, total)
+        if not bool(total.isfinite()):
+            raise NonFiniteError("keys or values hold NaN or infinity; nothing was stored")
+
+    def _total_on(self, device: torch.device) -> torch.Tensor:
+        if device not in self._totals:
+            with torch.inference_mode(False):
+                self._totals[device] = torch.zeros((), device=device)
+        return self._totals[device]
+
+    def begin(self, length: int) -> None:
+        """A pass begins on top of `length` tokens; raises as `verify` does."""
+        if not _capturing():
+            self._send(length)
+            self._receive(wait=False)
+        self._begun_tokens = length
+
+    def verify(self) -> None:
+        """Wait for what all passes gathered.
+
+        Raises:
+            NonFiniteError: one stored NaN or infinity.
+        """
+        self._receive(wait=True)
+        self._send(self._begun_tokens)
+        self._receive(wait=True)
+
+    def back_to(self, length: int) -> None:
+        """The cache holds `length` tokens again."""
+        if length <= self._sound_tokens:
+            for total in self._totals.values():
+                total.zero_()
+            self._sent.clear()
+            self._broken = False
+            self._sound_tokens = length
+
+    def _send(self, tokens: int) -> None:
+        if not self._sent:
+            self._sent = [_Reading(Sent(total), tokens) for total in self._totals.values()]
+
+    def _receive(self, wait: bool) -> None:
+        if wait or all(each.total.is_here for each in self._sent):
+            sent, self._sent = self._sent, []
+            self._broken |= not all(math.isfinite(each.total.value()) for each in sent)
+            if sent and not self._broken:
+                self._sound_tokens = max(self._sound_tokens, sent[0].tokens)
+        if self._broken:
+            raise NonFiniteError(
+                f"keys or values of the tokens from {self._sound_tokens} on hold NaN or infinity; "
+                f"rewind() to a mark, crop_to({self._sound_tokens}) or reset()"
+            )
+
+
+def _capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+@dataclass(frozen=True, slots=True)
+class LayerContext:
+    """Shared by all layers of a cache.
+
+    Attributes:
+        hands_views: whether `update` returns handles (else dequantized K and V).
+        meter: of the stored bytes.
+        watch: for NaN and infinity.
+    """
+
+    hands_views: Callable[[], bool]
+    meter: Meter
+    watch: FiniteWatch

@@ -1,0 +1,277 @@
+"""A layer that sees the whole sequence, and its attention over exact and packed tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rotorquant.attend.packed_rows import attend_rows, in_place
+from rotorquant.attend.prompt_chunk import attend_chunk, attend_history, is_chunk
+from rotorquant.attend.tied_key import TiedKey, TiedQueries
+from rotorquant.attend.views import Queries, attend_in_blocks, check_chunk, check_room, handles
+from rotorquant.codec.codec import Codec, Frame
+from rotorquant.config import RotorQuantConfig
+from rotorquant.exceptions import SnapshotError
+from rotorquant.layers.base import StoringLayer
+from rotorquant.layers.decode_step import StoreStep
+from rotorquant.layers.finite_check import LayerContext
+from rotorquant.layers.global_store import CodecMaker, GlobalState, GlobalStore
+from rotorquant.layers.positions import PositionLog
+from rotorquant.ops.attend import Part, attend_exact
+from rotorquant.ops.decode import serves
+
+__all__ = ["GlobalLayer", "GlobalState"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlobalView:
+    """A `LayerView` of a global layer; `key` [B, H, T, D] is the chunk's own, exact."""
+
+    layer: GlobalLayer
+    key: torch.Tensor
+
+    def attend(self, asked: Queries) -> torch.Tensor:
+        """See `LayerView`; pictures stay causal in global layers."""
+        return self.layer.attend(asked, self.key)
+
+    def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `LayerView`."""
+        return self.layer.dense()
+
+
+class GlobalLayer(StoringLayer[GlobalStore]):
+    """Keys and values of one global layer; with a tie, V alone.
+
+    Args:
+        config: the cache's options.
+        tie: how K follows from V, or None to store both.
+        positions: the log of the cache; read for tied layers only.
+        context: what the layers share.
+        frames: of every stream, or none.
+    """
+
+    is_sliding = False
+
+    def __init__(
+        self,
+        config: RotorQuantConfig,
+        tie: TiedKey | None,
+        positions: PositionLog | None,
+        context: LayerContext,
+        frames: Sequence[Frame] = (),
+    ) -> None:
+        super().__init__(config, context)
+        self._tie = tie
+        self._positions = positions
+        self._codecs = self._codec_maker(frames)
+        self._queries: TiedQueries | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate for the shapes of a first chunk; it is not stored."""
+        like = self._streams(key_states[:, :, :0], value_states[:, :, :0])
+        codecs = self._made_codecs(like[0])
+        self.store = GlobalStore(self._config, codecs, like, self._context.meter)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        """Store a chunk [B, H, T, D]; see `RotorQuantCache` for what comes back."""
+        stored = self.store.sink.rows()[0] if self.is_initialized else None
+        check_chunk(key_states, value_states, stored)
+        length, tokens = self.get_seq_length(), key_states.shape[2]
+        check_room(length, tokens, self._config.max_tokens)
+        self._context.watch.look(key_states, value_states)
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if self._positions is not None:
+            self._positions.extend(key_states.shape[0], length, tokens, key_states.device)
+        waits = self._config.defer == "prompt" and tokens > 1 and not self.record_past
+        if not waits:
+            self.store.pack_old()
+        self.store.keep(self._streams(key_states, value_states), waits)
+        if not self._context.hands_views():
+            return self.dense(key_states)
+        if self._in_one_pass(key_states):
+            return handles(StoreStep(self.store, self._queries, self._positions, self.dense))
+        return handles(GlobalView(self, key_states))
+
+    def attend(self, asked: Queries, chunk_key: torch.Tensor) -> torch.Tensor:
+        """Attention of the last T tokens, whose own keys [B, H, T, D] are exact."""
+        query, scaling, key_mask = asked.query, asked.scaling, asked.key_mask
+        low, high = self.store.span
+        key, value = self._exact(chunk_key)
+        past = key.shape[2] - query.shape[2]
+        packed_mask = exact_mask = None
+        if key_mask is not None:
+            packed_mask = key_mask[:, low:high]
+            exact_mask = torch.cat((key_mask[:, :low], key_mask[:, high:]), dim=1)
+
+        if is_chunk(query, key):
+            packed, positions = self.store.packed, self._packed_positions(query.device)
+            given = query, packed.streams(), packed.codecs, self._tie, positions
+            before = attend_history(*given, scaling, packed_mask) if high > low else None
+            return attend_chunk(query, key, value, scaling, key_mask=exact_mask, before=before)
+
+        def parts(grouped: torch.Tensor, start: int) -> list[Part]:
+            exact = attend_exact(grouped, key, value, past + start, key_mask=exact_mask)
+            return [exact, self._attend_packed(grouped, packed_mask)] if high > low else [exact]
+
+        return attend_in_blocks(query, key.shape[1], scaling, parts)
+
+    def dense(self, chunk_key: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V [B, H, length, D] of all tokens, dequantized, in the model's dtype.
+
+        `chunk_key` are the exact keys of the last tokens; without, they are rebuilt.
+        """
+        low, high = self.store.span
+        key, value = self._exact(chunk_key)
+        packed = self.store.packed.decode(value.dtype)
+        if self._tie is not None and self._positions is not None:
+            packed.insert(
+                0, self._tie.rebuild(packed[0], self._positions.read(low, high, value.device))
+            )
+        middle_key, middle_value = packed
+        return (
+            torch.cat((key[:, :, :low], middle_key, key[:, :, low:]), dim=2),
+            torch.cat((value[:, :, :low], middle_value, value[:, :, low:]), dim=2),
+        )
+
+    def repack(self, config: RotorQuantConfig) -> None:
+        """Go on with the widths of `config`; what is packed is packed again in them."""
+        self._config = config
+        if self.is_initialized:
+            like = self.store.sink.rows()[0]
+            self.store.repack(config, self._made_codecs(like))
+
+    def tensors(self) -> dict[str, list[torch.Tensor]]:
+        """What `load` brings back, views of the storage; frames belong to it."""
+        frames = {"frame": [field for frame in self._codecs.frames for field in frame]}
+        if not self.is_initialized:
+            return frames
+        return frames | {name: buffer.rows() for name, buffer in self.store.buffers.items()}
+
+    def load(
+        self, groups: dict[str, list[torch.Tensor]], length: int, device: torch.device
+    ) -> None:
+        """Hold exactly what `tensors` gave, `length` tokens.
+
+        Raises:
+            SnapshotError: these are no tensors of such a layer.
+        """
+        self.reset()
+        fields = groups.pop("frame", [])
+        width = len(Frame._fields)
+        if len(fields) not in (0, width * len(self._config.stream_bits(self._tie is not None))):
+            raise SnapshotError(f"a layer cannot have {len(fields)} tensors of frames")
+        frames = [Frame(*fields[low : low + width]) for low in range(0, len(fields), width)]
+        self._codecs = self._codec_maker(frames)
+        if not groups and not length:
+            return
+        streams = groups.get("sink", [])
+        if set(groups) != {"sink", "packed", "tail"} or not streams or streams[-1].ndim != 4:
+            raise SnapshotError(f"a global layer cannot be made of {sorted(groups)}")
+        like = streams[-1][:, :, :0].to(device)
+        self.lazy_initialization(like, like)
+        for name, buffer in self.store.buffers.items():
+            buffer.load(groups[name])
+        if self.get_seq_length() != length:
+            raise SnapshotError(f"a layer has {self.get_seq_length()} tokens of {length}")
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(keys, index of the first key) of the next chunk."""
+        return self.get_seq_length() + query_length, 0
+
+    def flush(self) -> None:
+        """Pack what is due, as the next step would."""
+        if self.is_initialized:
+            self.store.pack_old()
+
+    def steps_on_device(self) -> bool:
+        """Whether decode steps find what they read by lengths on the device."""
+        return self._in_one_pass(self.store.sink.whole()[0][:, :, :1])
+
+    @property
+    def next_place(self) -> str | None:
+        """Where one more token goes; None where it moves or packs something."""
+        return self.store.next_place if self.is_initialized else None
+
+    @property
+    def packed_tokens(self) -> int:
+        """Tokens that are stored packed."""
+        return self.store.packed.length if self.is_initialized else 0
+
+    def crop_to(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        if self.is_initialized:
+            self.store.truncate(length)
+
+    def save(self, device: torch.device | None = None) -> GlobalState | None:
+        """What `restore` needs to come back here; packed tokens are not copied."""
+        return self.store.save(device) if self.is_initialized else None
+
+    def restore(self, state: object) -> None:
+        """Return to a saved state that later tokens have only been added to."""
+        if isinstance(state, GlobalState):
+            self.store.restore(state)
+        else:
+            self.reset()
+
+    def _in_one_pass(self, keys: torch.Tensor) -> bool:
+        """Whether a kernel takes a step with these keys over all that is stored."""
+        pairs = 0 if self._tie is None else self._tie.pairs
+        return serves(keys, pairs) and in_place(self.store.packed.codecs, self._tie)
+
+    def _codec_maker(self, frames: Sequence[Frame]) -> CodecMaker:
+        return CodecMaker(None if self._tie is None else self._tie.pairs, frames)
+
+    def _made_codecs(self, like: torch.Tensor) -> list[Codec]:
+        """The codecs for rows like [B, H, any, D], and the queries that go with them."""
+        codecs = self._codecs.make(self._config, like.shape[-1], like.device)
+        if self._tie is not None:
+            with torch.inference_mode(False):
+                self._queries = TiedQueries(self._tie, codecs[0], like.device)
+        return codecs
+
+    def _streams(self, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+        # Detached, or a pass with gradients would keep its whole graph alive in the cache.
+        return [value.detach()] if self._tie is not None else [key.detach(), value.detach()]
+
+    def _exact(self, chunk_key: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V of the tokens that are not packed, in order; the chunk's K as it was given."""
+        streams = self.store.exact()
+        if self._tie is None or self._positions is None:
+            return streams[0], streams[1]
+        value = streams[0]
+        if chunk_key is None:
+            chunk_key = value[:, :, :0]
+        old = value.shape[2] - chunk_key.shape[2]
+        if old == 0:
+            return chunk_key, value
+        low, high = self.store.span
+        spans = (0, low), (high, high + old)
+        positions = torch.cat([self._positions.read(*s, value.device) for s in spans], dim=1)
+        positions = positions[:, :old]
+        return torch.cat((self._tie.rebuild(value[:, :, :old], positions), chunk_key), 2), value
+
+    def _attend_packed(self, grouped: torch.Tensor, key_mask: torch.Tensor | None) -> Part:
+        """The packed tokens' part for queries [B, H, G, T, D], in natural space."""
+        packed, positions = self.store.packed, self._packed_positions(grouped.device)
+        part = attend_rows(
+            grouped.flatten(2, 3),
+            packed.streams(),
+            packed.codecs,
+            self._queries,
+            positions,
+            self.store.sink.rows()[0].dtype,
+            key_mask,
+        )
+        return Part(*(field.unflatten(2, grouped.shape[2:4]) for field in part))
+
+    def _packed_positions(self, device: torch.device) -> torch.Tensor | None:
+        if self._positions is None:
+            return None
+        return self._positions.read(*self.store.span, device)

@@ -1,0 +1,210 @@
+"""What a global layer stores: exact first tokens, packed middle, exact latest tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+from rotorquant.codec.codec import Codec, Frame, RawCodec
+from rotorquant.codec.make_codec import make_codec
+from rotorquant.config import RotorQuantConfig
+from rotorquant.layers.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
+from rotorquant.layers.packed_buffer import PackedBuffer
+
+__all__ = ["CodecMaker", "GlobalState", "GlobalStore"]
+
+
+class GlobalState(NamedTuple):
+    """What `GlobalStore.save` keeps: token counts and a copy of the exact latest tokens."""
+
+    sink: int
+    packed: int
+    tail: list[torch.Tensor]
+
+
+class CodecMaker:
+    """Makes the codecs of a layer's streams, each once.
+
+    Args:
+        pairs: rotary pairs of a layer that stores V alone; None where K and V are stored.
+        frames: of every stream, or none.
+    """
+
+    def __init__(self, pairs: int | None, frames: Sequence[Frame]) -> None:
+        self.frames = tuple(frames)
+        self._pairs = pairs
+        self._codecs: dict[tuple[int, int], Codec] = {}
+
+    def make(self, config: RotorQuantConfig, head_dim: int, device: torch.device) -> list[Codec]:
+        """The codec of every stream; one of a width that there is already is kept."""
+        keys = list(enumerate(config.stream_bits(tied=self._pairs is not None)))
+        with torch.inference_mode(False):
+            for stream, bits in set(keys) - set(self._codecs):
+                frame = self.frames[stream] if self.frames else None
+                codec = make_codec(config, stream, self._pairs, head_dim, device, frame)
+                self._codecs[stream, bits] = codec
+        self._codecs = {key: self._codecs[key] for key in keys}
+        return list(self._codecs.values())
+
+
+class GlobalStore:
+    """The tokens of one layer, in one stream or two.
+
+    Args:
+        config: the cache's options.
+        codecs: of every stream.
+        like: a tensor [B, H, any, D] per stream: shape without tokens, dtype and device.
+        meter: of the cache.
+
+    Attributes:
+        counts: [3] int64 on the device: first, packed and latest tokens.
+        plain: the codec of exact tokens.
+    """
+
+    def __init__(
+        self,
+        config: RotorQuantConfig,
+        codecs: Sequence[Codec],
+        like: Sequence[torch.Tensor],
+        meter: Meter,
+    ) -> None:
+        self._config = config
+        self.counts = counters(3, like[0].device)
+        self.plain = RawCodec(like[0].shape[-1], like[0].device)
+        sink, packed, tail = self.counts.split(1)
+        self.sink = TokenBuffer(like, config.sink_tokens, meter, sink)
+        self.packed = PackedBuffer(codecs, like, self._room_tokens, meter, packed)
+        self.tail = TokenBuffer(like, self._tail_tokens, meter, tail)
+
+    @property
+    def length(self) -> int:
+        """Tokens stored."""
+        return self.sink.length + self.packed.length + self.tail.length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored tokens, unused room included."""
+        return self.sink.nbytes + self.packed.nbytes + self.tail.nbytes
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First packed token, and the one behind the last."""
+        return self.sink.length, self.sink.length + self.packed.length
+
+    @property
+    def buffers(self) -> dict[str, TokenBuffer]:
+        """In the order of the sequence."""
+        return {"sink": self.sink, "packed": self.packed, "tail": self.tail}
+
+    def exact(self) -> list[torch.Tensor]:
+        """Every stream [B, H, n, D] of the tokens that are not packed, in order."""
+        pairs = zip(self.sink.rows(), self.tail.rows(), strict=True)
+        return [torch.cat(pair, dim=2) for pair in pairs]
+
+    def pack_old(self) -> None:
+        """Pack the whole pages that have left the exact window."""
+        old = self.tail.length - self._recent_tokens
+        old -= old % self._page_tokens
+        if old > 0:
+            self.packed.pack(self.tail.rows(0, old))
+            self.tail.drop_front(old)
+
+    def storage(self) -> list[torch.Tensor]:
+        """The tensors that hold the tokens, unused room included, and their counts."""
+        buffers = self.buffers.values()
+        return [self.counts, *(tensor for buffer in buffers for tensor in buffer.whole())]
+
+    def advance(self, tokens: int) -> None:
+        """Take note of tokens that a replayed step has added on the device."""
+        self._growing.advance(tokens)
+
+    def retract(self, length: int) -> None:
+        """Take note that only `length` tokens are stored, the last step not."""
+        for buffer in (self.tail, self.sink):
+            buffer.advance(-min(buffer.length, self.length - length))
+
+    @property
+    def next_place(self) -> str | None:
+        """The buffer that one more token goes to; None where it moves or packs something."""
+        fits = self.tail.length < self.tail.capacity <= self._tail_tokens + STEP_TOKENS
+        due = self.tail.length - self._recent_tokens >= self._page_tokens
+        names = {id(buffer): name for name, buffer in self.buffers.items()}
+        return names[id(self._growing)] if fits and not due else None
+
+    def keep(self, streams: list[torch.Tensor], more_to_come: bool) -> None:
+        """Store new tokens exactly: first in the sink, then in the tail.
+
+        `more_to_come` makes room for further chunks that will not be packed before.
+        """
+        tokens = streams[0].shape[2]
+        first = min(tokens, self._config.sink_tokens - self.sink.length)
+        self.sink.append([stream[:, :, :first] for stream in streams])
+        needed = self.tail.length + tokens - first
+        if more_to_come:
+            self.tail.make_room(tokens - first)
+        elif not needed <= self.tail.capacity <= self._tail_tokens + STEP_TOKENS:
+            self.tail.resize(max(self._tail_tokens, needed))
+        self.tail.append([stream[:, :, first:] for stream in streams])
+
+    def repack(self, config: RotorQuantConfig, codecs: Sequence[Codec]) -> None:
+        """Pack again what is packed, with other codecs."""
+        self._config = config
+        if tuple(codecs) != self.packed.codecs:
+            old, like = self.packed, self.sink.rows(0, 0)
+            self.packed = old.repacked(codecs, like, self._room_tokens)
+            tokens = self.packed.length
+            old.release()
+            self.packed.length = tokens  # the two share their count
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        for buffer in self.buffers.values():
+            buffer.truncate(length)
+            length -= buffer.length
+
+    def save(self, device: torch.device | None) -> GlobalState:
+        """What `restore` needs to come back here; packed tokens are not copied."""
+        tail = [rows.to(device or rows.device, copy=True) for rows in self.tail.rows()]
+        return GlobalState(self.sink.length, self.packed.length, tail)
+
+    def restore(self, state: GlobalState) -> None:
+        """Return to a saved state that later tokens have only been added to."""
+        self.sink.truncate(state.sink)
+        self.packed.truncate(state.packed)
+        self.tail.truncate(0)
+        self.tail.resize(max(self._tail_tokens, state.tail[0].shape[2]))
+        self.tail.append(state.tail)
+
+    def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Replace the batch dimension of everything stored as `change` does."""
+        for buffer in self.buffers.values():
+            buffer.select_batch(change)
+
+    def release(self) -> None:
+        """Give the memory back; the store cannot be used any more."""
+        for buffer in self.buffers.values():
+            buffer.release()
+
+    @property
+    def _growing(self) -> TokenBuffer:
+        return self.sink if self.sink.length < self._config.sink_tokens else self.tail
+
+    @property
+    def _recent_tokens(self) -> int:
+        return 0 if self._config.defer == "none" else self._config.recent_tokens
+
+    @property
+    def _page_tokens(self) -> int:
+        return 1 if self._config.defer == "none" else self._config.page_tokens
+
+    @property
+    def _tail_tokens(self) -> int:
+        return self._recent_tokens + self._page_tokens
+
+    @property
+    def _room_tokens(self) -> int:
+        """Packed tokens to allocate at once."""
+        limit = self._config.max_tokens or 0
+        return max(0, limit - self._config.sink_tokens - self._recent_tokens)

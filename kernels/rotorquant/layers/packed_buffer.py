@@ -1,0 +1,113 @@
+"""The packed tokens of a global layer: rows of every stream, and codecs that read and write them.
+
+A tied layer has one stream, the latent V; other layers have two, K and V, each with a width of its
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from rotorquant.codec.codec import Codec
+from rotorquant.layers.buffers import Meter, TokenBuffer
+from rotorquant.ops.attend import Rows
+from rotorquant.ops.quantize import put
+
+__all__ = ["PackedBuffer"]
+
+_WORK_TOKENS = 4096  # encoded or decoded at once; bounds the float32 workspace
+
+
+class PackedBuffer(TokenBuffer):
+    """Packed rows of every stream.
+
+    Args:
+        codecs: of each stream.
+        like: a tensor [B, H, any, D] per stream: heads, dtype and device.
+        capacity: tokens to allocate now.
+        meter: of the cache.
+        count: as for `TokenBuffer`.
+    """
+
+    def __init__(
+        self,
+        codecs: Sequence[Codec],
+        like: Sequence[torch.Tensor],
+        capacity: int,
+        meter: Meter,
+        count: torch.Tensor | None = None,
+    ) -> None:
+        self.codecs = tuple(codecs)
+        rows = [codec.encode(stream[:, :, :0]) for codec, stream in zip(codecs, like, strict=True)]
+        self._present = [tuple(field is not None for field in row) for row in rows]
+        super().__init__(_flat(rows), capacity, meter, count)
+
+    def pack(self, streams: Sequence[torch.Tensor]) -> None:
+        """Add the vectors [B, H, N, D] of every stream."""
+        tokens = streams[0].shape[2]
+        self.make_room(tokens)
+        for low, high in _pieces(tokens):
+            room = self.streams(self.length, self.length + high - low)
+            for codec, stream, rows in zip(self.codecs, streams, room, strict=True):
+                codec.encode(stream[:, :, low:high], rows)
+            self.length += high - low
+
+    def streams(self, low: int = 0, high: int | None = None) -> list[Rows]:
+        """Views of the rows of every stream, tokens `low` to `high`."""
+        return self._rows_of(self.rows(low, high))
+
+    def whole_streams(self) -> list[Rows]:
+        """Views of the rows of every stream, all that there is room for."""
+        return self._rows_of(self.whole())
+
+    def _rows_of(self, tensors: list[torch.Tensor]) -> list[Rows]:
+        fields = iter(tensors)
+        return [
+            Rows(next(fields), *(next(fields) if there else None for there in present[1:]))
+            for present in self._present
+        ]
+
+    def decode(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        """Vectors [B, H, length, D] of every stream."""
+        pieces = [
+            [
+                codec.decode(rows).to(dtype)
+                for codec, rows in zip(self.codecs, self.streams(low, high), strict=True)
+            ]
+            for low, high in _pieces(self.length)
+        ]
+        if not pieces:
+            empty = zip(self.codecs, self.streams(), strict=True)
+            return [codec.decode(rows).to(dtype) for codec, rows in empty]
+        return [torch.cat(stream, dim=2) for stream in zip(*pieces, strict=True)]
+
+    def repacked(
+        self, codecs: Sequence[Codec], like: Sequence[torch.Tensor], capacity: int
+    ) -> PackedBuffer:
+        """The same tokens in other codecs; this buffer is left as it is.
+
+        A stream whose codec stays keeps its rows to the bit.
+        """
+        new = PackedBuffer(codecs, like, capacity, self._meter, self.count)
+        new.make_room(self.length)
+        for low, high in _pieces(self.length):
+            rows = self.streams(low, high)
+            pairs = zip(self.codecs, new.codecs, rows, new.streams(low, high), strict=True)
+            for old, codec, row, target in pairs:
+                if old is codec:
+                    put(row, target)
+                else:
+                    codec.encode(old.decode(row), target)
+            new.length = high
+        return new
+
+
+def _pieces(tokens: int) -> Iterator[tuple[int, int]]:
+    for low in range(0, tokens, _WORK_TOKENS):
+        yield low, min(low + _WORK_TOKENS, tokens)
+
+
+def _flat(rows: Sequence[Rows]) -> list[torch.Tensor]:
+    return [field for row in rows for field in row if field is not None]

@@ -1,0 +1,151 @@
+"""The model behind the prompt: loaded while typing goes on, waited for, changed for another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from rqchat.cli import open_session as opening
+from rqchat.cli.open_session import BackgroundOpening, Session
+from rqchat.engine.conversation import Message
+from rqchat.engine.events import Event, LoadProgress, Notice
+from rqchat.engine.settings import Settings
+from rqchat.errors import RqchatError
+from rqchat.ui.console import Screen
+from rqchat.ui.stream import load_status
+
+__all__ = ["Carried", "Served", "ServedModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a session begins with, from a saved conversation or from the model before.
+
+    Attributes:
+        messages: the conversation so far.
+        system: instructions above it.
+        thinking: whether the model thinks first.
+        former: how the model before was picked, to go back to it; None for the first one.
+    """
+
+    messages: tuple[Message, ...] = ()
+    system: str | None = None
+    thinking: bool = False
+    former: Settings | None = None
+
+
+class Served(Protocol):
+    """Whoever a model is opened for. All of it is called in the thread that opens."""
+
+    def opened(self, session: Session) -> None:
+        """The session is there; an RqchatError is reported, and it stays."""
+
+    def report(self, error: Exception) -> None:
+        """Show what went wrong."""
+
+    def wake(self) -> None:
+        """Something has changed."""
+
+
+class ServedModel:
+    """One model at a time.
+
+    Attributes:
+        settings: how it was picked.
+        loading: the status line while it loads.
+    """
+
+    def __init__(
+        self, screen: Screen, settings: Settings, carried: Carried, served: Served
+    ) -> None:
+        self._screen, self._served = screen, served
+        self._waiting = False
+        self._prepare(settings, carried)
+
+    def load(self) -> None:
+        """Begin to load."""
+        self._opening.start()
+
+    @property
+    def session(self) -> Session | None:
+        """The session once it is there."""
+        return self._opening.session
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is neither there nor failed."""
+        return self._opening.is_pending
+
+    @property
+    def error(self) -> BaseException | None:
+        """Why there is none."""
+        return self._opening.error
+
+    @property
+    def system(self) -> str | None:
+        """The instructions above the conversation."""
+        session = self.session
+        return session.system if session else self._carried.system
+
+    def wait(self) -> Session:
+        """The session, waited for in sight of the user.
+
+        Raises:
+            RqchatError: it cannot be opened.
+        """
+        if self.session is None:
+            self._waiting = True
+            self._screen.status(self.loading)
+        try:
+            return self._opening.wait()
+        finally:
+            if self._waiting:
+                self._waiting = False
+                self._screen.clear_status()
+
+    def switch(self, settings: Settings) -> None:
+        """Load another model and go on with it; where it cannot be opened, with this one again.
+
+        Raises:
+            RqchatError: the present model cannot be opened.
+        """
+        session = self.wait()
+        carried = Carried(session.messages, session.system, session.thinking, self.settings)
+        session.close()
+        del session
+        self._opening.drop()
+        self._prepare(settings, carried)
+        self.load()
+
+    def _prepare(self, settings: Settings, carried: Carried) -> None:
+        self.settings, self._carried, self.loading = settings, carried, "loading"
+        self._opening = BackgroundOpening(lambda: self._open(carried), self._served.wake)
+
+    def _open(self, carried: Carried) -> Session:
+        try:
+            session = opening.open_session(self.settings, carried.system, self._on_load)
+        except RqchatError as error:
+            if carried.former is None:
+                raise
+            self._served.report(error)
+            self._screen.note("going back to the model before", "warning")
+            self.settings = carried.former
+            session = opening.open_session(carried.former, carried.system, self._on_load)
+        if carried.messages:
+            session.restore(carried.messages)
+        session.thinking = carried.thinking
+        try:
+            self._served.opened(session)
+        except RqchatError as error:
+            self._served.report(error)
+        return session
+
+    def _on_load(self, event: Event) -> None:
+        match event:
+            case Notice(text):
+                self._screen.note(text)
+            case LoadProgress():
+                self.loading = load_status(event)
+                if self._waiting:
+                    self._screen.status(self.loading)
+                self._served.wake()

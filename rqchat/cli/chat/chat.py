@@ -1,0 +1,284 @@
+"""One conversation at the prompt.
+
+An error never ends it and never loses what was typed or attached; only a model that cannot be
+loaded does.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rqchat.cli.chat.background_model import Carried, ServedModel
+from rqchat.cli.chat.pending_attachments import Attachments
+from rqchat.cli.chat.slash import attach_commands, table
+from rqchat.cli.chat.turn_runner import Step, Talk
+from rqchat.cli.open_session import Session
+from rqchat.cli.store_access import open_recorder, resume_hint
+from rqchat.engine.conversations.load import SavedConversation
+from rqchat.engine.events import Done, Event
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture
+from rqchat.engine.inputs.references import load_documents, load_picture
+from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.errors import RqchatError
+from rqchat.ui.console import ReaderGoneError, Renderable, Screen
+from rqchat.ui.resumed_chat import show_resumed
+from rqchat.ui.stream import AnswerView
+from rqchat.ui.tables import chat_status
+
+if TYPE_CHECKING:
+    from rqchat.ui.editor.line_editor import LineEditor
+
+__all__ = ["Chat"]
+
+_LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
+
+
+class Chat:
+    """One conversation at the prompt, and what is attached to the next message.
+
+    Attributes:
+        model: the model behind the prompt.
+        sampling: how the next answer is drawn.
+        fold_thoughts: whether thoughts are shown in one line.
+        attached: what goes along with the next message.
+        commands: the slash commands by name.
+        talk: the turns.
+        recorder: keeps the conversation.
+        last: how the last answer ended.
+        editor: the line editor, once it is there.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        settings: Settings,
+        system: str | None,
+        saved: SavedConversation | None = None,
+        *,
+        sampling: SamplingSettings | None = None,
+        thinking: bool = False,
+        piped: Document | None = None,
+    ) -> None:
+        self.sampling = sampling or SamplingSettings()
+        self.fold_thoughts = True
+        self.attached = Attachments()
+        self.commands = table.all_commands()
+        self.talk = Talk(self)
+        self.last: Done | None = None
+        self.editor: LineEditor | None = None
+        self.recorder = open_recorder(settings, "chat", screen)
+        if saved is not None:
+            self.recorder.adopt(saved)
+            system = saved.record.system if system is None else system
+        self._screen, self._piped = screen, piped
+        carried = Carried(saved.messages if saved else (), system, thinking)
+        self.model = ServedModel(screen, settings, carried, self)
+
+    def run(self, editor: LineEditor) -> None:
+        """Read and answer until the user leaves.
+
+        Raises:
+            RqchatError: the model cannot be opened.
+        """
+        self.editor = editor
+        self._screen.live = editor.live if editor.is_live else None
+        try:
+            while self._turn(editor):
+                pass
+        finally:
+            self.stop()
+            self.talk.wait(_LEAVE_S)
+            self._screen.live = None
+
+    def close(self) -> None:
+        """Keep what was read and said, for the next time."""
+        if self.model.session is not None:
+            self.model.session.close()
+        self.recorder.close()
+        hint = resume_hint(self.recorder)
+        if hint:
+            self.say(hint)
+
+    def opened(self, session: Session) -> None:
+        """A model is there. In the thread that opened it.
+
+        Raises:
+            RqchatError: it cannot take what was piped in.
+        """
+        if self._piped is not None:
+            self.say(self.attached.add(self._piped, session))
+            self._piped = None
+
+    def events(self, session: Session, step: Step) -> Iterator[Event]:
+        """The answer to a step, as it comes."""
+        if step.is_aside:
+            return self.recorder.follow_aside(session, step.turn, step.sampling)
+        return self.recorder.record(session, step.turn, step.sampling, begun=step.begun)
+
+    def changed(self, session: Session) -> None:
+        """The conversation has grown, or was taken back or rewritten."""
+        self.recorder.follow(session)
+
+    def show_saved(self, saved: SavedConversation) -> None:
+        """Where a saved conversation ended; a question without answer is at the prompt again."""
+        show_resumed(self._screen, saved.record, saved.messages[-2:])
+        if saved.pending is not None:
+            self.attached.put_back(saved.pending)
+            self.type(saved.pending.text)
+            self.say("the last question had no answer yet; Enter asks it again")
+
+    def new_view(self, begun: str = "", *, recalls: bool = False) -> AnswerView:
+        """A place on the screen for the next answer."""
+        return AnswerView(self._screen, fold=self.fold_thoughts, begun=begun, recalls=recalls)
+
+    def instruct(self, system: str | None) -> None:
+        """Set or remove the instructions above the conversation.
+
+        Raises:
+            RqchatError: the model cannot be opened.
+        """
+        self.session().system = system
+
+    def attach(self, item: Picture | Document) -> None:
+        """Attach to the next message; answers `[Image 1: 640x480, 264 tokens]` or its like.
+
+        Raises:
+            RqchatError: it cannot be used, or the model, which counts the tokens, cannot be opened.
+        """
+        self.say(self.attached.add(item, self.session()))
+
+    def attach_picture(self, reference: str) -> None:
+        """Attach the picture that a path or a URL names.
+
+        Raises:
+            RqchatError: it cannot be had or used.
+        """
+        self.attach(load_picture(reference, self._screen, offline=self.model.settings.offline))
+
+    def attach_documents(self, reference: str) -> None:
+        """Attach what a path, a folder, a pattern or a URL names.
+
+        Raises:
+            RqchatError: it cannot be had or used.
+        """
+        documents = load_documents(reference, self._screen, offline=self.model.settings.offline)
+        if len(documents) == 1:
+            self.attach(documents[0])
+        else:
+            self.say(self.attached.add_folder(reference, documents, self.session()))
+
+    def show(self, renderable: Renderable) -> None:
+        """A table that is no answer."""
+        self._screen.aside(renderable)
+
+    def say(self, text: str, style: str = "note") -> None:
+        """One line that is no answer."""
+        self._screen.note(text, style)
+
+    def type(self, text: str) -> None:
+        """Put `text` in front of what is typed."""
+        if self.editor is not None:
+            self.editor.give_back(text)
+
+    def report(self, error: Exception) -> None:
+        """Say what went wrong; the chat goes on."""
+        if isinstance(error, ReaderGoneError):
+            return
+        self._screen.error(str(error))
+        if not isinstance(error, RqchatError):
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                self._screen.error(line)
+            self._screen.error("this is a bug in rqchat; the chat goes on")
+
+    def status(self, columns: int) -> str:
+        """The status line, for so many columns."""
+        session = self.model.session
+        if session is None:
+            return self.model.loading
+        rate = self.last.timing.decode_tokens_per_s if self.last else 0.0
+        if self.talk.is_busy and self.talk.view is not None:
+            rate = self.talk.view.deltas_per_s
+        return chat_status(
+            session.model_name,
+            session.plan,
+            self.talk.used_tokens(session),
+            session.used_bytes,
+            rate,
+            columns,
+        )
+
+    def must_wait(self, line: str) -> bool:
+        """Whether `line` cannot be taken before the model is there and has answered."""
+        is_at_work = self.talk.is_busy or self.model.is_pending
+        return is_at_work and not table.runs_at_once(line)
+
+    def is_answering(self) -> bool:
+        """Whether there is an answer that can be stopped."""
+        return self.talk.is_busy
+
+    def stop(self) -> None:
+        """Stop the answer."""
+        session = self.model.session
+        if session is not None and self.talk.is_busy:
+            session.interrupt()
+
+    def failure(self) -> BaseException | None:
+        """What ends the chat: the model cannot be opened."""
+        return self.model.error
+
+    def wake(self) -> None:
+        """Tell the line editor that something has changed."""
+        if self.editor is not None:
+            self.editor.wake()
+
+    def session(self) -> Session:
+        """The session, waited for while the model loads.
+
+        Raises:
+            RqchatError: the model cannot be opened.
+        """
+        return self.model.wait()
+
+    def _turn(self, editor: LineEditor) -> bool:
+        """Read a line and do what it says; whether the chat goes on."""
+        try:
+            self._obey(editor.read())
+            while self.talk.is_busy and not editor.is_live:
+                self.talk.wait(0.1)  # without a timeout Ctrl-C would not be heard everywhere
+        except EOFError:
+            return False
+        except KeyboardInterrupt:
+            if not self.talk.is_busy:
+                self.say("stopped")
+            self.stop()
+            self.talk.wait(_LEAVE_S)
+            return not editor.interrupted()
+        return True
+
+    def _obey(self, line: str) -> None:
+        try:
+            if table.is_command(line):
+                table.run_command(self, line)
+            elif line and not attach_commands.attach_dropped(self, line):
+                self._send(line)
+        except EOFError:
+            raise
+        except Exception as error:
+            if error is self.model.error:
+                raise
+            self.report(error)
+
+    def _send(self, text: str) -> None:
+        """Ask; where the session does not take the turn, text and attachments come back."""
+        self.session()  # what was piped in is attached once it is there
+        step = Step(
+            "the last turn",
+            self.attached.turn(text),
+            self.sampling,
+            on_kept=self.attached.clear,
+            on_lost=lambda: self.type(text),
+        )
+        self.talk.start(step)

@@ -1,0 +1,98 @@
+"""`rqchat` without a command: a chat from its first line to its last.
+
+Typing starts at once while the model loads behind the prompt, and goes on while it answers.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rqchat import __version__
+from rqchat.cli import app_folders
+from rqchat.cli.chat.chat import Chat
+from rqchat.cli.inputs import read_stdin
+from rqchat.cli.store_access import as_before
+from rqchat.engine.conversations.load import SavedConversation
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.references import document_from_bytes
+from rqchat.engine.settings import Manner, SamplingSettings, Settings
+from rqchat.errors import UsageError
+from rqchat.ui.console import Screen, is_terminal
+from rqchat.ui.editor.typeahead import keys_kept
+from rqchat.ui.text import format_count
+
+if TYPE_CHECKING:
+    from rqchat.ui.editor.line_editor import LineEditor
+
+__all__ = ["run_chat"]
+
+_SWITCH_S = 0.0005  # a key waits so long for the thread that loads or answers; usual are 5 ms
+_PIPED = "standard input"
+
+
+def run_chat(
+    settings: Settings,
+    manner: Manner,
+    sampling: SamplingSettings,
+    saved: SavedConversation | None = None,
+) -> None:
+    """Chat until the user leaves. A document piped in is attached to the first message.
+
+    With `saved` it goes on where that conversation ended.
+
+    Raises:
+        UsageError: standard output or standard error is no terminal.
+        RqchatError: the model cannot be opened, or the piped document cannot be used.
+    """
+    screen = Screen()
+    if not (is_terminal("stdout") and is_terminal("stderr")):
+        raise UsageError('a chat needs a terminal; for pipes and files: rqchat ask "QUESTION"')
+    with keys_kept() as typed:
+        if typed and not typed.endswith("\r"):
+            screen.note("")  # the terminal has shown it, and no line end after it
+        screen.note(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
+        piped = _piped(screen)
+        chat = Chat(
+            screen,
+            as_before(settings, saved),
+            manner.system,
+            saved,
+            sampling=sampling,
+            thinking=manner.think,
+            piped=piped,
+        )
+        editor = _open_editor(chat, from_terminal=piped is not None)
+        sys.setswitchinterval(_SWITCH_S)
+        chat.editor = editor
+        editor.vi = manner.keys == "vi"
+        editor.typed_before(typed)
+        if saved is not None:
+            chat.show_saved(saved)
+        chat.model.load()  # not before, or its imports would hold up those of the prompt
+        try:
+            chat.run(editor)
+        finally:
+            chat.close()
+
+
+def _piped(screen: Screen) -> Document | None:
+    """The document on standard input, which may take its time to come."""
+    if is_terminal("stdin"):
+        return None
+    screen.status(f"reading {_PIPED}")
+    document = document_from_bytes(read_stdin(screen), _PIPED, screen)
+    screen.note(f"read {_PIPED}: {format_count(len(document.text))} characters")
+    return document
+
+
+def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
+    """The line editor; `from_terminal` reads keys from the terminal past a piped input."""
+    from rqchat.ui.editor.line_editor import LineEditor
+
+    return LineEditor(
+        chat,
+        history_path=app_folders.history_file(),
+        commands=chat.commands,
+        from_terminal=from_terminal,
+    )

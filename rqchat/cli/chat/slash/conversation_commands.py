@@ -1,0 +1,146 @@
+"""/sessions, /load, /save, /fork and /export: conversations that are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rqchat.cli import app_folders
+from rqchat.cli.chat.slash.registry import PATHS, Command
+from rqchat.cli.exporting import export_text, write_new
+from rqchat.cli.store_access import load_saved, open_store
+from rqchat.engine.conversations.search import search_sessions
+from rqchat.engine.conversations.sessions import find_session, list_sessions, rename_session
+from rqchat.engine.inputs.references import as_path
+from rqchat.errors import RqchatError, UsageError
+from rqchat.ui.saved_conversations import findings_list, sessions_table
+
+if TYPE_CHECKING:
+    from rqchat.cli.chat.chat import Chat
+
+__all__ = ["COMMANDS"]
+
+
+def _clear(chat: Chat, argument: str) -> None:
+    chat.talk.change("the clearing", ())
+    chat.attached.clear()
+    chat.last = None
+    chat.say("cleared; the next message starts anew, and /undo brings back what was")
+
+
+def _system(chat: Chat, argument: str) -> None:
+    if not argument:
+        chat.say(chat.model.system or "no system prompt; /system TEXT sets one")
+        return
+    removed = argument in ("off", "none")
+    chat.instruct(None if removed else argument)
+    chat.say("system prompt removed" if removed else "system prompt set")
+
+
+_LISTED = 12
+_SUGGESTED = 50
+
+
+def _sessions(chat: Chat, argument: str) -> None:
+    with open_store() as database:
+        if argument:
+            findings = search_sessions(database, argument, _LISTED)
+            if findings:
+                chat.show(findings_list(findings))
+        else:
+            findings = ()
+            chat.show(sessions_table(list_sessions(database, _LISTED)))
+    if argument and not findings:
+        chat.say("found nothing")
+    else:
+        chat.say("/load ID goes on with one")
+
+
+def _load(chat: Chat, argument: str) -> None:
+    if not argument:
+        raise UsageError("which one? /sessions lists them, and Tab does")
+    saved = load_saved(argument)
+    session = chat.session()
+    chat.recorder.adopt(saved)
+    before, session.system = session.system, saved.record.system
+    chat.talk.change("the loading", saved.messages, undo=lambda: chat.instruct(before))
+    chat.show_saved(saved)
+
+
+def _save(chat: Chat, argument: str) -> None:
+    session_id = _saved_id(chat)
+    if argument:
+        with open_store() as database:
+            rename_session(database, session_id, argument)
+    chat.say(f"saved; rqchat --resume {_quoted(argument) or session_id} goes on from here")
+
+
+def _fork(chat: Chat, argument: str) -> None:
+    before = _saved_id(chat)
+    after = chat.recorder.fork()
+    if after is None:
+        raise RqchatError("the copy could not be saved; the conversation goes on as it was")
+    if argument:
+        with open_store() as database:
+            rename_session(database, after, argument)
+    chat.say(f"from here on this is {argument or after}; {before} stays as it is")
+
+
+def _export(chat: Chat, argument: str) -> None:
+    session_id = _saved_id(chat)
+    path = as_path(argument) if argument else Path(f"{session_id}.md")
+    form = "json" if path.suffix == ".json" else "md"
+    with open_store() as database:
+        write_new(path, export_text(database, find_session(database, session_id), form))
+    chat.say(f"written to {path}")
+
+
+def _saved_id(chat: Chat) -> str:
+    """Id of the present conversation, which is saved now if it was not."""
+    if not chat.session().messages:
+        raise UsageError("there is no answer yet, and so nothing to save")
+    session_id = chat.recorder.session_id or chat.recorder.keep_in(app_folders.store_file())
+    if session_id is None:
+        raise RqchatError("the conversation could not be saved")
+    return session_id
+
+
+def _suggest(typed: str) -> Iterable[tuple[str, str]]:
+    with suppress(RqchatError), open_store() as database:
+        return [
+            (session.name or session.id, session.title)
+            for session in list_sessions(database, _SUGGESTED)
+        ]
+    return ()
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if " " in name else name
+
+
+COMMANDS = (
+    Command(
+        "/clear",
+        "",
+        "begin anew with nothing attached, as /new does",
+        _clear,
+        aliases=("/new", "/reset"),
+    ),
+    Command(
+        "/system", "[TEXT|off]", "show, set or remove the instructions", _system, aliases=("/sys",)
+    ),
+    Command(
+        "/sessions",
+        "[WORDS]",
+        "saved conversations, or a search",
+        _sessions,
+        aliases=("/history", "/list", "/ls"),
+        at_once=True,
+    ),
+    Command("/load", "ID|NAME", "go on with a saved conversation", _load, _suggest),
+    Command("/save", "[NAME]", "give this conversation a name", _save, aliases=("/rename",)),
+    Command("/fork", "[NAME]", "go on in a copy; the original stays", _fork),
+    Command("/export", "[FILE]", "write this conversation as .md or .json", _export, PATHS),
+)

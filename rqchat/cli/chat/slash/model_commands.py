@@ -1,0 +1,48 @@
+"""/model and /plan: which model, and how it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rqchat.cli import app_folders
+from rqchat.cli.chat.slash.registry import Command
+from rqchat.engine.model_files.resolve import POCKET
+from rqchat.ui.plan_table import plan_table
+
+if TYPE_CHECKING:
+    from rqchat.cli.chat.chat import Chat
+
+__all__ = ["COMMANDS", "known_models"]
+
+
+def known_models() -> Iterable[tuple[str, str]]:
+    """The models of this machine: names for `--model`, and where they lie."""
+    yield POCKET, "in the package"
+    for folder in sorted(app_folders.model_cache_folder().glob("models--*--*")):
+        yield folder.name.removeprefix("models--").replace("--", "/"), "downloaded"
+
+
+def _model(chat: Chat, argument: str) -> None:
+    if not argument:
+        chat.say(f"{chat.session().model_name}; /model NAME switches, Tab shows what is here")
+        return
+    chat.model.switch(replace(chat.model.settings, model=argument))
+
+
+def _plan(chat: Chat, argument: str) -> None:
+    session = chat.session()
+    chat.show(plan_table(session.plan, session.model_name))
+
+
+COMMANDS = (
+    Command(
+        "/model",
+        "[NAME]",
+        "show the model, or go on with another",
+        _model,
+        lambda typed: known_models(),
+    ),
+    Command("/plan", "", "what fits this device, and why this was chosen", _plan),
+)

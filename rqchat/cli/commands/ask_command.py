@@ -1,0 +1,205 @@
+"""`rqchat ask`: one question, one answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rqchat.cli import open_session, options
+from rqchat.errors import RqchatError, UsageError
+
+if TYPE_CHECKING:
+    from rqchat.engine.conversation import UserTurn
+    from rqchat.engine.generation.truncate import Place
+    from rqchat.ui.console import Screen
+
+__all__ = ["ask"]
+
+_OUTPUT = "Output"
+_SCHEMA_TOKENS = 4096  # a string without maxLength may go on until the context ends
+
+
+@options.taking(options.MANNER, options.SESSION, options.ANSWER)
+def ask(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT", help="The question; without it, standard input is the question."
+        ),
+    ] = None,
+    question: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--question",
+            "-q",
+            metavar="TEXT",
+            help="One of several questions, answered as JSON Lines; documents are read once.",
+        ),
+    ] = None,
+    questions: Annotated[
+        str | None, typer.Option(metavar="FILE", help="More of them, one a line.")
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option("--image", "-i", metavar="FILE|URL", help="A picture; may be given again."),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE|URL",
+            help="Text, source, PDF, HTML, or a folder of them; may be given again.",
+        ),
+    ] = None,
+    clipboard: Annotated[
+        bool,
+        typer.Option("--clipboard", help="The picture or text in the clipboard."),
+    ] = False,
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of the documents, where it is not Unicode."),
+    ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|JSON",
+            help="A JSON schema; the answer is JSON that matches it, of at most"
+            f" {_SCHEMA_TOKENS:,} tokens unless --max-tokens says otherwise.",
+        ),
+    ] = None,
+    truncate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Cut documents that are too long, and say so: at their head, middle or tail.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="One JSON object; its 'session' is what --resume takes.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    as_events: Annotated[
+        bool,
+        typer.Option(
+            "--jsonl",
+            help="A JSON object for each event, as it happens.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="The model's text as it is, without a line end of ours.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    stats: Annotated[
+        bool,
+        typer.Option(
+            "--stats",
+            help="Tokens, speed and memory on standard error.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    quiet: options.Quiet = False,
+    continue_: options.Continue = False,
+    resume: options.Resume = None,
+    *,
+    given: options.Given,
+) -> None:
+    """Answer one question about text, files and pictures.
+
+    The answer goes to standard output, all else to standard error.
+    Piped input is a document or a picture that is read before the question.
+    '-' as a file or a picture is standard input.
+
+    rqchat ask --image cat.png "What is in this picture?"
+
+    cat book.txt | rqchat ask "Who is the narrator?"
+
+    git diff | rqchat ask --json --temperature 0 "Write a commit message."
+
+    rqchat ask -f contract.pdf -q "Who signs?" -q "Until when?"
+
+    rqchat ask -c "And who else?"
+    """
+    from rqchat.cli.commands.ask_output import Output, Report, choose_form
+    from rqchat.cli.commands.ask_run import answer_all, fit_turns
+    from rqchat.cli.inputs import Inputs, gather_turns
+    from rqchat.cli.store_access import as_before, open_recorder, wanted_conversation
+    from rqchat.engine.generation.json_schema import read_schema
+    from rqchat.ui.console import Screen
+
+    settings, sampling, manner = given.settings(), given.sampling(), given.manner()
+    inputs = Inputs(
+        prompt=prompt,
+        questions=question or (),
+        questions_file=questions,
+        images=image or (),
+        files=file or (),
+        clipboard=clipboard,
+        encoding=encoding,
+        offline=settings.offline,
+    )
+    several = inputs.has_several
+    form = choose_form(raw=raw, as_json=as_json, as_events=as_events, several=several)
+    place = _place(truncate)
+    shape = read_schema(schema) if schema is not None else None
+    if shape is not None and sampling.max_tokens is None:
+        sampling = replace(sampling, max_tokens=_SCHEMA_TOKENS)
+    saved = wanted_conversation(latest=continue_, reference=resume)
+    if saved is not None and several:
+        raise UsageError("a conversation goes on with one question; ask the others after it")
+    screen = Screen(quiet=quiet)
+    turns = gather_turns(inputs, screen)
+    report = Report(screen, Output(form, stats, several, held=shape is not None))
+    recorder = open_recorder(settings, "ask", screen)
+    try:
+        screen.status("loading")
+        system = manner.system
+        if saved is not None and not given.has("system"):
+            system = saved.record.system
+        session = open_session.open_in_foreground(as_before(settings, saved), system, report.show)
+        session.thinking = manner.think
+        if saved is not None:
+            session.restore(saved.messages)
+            recorder.adopt(saved)
+        _show_chips(screen, turns[0], session.plan.image_tokens)
+        screen.status("counting tokens")
+        turns, dropped_tokens = fit_turns(session, turns, place, sampling.max_tokens, screen)
+        answer_all(session, recorder, turns, sampling, shape, report, dropped_tokens)
+    except RqchatError as error:
+        report.close()
+        report.fail(error)
+        raise
+    finally:
+        report.close()
+        recorder.close()
+
+
+def _place(name: str | None) -> Place | None:
+    from rqchat.engine.generation.truncate import PLACES
+
+    for place in PLACES:
+        if name == place:
+            return place
+    if name is not None:
+        raise UsageError(f"--truncate is {name!r}; allowed are {', '.join(PLACES)}")
+    return None
+
+
+def _show_chips(screen: Screen, turn: UserTurn, image_tokens: int) -> None:
+    from rqchat.engine.inputs.pictures import soft_token_count
+    from rqchat.ui.text import picture_chip
+
+    for number, picture in enumerate(turn.pictures, 1):
+        tokens = soft_token_count(picture.width, picture.height, image_tokens)
+        screen.note(picture_chip(number, picture.width, picture.height, tokens))

@@ -1,0 +1,136 @@
+"""Turns to answers: cut where that was asked for, one by one, to their end or to Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import typer
+
+from rqchat.cli import open_session
+from rqchat.engine.events import Done
+from rqchat.engine.generation.truncate import Place, cut_documents
+from rqchat.errors import ContextLengthError, RqchatError
+
+if TYPE_CHECKING:
+    from rqchat.cli.commands.ask_output import Report
+    from rqchat.cli.open_session import Session
+    from rqchat.engine.conversation import UserTurn
+    from rqchat.engine.conversations.recorder import Recorder
+    from rqchat.engine.settings import SamplingSettings
+    from rqchat.ui.console import Screen
+
+__all__ = ["answer_all", "fit_turns"]
+
+_ANSWER_ROOM_TOKENS = 1024  # what --truncate leaves for an answer without a limit of its own
+
+
+def fit_turns(
+    session: Session,
+    turns: tuple[UserTurn, ...],
+    place: Place | None,
+    answer_tokens: int | None,
+    screen: Screen,
+) -> tuple[tuple[UserTurn, ...], int | None]:
+    """The turns, their documents cut where that was asked for, and the tokens that this drops.
+
+    All turns have the same documents, so the longest of them decides. The tokens are None where
+    cutting was not asked for.
+
+    Raises:
+        ContextLengthError: what is no document takes all the room.
+    """
+    if place is None:
+        return turns, None
+    context = session.context_tokens
+    limit = context - min(answer_tokens or _ANSWER_ROOM_TOKENS, context // 4)
+    longest = max(turns, key=session.count_tokens)
+    cut = cut_documents(longest, limit, place, session.count_tokens)
+    if cut.dropped_tokens:
+        screen.warning(
+            f"left out {cut.dropped_tokens:,} of {cut.whole_tokens:,} tokens at the {place} of"
+            f" the documents, as --truncate {place} asks"
+        )
+    documents = cut.turn.documents
+    return tuple(replace(turn, documents=documents) for turn in turns), cut.dropped_tokens
+
+
+def answer_all(
+    session: Session,
+    recorder: Recorder,
+    turns: tuple[UserTurn, ...],
+    sampling: SamplingSettings,
+    schema: str | None,
+    report: Report,
+    dropped_tokens: int | None,
+) -> None:
+    """Answers every turn on its own, a conversation each; what they begin with is read once.
+
+    Raises:
+        ContextLengthError: one is too long; then none is answered.
+        RqchatError: an answer that has to match `schema` was cut short.
+        Exit: the user interrupted.
+    """
+    for turn in turns[1:]:
+        # For its length alone: nothing is answered if one of them is too long
+        with _ways_out(turn):
+            session.ask(turn, sampling)
+    before = session.messages
+    for turn in turns:
+        session.restore(before)
+        done = _answer(session, recorder, turn, sampling, schema, report)
+        if schema is not None:
+            _check_whole(done)
+        report.finish(session, turn.text, done, recorder.session_id, dropped_tokens)
+        if done.stop_reason == "interrupted":
+            break
+    session.close()
+    if done.stop_reason == "interrupted":
+        raise typer.Exit(130)
+
+
+def _check_whole(done: Done) -> None:
+    """JSON that was cut short is no JSON."""
+    if done.stop_reason == "length":
+        raise RqchatError(
+            f"the JSON was not whole after {done.tokens.output:,} tokens, so none of it is shown;"
+            " take a higher --max-tokens or a longer --context, or bound the strings and arrays of"
+            " the schema with maxLength and maxItems"
+        )
+    if done.stop_reason == "interrupted":
+        raise typer.Exit(130)
+
+
+def _answer(
+    session: Session,
+    recorder: Recorder,
+    turn: UserTurn,
+    sampling: SamplingSettings,
+    schema: str | None,
+    report: Report,
+) -> Done:
+    done: Done | None = None
+    with _ways_out(turn), open_session.interruptible(session):
+        for event in recorder.record(session, turn, sampling, schema=schema):
+            report.show(event)
+            if isinstance(event, Done):
+                done = event
+    assert done is not None, "an answer ends with Done"
+    return done
+
+
+@contextmanager
+def _ways_out(turn: UserTurn) -> Iterator[None]:
+    """Within, a prompt that is too long also says what can be done about documents."""
+    try:
+        yield
+    except ContextLengthError as error:
+        if not turn.documents:
+            raise
+        raise ContextLengthError(
+            f"{error}, or let documents be cut with --truncate middle",
+            input_tokens=error.input_tokens,
+            context_tokens=error.context_tokens,
+        ) from None

@@ -1,0 +1,120 @@
+"""`rqchat plan`: what would fit, before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rqchat.cli import options
+
+if TYPE_CHECKING:
+    from rqchat.engine.model_files.resolve import ModelSource
+    from rqchat.engine.planning.gpus import DeviceInfo
+    from rqchat.engine.planning.plan import MemoryPlan
+    from rqchat.engine.settings import Settings
+    from rqchat.ui.console import Screen
+
+__all__ = ["Vram", "find", "make", "plan"]
+
+Vram = Annotated[
+    str | None,
+    typer.Option(metavar="SIZE", help="Plan for a card of this size, such as 24GiB or 16GB."),
+]
+
+
+@options.taking(options.MODEL)
+def plan(
+    vram: Vram = None,
+    bandwidth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="GB/s", min=1, help="How fast that card's memory is, such as 1008, for tok/s."
+        ),
+    ] = None,
+    doc: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Count its tokens, as `ask -f` reads it, and say whether it fits; repeatable.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    *,
+    given: options.Given,
+) -> None:
+    """Show which weights, KV bits and context fit, and which rqchat would take.
+
+    rqchat plan --vram 24GiB
+
+    rqchat plan --model google/gemma-4-E4B-it --context 32768 --doc book.txt
+    """
+    from rqchat.ui.console import Screen
+    from rqchat.ui.plan_table import plan_table
+
+    settings = given.settings(vram_bytes=_bytes_of(vram))
+    source, made = make(settings, (bandwidth or 0) * 10**9)
+    screen = Screen()
+    if as_json:
+        screen.answer(json.dumps(made.as_json(source.name)) + "\n")
+    else:
+        downloads = {c.weights: source.download_bytes(c.weights) for c in made.candidates}
+        screen.table(plan_table(made, source.name, downloads))
+    if doc:
+        _measure(doc, source, made, screen, offline=settings.offline)
+
+
+def make(settings: Settings, bandwidth: int = 0) -> tuple[ModelSource, MemoryPlan]:
+    """The model that `settings` name, and its plan for their card or for this machine's device.
+
+    `bandwidth` is of the device's memory, in bytes per second; 0 is what is known of it.
+
+    Raises:
+        RqchatError: no such model or device, or it does not fit.
+    """
+    from rqchat.engine.planning.plan import make_plan
+
+    source, target = find(settings)
+    if bandwidth:
+        target = replace(target, bandwidth=bandwidth, stands_for="")
+    return source, make_plan(source.shape, target, settings, source.formats)
+
+
+def find(settings: Settings) -> tuple[ModelSource, DeviceInfo]:
+    """The model and the device that `settings` name, whether they suit each other or not.
+
+    Raises:
+        RqchatError: no such model or device.
+    """
+    from rqchat.engine.model_files.resolve import resolve_model
+    from rqchat.engine.planning.devices import choose_device, find_devices, planned_card
+
+    if settings.vram_bytes is not None:
+        target = planned_card(settings.vram_bytes)
+    else:
+        target = choose_device(settings, find_devices())
+    return resolve_model(settings, has_gpu=target.is_gpu), target
+
+
+def _bytes_of(vram: str | None) -> int | None:
+    from rqchat.engine.settings import parse_size_bytes
+
+    return parse_size_bytes(vram) if vram is not None else None
+
+
+def _measure(
+    names: list[str], source: ModelSource, made: MemoryPlan, screen: Screen, *, offline: bool
+) -> None:
+    """Says how many tokens the documents have; with exit code 4 where they do not fit."""
+    from rqchat.engine.inputs.references import load_documents
+    from rqchat.engine.measure.document_tokens import check_context, count_documents
+    from rqchat.ui.text import format_count
+
+    documents = [each for name in names for each in load_documents(name, screen, offline=offline)]
+    counts = count_documents(documents, source)
+    for document, count in zip(documents, counts, strict=True):
+        screen.note(f"{document.name}: {format_count(count)} tokens", style="name")
+    left = check_context(sum(counts), made)
+    screen.note(f"fits, with {format_count(left)} tokens left for questions and answers", "good")

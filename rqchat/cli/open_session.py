@@ -1,0 +1,204 @@
+"""The one door to the torch side: a session, opened here or behind a prompt that is typed in.
+
+Tests put a fake in place of `open_session`; commands know a session by `Session` alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
+
+from rqchat.cli import app_folders
+from rqchat.engine.events import Event, ModelFacts
+from rqchat.engine.settings import SamplingSettings, Settings
+
+if TYPE_CHECKING:
+    from rqchat.engine.conversation import ContextPart, Message, UserTurn
+    from rqchat.engine.planning.plan import MemoryPlan
+
+__all__ = ["BackgroundOpening", "Session", "interruptible", "open_in_foreground", "open_session"]
+
+
+class Session(Protocol):
+    """What commands use of `rqchat.engine.session.ChatSession`."""
+
+    system: str | None
+    thinking: bool
+
+    @property
+    def plan(self) -> MemoryPlan: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def used_tokens(self) -> int: ...
+    @property
+    def context_tokens(self) -> int: ...
+    @property
+    def facts(self) -> ModelFacts: ...
+    def count_tokens(self, turn: UserTurn) -> int: ...
+    @property
+    def used_bytes(self) -> int: ...
+    def context_parts(self) -> tuple[ContextPart, ...]: ...
+    def ask(
+        self,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        begun: str = "",
+        schema: str | None = None,
+    ) -> Iterator[Event]: ...
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    def interrupt(self) -> None: ...
+    def restore(self, messages: tuple[Message, ...]) -> None: ...
+    def clear(self) -> None: ...
+    def close(self) -> None: ...
+
+
+def open_session(
+    settings: Settings, system: str | None, on_event: Callable[[Event], None]
+) -> Session:
+    """Plan and load; this is where torch is imported.
+
+    Raises:
+        RqchatError: the model cannot be had, does not fit, or cannot be read.
+    """
+    with _nothing_collected():
+        from rqchat.engine.document_cache.cache_folder import KvStore
+        from rqchat.engine.session import ChatSession
+
+        folder = None if settings.no_cache else app_folders.kv_cache_folder()
+        store = KvStore(folder, settings.cache_bytes) if folder else None
+        return ChatSession.open(settings, system=system, on_event=on_event, store=store)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Within, Python looks for no garbage: a quarter of the time that importing torch takes."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+class BackgroundOpening:
+    """Opens a session in a thread, so that typing can begin at once.
+
+    The thread is a daemon: leaving before the model is there does not wait for it.
+    """
+
+    def __init__(self, opener: Callable[[], Session], on_end: Callable[[], None]) -> None:
+        """`on_end` is called in the thread when the session is there or cannot be had."""
+        self._opener, self._on_end = opener, on_end
+        self._session: Session | None = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin to open."""
+        threading.Thread(target=self._open, name="rqchat-opening", daemon=True).start()
+
+    @property
+    def session(self) -> Session | None:
+        """The session once it is there."""
+        return self._session
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is neither a session nor an error yet."""
+        return self._session is None and self._error is None
+
+    @property
+    def error(self) -> BaseException | None:
+        """What opening ended with, where it failed."""
+        return self._error
+
+    def wait(self) -> Session:
+        """The session, waited for.
+
+        Raises:
+            RqchatError: opening failed; whatever else it raised is passed on too.
+        """
+        # Without a timeout Ctrl-C would not be heard on every platform; and a join that is
+        # interrupted takes the thread for dead.
+        while not self._ended.wait(0.1):
+            pass
+        if self._error is not None:
+            raise self._error
+        assert self._session is not None
+        return self._session
+
+    def drop(self) -> None:
+        """Let go of the session, so that its memory is free for another."""
+        self._session = None
+
+    def _open(self) -> None:
+        try:
+            self._session = self._opener()
+        except BaseException as error:
+            self._error = error
+        self._ended.set()
+        self._on_end()
+
+
+def open_in_foreground(
+    settings: Settings, system: str | None, on_event: Callable[[Event], None]
+) -> Session:
+    """`open_session`, with a Ctrl-C that no library's catch-all can swallow while it is imported.
+
+    Raises:
+        RqchatError: see `open_session`.
+        KeyboardInterrupt: Ctrl-C was pressed meanwhile, at the latest when the session is there.
+    """
+    pressed = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    with _on_ctrl_c(on_interrupt):
+        session = open_session(settings, system, on_event)
+    if pressed:
+        raise KeyboardInterrupt
+    return session
+
+
+@contextmanager
+def interruptible(session: Session) -> Iterator[None]:
+    """Within, the first Ctrl-C asks the session to stop and a second one raises KeyboardInterrupt.
+
+    The session then ends its answer with `Done(stop_reason="interrupted")` and keeps the text.
+    """
+    pressed = False
+
+    def on_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        session.interrupt()
+
+    with _on_ctrl_c(on_interrupt):
+        yield
+
+
+@contextmanager
+def _on_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within, Ctrl-C calls `handler`; ignored, as for `rqchat ask ... &`, it stays ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,91 @@
+"""Conversations kept and gone on with: what `rqchat` and `rqchat ask` share of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rqchat.cli import app_folders
+from rqchat.engine.conversations.database import Database
+from rqchat.engine.conversations.load import SavedConversation, load_conversation
+from rqchat.engine.conversations.recorder import Recorder
+from rqchat.engine.conversations.records import Origin
+from rqchat.engine.conversations.sessions import find_session, latest_session
+from rqchat.engine.settings import Settings
+from rqchat.errors import InputError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from rqchat.ui.console import Screen
+
+__all__ = [
+    "as_before",
+    "load_saved",
+    "open_recorder",
+    "open_store",
+    "resume_hint",
+    "wanted_conversation",
+]
+
+
+def open_recorder(settings: Settings, origin: Origin, screen: Screen) -> Recorder:
+    """Records into the user's store, or nothing where that is not wanted or there is no place."""
+    path: Path | None = None
+    if not settings.no_log:
+        try:
+            path = app_folders.store_file()
+        except StoreError as error:
+            screen.warning(f"this conversation is not being saved: {error}")
+    return Recorder(path, origin, screen.warning)
+
+
+def wanted_conversation(*, latest: bool, reference: str | None) -> SavedConversation | None:
+    """What `--continue` and `--resume` ask for.
+
+    Raises:
+        UsageError: both are given.
+        InputError: there is no such conversation, or several.
+        StoreError: the store cannot be read.
+    """
+    if latest and reference is not None:
+        raise UsageError("--continue takes the latest conversation, --resume the one you name")
+    if not latest and reference is None:
+        return None
+    return load_saved(reference)
+
+
+def open_store() -> Database:
+    """The user's store.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+    return Database.open(app_folders.store_file())
+
+
+def load_saved(reference: str | None) -> SavedConversation:
+    """The conversation that `reference` means, the latest where it is None.
+
+    Raises:
+        InputError: there is no such conversation, or several.
+        StoreError: the store cannot be read.
+    """
+    with open_store() as database:
+        record = (
+            latest_session(database) if reference is None else find_session(database, reference)
+        )
+        if record is None:
+            raise InputError("there is no conversation to go on with yet")
+        return load_conversation(database, record)
+
+
+def as_before(settings: Settings, saved: SavedConversation | None) -> Settings:
+    """`settings` with the model that the conversation had, where none was asked for."""
+    if saved is None or settings.model != "auto":
+        return settings
+    return replace(settings, model=saved.record.model)
+
+
+def resume_hint(recorder: Recorder) -> str | None:
+    """How to go on later; None where nothing was saved."""
+    return recorder.session_id and f"rqchat --resume {recorder.session_id} goes on from here"

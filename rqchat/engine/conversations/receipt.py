@@ -1,0 +1,144 @@
+"""What an answer was made with, so that it can be made again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from rqchat import __version__
+from rqchat.engine.events import Done, MemoryUse, ModelFacts, StopReason, Timing, TokenCounts
+from rqchat.engine.settings import HEAD_BITS, WEIGHTS, SamplingSettings, Settings
+
+if TYPE_CHECKING:  # it looks for GPUs, and lists of conversations are to start fast
+    from rqchat.engine.planning.plan import MemoryPlan
+
+__all__ = ["Answering", "Receipt"]
+
+_Record = TypeVar("_Record")
+
+
+class Answering(Protocol):
+    """What of a `ChatSession` a receipt is made of."""
+
+    system: str | None
+    thinking: bool
+
+    @property
+    def plan(self) -> MemoryPlan: ...
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def facts(self) -> ModelFacts: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Everything that decides an answer, and what it took.
+
+    Attributes:
+        rqchat, torch: versions.
+        model, revision: which weights.
+        device: the GPU's name or the CPU's.
+        weights, head_bits, kv_bits, sliding_bits, kv_mode: how weights and cache were held.
+        context_tokens, image_tokens: as planned.
+        system, thinking: how the model was addressed.
+        sampling: with the temperature and the seed that were used.
+        begun: how the answer was made to begin; empty unless an earlier one was continued.
+        schema: the JSON schema that it was held to.
+        tokens, timing, memory, stop_reason: None while the answer is unfinished.
+    """
+
+    rqchat: str
+    torch: str
+    model: str
+    revision: str
+    device: str
+    weights: str
+    head_bits: int
+    kv_bits: int
+    sliding_bits: int
+    kv_mode: str
+    context_tokens: int
+    image_tokens: int
+    system: str | None
+    thinking: bool
+    sampling: SamplingSettings
+    begun: str = ""
+    schema: str | None = None
+    tokens: TokenCounts | None = None
+    timing: Timing | None = None
+    memory: MemoryUse | None = None
+    stop_reason: StopReason | None = None
+
+    @classmethod
+    def begin(cls, session: Answering, sampling: SamplingSettings) -> Self:
+        """The receipt of an answer that has yet to come."""
+        chosen, facts = session.plan.chosen, session.facts
+        if sampling.temperature is None:
+            sampling = replace(sampling, temperature=facts.temperature)
+        return cls(
+            rqchat=__version__,
+            torch=facts.torch,
+            model=session.model_name,
+            revision=facts.revision,
+            device=session.plan.device.name,
+            weights=chosen.weights,
+            head_bits=chosen.head_bits,
+            kv_bits=chosen.kv_bits,
+            sliding_bits=chosen.sliding_bits,
+            kv_mode=facts.kv_mode,
+            context_tokens=chosen.context_tokens,
+            image_tokens=session.plan.image_tokens,
+            system=session.system,
+            thinking=session.thinking,
+            sampling=sampling,
+        )
+
+    def end(self, done: Done) -> Self:
+        """The same with what the answer took, and the seed that was drawn for it."""
+        return replace(
+            self,
+            sampling=replace(self.sampling, seed=done.seed),
+            tokens=done.tokens,
+            timing=done.timing,
+            memory=done.memory,
+            stop_reason=done.stop_reason,
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """Settings that plan the same again."""
+        return Settings(
+            model=self.model,
+            weights=self.weights if self.weights in WEIGHTS else None,
+            head_bits=self.head_bits if self.head_bits in HEAD_BITS else None,
+            kv_bits=self.kv_bits,
+            context_tokens=self.context_tokens,
+            image_tokens=self.image_tokens,
+        )
+
+    def to_json(self) -> str:
+        """One JSON object; its keys are the fields."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote. Fields that a later version added are passed over."""
+        given: dict[str, Any] = json.loads(text)
+        parts = {
+            "sampling": SamplingSettings,
+            "tokens": TokenCounts,
+            "timing": Timing,
+            "memory": MemoryUse,
+        }
+        for name, kind in parts.items():
+            if given.get(name) is not None:
+                given[name] = _build(kind, given[name])
+        return _build(cls, given)
+
+
+def _build(kind: type[_Record], given: Mapping[str, Any]) -> _Record:
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in given.items() if name in known})

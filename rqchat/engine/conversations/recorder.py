@@ -1,0 +1,330 @@
+"""Keeps a live conversation in the store: the turn before the model starts, its answer as it grows.
+
+What goes wrong with the store never stops the conversation: it is told once, and what could not be
+written is written with a later turn, as soon as it can be.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+from rqchat.engine.conversation import Message, UserTurn
+from rqchat.engine.conversations.database import Database
+from rqchat.engine.conversations.load import SavedConversation
+from rqchat.engine.conversations.receipt import Answering, Receipt
+from rqchat.engine.conversations.records import Origin, TurnState
+from rqchat.engine.conversations.rows import Kept, SessionRows
+from rqchat.engine.events import Done, Event, TextDelta, ThoughtDelta
+from rqchat.engine.settings import SamplingSettings
+from rqchat.errors import StoreError
+
+__all__ = ["Growth", "RecordedSession", "Recorder"]
+
+_GROWTH_S = 0.5
+_GROWTH_SHARE = 0.05  # of the time at most goes into writing an answer that still grows
+
+
+class Growth:
+    """One answer while it comes, after what it `begun` with."""
+
+    def __init__(self, begun: str) -> None:
+        self._answer = [begun]
+        self._thought: list[str] = []
+        self._done: Done | None = None
+        self._next_s = time.monotonic() + _GROWTH_S
+
+    def add(self, event: Event) -> bool:
+        """Takes an event; whether it is time to write."""
+        match event:
+            case TextDelta(text):
+                self._answer.append(text)
+            case ThoughtDelta(text):
+                self._thought.append(text)
+            case Done():
+                self._done = event
+            case _:
+                return False
+        return self._done is None and time.monotonic() >= self._next_s
+
+    def written(self, cost_s: float) -> None:
+        """Writing took `cost_s`; the next time is due when that is a small share of the time."""
+        self._next_s = time.monotonic() + max(_GROWTH_S, cost_s / _GROWTH_SHARE)
+
+    def onto(self, kept: Kept) -> Kept:
+        """`kept` with what came so far, as the session itself keeps it."""
+        answer, thought = "".join(self._answer).rstrip(), "".join(self._thought).strip()
+        return replace(kept, answer=answer, thought=thought)
+
+    def end(self, kept: Kept) -> Kept:
+        """`kept` with the answer at its end, whole or interrupted."""
+        stopped = self._done is None or self._done.stop_reason == "interrupted"
+        state: TurnState = "interrupted" if stopped else "complete"
+        receipt = kept.receipt.end(self._done) if self._done else kept.receipt
+        return replace(self.onto(kept), state=state, receipt=receipt)
+
+
+class RecordedSession(Answering, Protocol):
+    """What of a `ChatSession` is recorded."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]: ...
+    def ask(
+        self,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        begun: str = "",
+        schema: str | None = None,
+    ) -> Iterator[Event]: ...
+
+
+class Recorder:
+    """Records one conversation at a time. Not for two threads at the same time.
+
+    Args:
+        path: the store; None records nothing until `keep_in` names one.
+        origin: `chat` or `ask`.
+        warn: gets one sentence when the store first cannot be written.
+    """
+
+    def __init__(self, path: Path | None, origin: Origin, warn: Callable[[str], None]) -> None:
+        self._path, self._origin, self._warn = path, origin, warn
+        self._warned = False
+        self._database: Database | None = None
+        self._kept: list[Kept] = []
+        self._rows = SessionRows(origin)
+        self._past: list[Kept] = []  # turns that were taken back, and may come again
+        self._asides: list[Kept] = []  # turns that nobody asked, such as for a summary
+        self._left: list[tuple[list[Kept], SessionRows]] = []  # conversations likewise
+
+    @property
+    def session_id(self) -> str | None:
+        """Under which id the conversation can be found; None while it is not being saved."""
+        return self._rows.session_id if self._path is not None else None
+
+    def record(
+        self,
+        session: RecordedSession,
+        turn: UserTurn,
+        sampling: SamplingSettings,
+        *,
+        begun: str = "",
+        schema: str | None = None,
+    ) -> Iterator[Event]:
+        """The events of `session.ask`, recorded on their way; a turn that it refuses is not.
+
+        Raises:
+            RqchatError: as `session.ask` does, at once and from the iterator.
+        """
+        events = session.ask(turn, sampling, begun=begun, schema=schema)
+        receipt = replace(Receipt.begin(session, sampling), begun=begun, schema=schema)
+        return self._recorded(session, events, Kept(turn, time.time(), receipt))
+
+    def follow_aside(
+        self, session: RecordedSession, turn: UserTurn, sampling: SamplingSettings
+    ) -> Iterator[Event]:
+        """The events of a turn that is not saved unless the conversation comes to hold it.
+
+        Raises:
+            RqchatError: as `session.ask` does, at once and from the iterator.
+        """
+        events, growth = session.ask(turn, sampling), Growth("")
+        kept = Kept(turn, time.time(), Receipt.begin(session, sampling))
+        return self._followed(events, growth, kept)
+
+    def _followed(self, events: Iterator[Event], growth: Growth, kept: Kept) -> Iterator[Event]:
+        for event in events:
+            growth.add(event)
+            yield event
+        kept = growth.end(kept)
+        self._past.append(kept)
+        self._asides.append(kept)
+
+    def _recorded(
+        self, session: RecordedSession, events: Iterator[Event], kept: Kept
+    ) -> Iterator[Event]:
+        first = next(events)  # comes before the model starts
+        self._align(session, kept.turn)
+        self._begin(kept)
+        growth, before = Growth(kept.receipt.begun), len(session.messages)
+        try:
+            for event in chain((first,), events):
+                if growth.add(event):
+                    self._kept[-1] = growth.onto(self._kept[-1])
+                    growth.written(self._flush())
+                yield event
+        finally:
+            if hasattr(events, "close"):
+                events.close()  # the session then keeps what came
+            kept = growth.end(self._kept[-1])
+            if len(session.messages) > before:
+                kept = replace(kept, answer=session.messages[-1].text)
+            self._kept[-1] = kept
+            self._flush()
+
+    def follow(self, session: RecordedSession) -> None:
+        """Brings the store after the conversation where that was cut back, continued or rewritten.
+
+        A conversation that is empty now is left as it is saved: the next turn begins another.
+        """
+        self._align(session)
+        self._flush()
+
+    def adopt(self, saved: SavedConversation) -> None:
+        """Goes on with a saved session."""
+        rows = SessionRows(self._origin, saved.record.id, saved.turns)
+        self._leave([kept for _, kept in saved.turns], rows)
+
+    def fork(self) -> str | None:
+        """Goes on in a copy; its id, or None where nothing could be saved."""
+        rows = SessionRows(self._origin, forked_from=self.session_id)
+        self._leave(list(self._kept), rows)
+        self._flush()
+        return self.session_id
+
+    def forget(self) -> None:
+        """Begins another conversation; the one so far stays as it is saved."""
+        self._leave([], SessionRows(self._origin))
+
+    def keep_in(self, path: Path) -> str | None:
+        """Records in `path` from now on, what was said so far included; the session's id."""
+        self._path = path
+        self._flush()
+        return self.session_id
+
+    def close(self) -> None:
+        """Writes what could not be written before, if it can be now, and closes the store."""
+        self._flush()
+        self._close()
+
+    def _align(self, session: RecordedSession, turn: UserTurn | None = None) -> None:
+        """Brings what is kept here after the conversation, to which `turn` is about to be added."""
+        pairs = list(zip(session.messages[::2], session.messages[1::2], strict=True))
+        if _is_another(self._kept, pairs):
+            self._return_to(pairs)
+        answered, same = _common(self._kept, pairs)
+        if same == len(pairs) == len(answered):
+            return
+        if not pairs:
+            self._align_to_none(len(answered), turn)
+            return
+        cut = answered[same] if same < len(answered) else _without_ghost(self._kept, pairs[same:])
+        gone, come = self._kept[cut:], pairs[same:]
+        if [kept for kept in gone if kept.is_answered] and come and not _is_continued(gone, come):
+            named_by = (
+                gone[0].turn if any(each.is_pair(*come[0]) for each in self._asides) else None
+            )
+            rows = SessionRows(self._origin, forked_from=self.session_id, named_by=named_by)
+            self._leave(self._kept[:cut], rows)
+        self._past += gone
+        self._kept = self._kept[:cut] + [self._known(pair, session, gone) for pair in come]
+
+    def _known(
+        self, pair: tuple[Message, Message], session: RecordedSession, gone: Sequence[Kept]
+    ) -> Kept:
+        """A turn that came back or was put there, with the receipt that is known of it."""
+        for kept in reversed(self._past):
+            if kept.is_pair(*pair):
+                return kept
+        receipt = gone[0].receipt if gone else Receipt.begin(session, SamplingSettings())
+        return Kept.of(*pair, receipt)
+
+    def _leave(self, kept: list[Kept], rows: SessionRows) -> None:
+        """Goes on with other rows; a conversation that comes back finds its own again."""
+        if self._rows.session_id is not None:
+            self._left.append((self._kept, self._rows))
+        self._kept, self._rows = kept, rows
+
+    def _return_to(self, pairs: Sequence[tuple[Message, Message]]) -> None:
+        """Takes up the conversation that was left and is back, if there is one."""
+        for position, (kept, rows) in enumerate(self._left):
+            answered, same = _common(kept, pairs)
+            if same == len(answered) == len(pairs):
+                del self._left[position]
+                self._leave(kept, rows)
+                return
+
+    def _align_to_none(self, answered: int, turn: UserTurn | None) -> None:
+        """The conversation is empty: cleared, or about to get its only answer anew."""
+        if answered > 1 or (turn is not None and self._kept[-1].turn != turn):
+            self.forget()
+        elif turn is not None:
+            self._past += self._kept
+            self._kept = []
+
+    def _begin(self, kept: Kept) -> None:
+        if self._kept and not self._kept[-1].is_answered and self._kept[-1].turn == kept.turn:
+            del self._kept[-1]  # asked again
+        self._kept.append(kept)
+        self._flush()
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _flush(self) -> float:
+        """Makes the store equal to what is kept here; the seconds that took."""
+        begun_s = time.monotonic()
+        if self._path is not None and self._rows.differ(self._kept):
+            with self._warned_once():
+                if self._database is not None and not self._database.can_write:
+                    self._close()  # there may be room again
+                if self._database is None:
+                    self._database = Database.open(self._path)
+                before = self.session_id
+                self._rows = self._rows.brought_to(self._kept, self._database)
+                if before not in (None, self.session_id):
+                    self._warn(
+                        f"conversation {before} went on elsewhere; this one is {self.session_id}"
+                    )
+        return time.monotonic() - begun_s
+
+    @contextmanager
+    def _warned_once(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            if not self._warned:
+                self._warn(f"this conversation is not being saved: {error}")
+            self._warned = True
+
+
+def _common(
+    kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]
+) -> tuple[list[int], int]:
+    """Indices of the turns with an answer, and how many of them `pairs` begin with."""
+    answered = [index for index, each in enumerate(kept) if each.is_answered]
+    for same, (index, pair) in enumerate(zip(answered, pairs, strict=False)):
+        if not kept[index].is_pair(*pair):
+            return answered, same
+    return answered, min(len(answered), len(pairs))
+
+
+def _is_another(kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]) -> bool:
+    """Whether `pairs` are neither what is kept, nor its beginning, nor more than it."""
+    answered, same = _common(kept, pairs)
+    return same < len(pairs) and (same < len(answered) or not answered)
+
+
+def _without_ghost(kept: Sequence[Kept], come: Sequence[tuple[Message, Message]]) -> int:
+    """How many of `kept` stay where the last one has no answer, and its question comes with one."""
+    is_ghost = bool(kept) and not kept[-1].is_answered and kept[-1].is_question(come[0][0])
+    return len(kept) - is_ghost
+
+
+def _is_continued(kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]) -> bool:
+    """Whether the last answer merely went on."""
+    (asked, answer), *others = pairs
+    return (
+        len(kept) == 1
+        and not others
+        and kept[0].is_question(asked)
+        and answer.text.startswith(kept[0].answer)
+    )

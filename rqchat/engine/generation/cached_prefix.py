@@ -1,0 +1,133 @@
+"""What the cache holds, so that a turn reads only what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from rqchat.engine.document_cache.prefix_cache import Keeper
+from rqchat.engine.generation.prompt import Prompt
+
+__all__ = ["CachedPrefix"]
+
+
+class _Mark(NamedTuple):
+    """The cache's own mark, and the tokens that it holds there."""
+
+    tokens: int
+    mark: Any
+
+
+class CachedPrefix:
+    """A cache with the keys (`Prompt.keys`) of the tokens in it, and places to go back to.
+
+    An answer is written into history differently from how it was generated: thoughts and the
+    prefilled empty thought are gone. So the next turn shares tokens only up to where the answer
+    began, and that is where a mark is set; another one at the end of the documents and pictures,
+    for another question about them.
+    """
+
+    def __init__(self, cache: Any, most_marks: int, keeper: Keeper | None = None) -> None:
+        """`most_marks` are kept, each with a copy of the sliding windows; the latest ones.
+
+        The copies lie in the host's memory: a GPU has none to spare. `keeper` is asked for what
+        was read at another time, and told what is new.
+        """
+        self.cache = cache
+        self._most_marks, self._keeper = most_marks, keeper
+        self._keys: list[int] = []
+        self._marks: list[_Mark] = []
+
+    def __len__(self) -> int:
+        """Tokens in the cache."""
+        return len(self._keys)
+
+    def reuse(self, prompt: Prompt) -> int:
+        """Goes to the longest beginning of `prompt` that is in the cache or on disk; its length.
+
+        At least the last token is left to read, for its logits.
+        """
+        held = self._go_back(prompt)
+        if self._keeper is not None:
+            loaded = self._keeper.recall(self.cache, prompt.keys, held)
+            if loaded is not None:
+                self.cache = loaded
+                self._keys = list(prompt.keys[: loaded.get_seq_length()])
+                self._marks = []
+                self.mark()
+            elif self.cache.get_seq_length() < held:
+                self.reset()
+        return len(self._keys)
+
+    def _go_back(self, prompt: Prompt) -> int:
+        common = min(_common_length(self._keys, prompt.keys), len(prompt.keys) - 1)
+        for span in prompt.images:
+            if span.start < common < span.end:
+                common = span.start
+        if common == len(self._keys):
+            return common
+        self._marks = [mark for mark in self._marks if mark.tokens <= common]
+        if not self._marks:
+            self.reset()
+            return 0
+        self._rewind()
+        return len(self._keys)
+
+    def extend(self, keys: Sequence[int]) -> None:
+        """These tokens are in the cache now."""
+        self._keys.extend(keys)
+
+    def keep(self, prompt: Prompt) -> None:
+        """Keep what is in the cache, a beginning of `prompt`, for another time."""
+        if self._keeper is not None:
+            self._keeper.keep(self.cache, self._keys, prompt.names)
+
+    def close(self) -> None:
+        """Keep what the next turn would share, and wait until it is written."""
+        if self._keeper is None:
+            return
+        if self._marks:
+            self._rewind()
+            self._keeper.keep(self.cache, self._keys, ())
+        self._keeper.wait()
+
+    def mark(self) -> None:
+        """Remember this place; the oldest one is forgotten if it is one too many."""
+        self._marks = [mark for mark in self._marks if mark.tokens < len(self._keys)]
+        # The room is freed before the next copy is made
+        del self._marks[: max(0, len(self._marks) + 1 - self._most_marks)]
+        self._marks.append(_Mark(len(self._keys), self.cache.mark("cpu")))
+
+    def _rewind(self) -> None:
+        tokens, mark = self._marks[-1]
+        self.cache.rewind(mark)
+        del self._keys[tokens:]
+
+    def recover(self) -> None:
+        """After a step that broke off: back to the latest mark, or to the beginning."""
+        if self._marks:
+            self._rewind()
+        else:
+            self.reset()
+
+    def replace(self, make_cache: Callable[[], Any]) -> None:
+        """Another cache, empty; the old one is let go of first."""
+        self.cache = None
+        self._keys.clear()
+        self._marks.clear()
+        self.cache = make_cache()
+
+    def reset(self) -> None:
+        """Empty the cache."""
+        self.cache.reset()
+        self._keys.clear()
+        self._marks.clear()
+
+
+def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    length = 0
+    for left, right in zip(first, second, strict=False):
+        if left != right:
+            break
+        length += 1
+    return length

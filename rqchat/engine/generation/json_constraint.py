@@ -1,0 +1,130 @@
+"""Holds an answer to a JSON schema: before each draw, what would break it is ruled out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.hf import from_tokenizer
+from torch import Tensor
+
+from rqchat.engine.generation.json_schema import schema_grammar
+from rqchat.engine.generation.text_stream import CHANNEL_END, CHANNEL_START
+from rqchat.errors import RqchatError
+
+__all__ = ["Constraint", "Constraints"]
+
+
+class Constraints:
+    """Makes constraints for one model; its vocabulary is laid out once, for the first of them."""
+
+    def __init__(self, tokenizer: Any, stop_ids: Collection[int], vocabulary_size: int) -> None:
+        """For a fast tokenizer, the tokens that end an answer, and the number of logits."""
+        self._tokenizer, self._vocabulary_size = tokenizer, vocabulary_size
+        self._stop_ids = sorted(stop_ids)
+        self._words: LLTokenizer | None = None
+
+    def hold_to(self, schema: str, *, thinking: bool) -> Constraint:
+        """A constraint for one answer.
+
+        Args:
+            schema: a JSON schema that `read_schema` has let through.
+            thinking: whether a thought may come first.
+
+        Raises:
+            RqchatError: the schema or the tokenizer cannot be used.
+        """
+        if self._words is None:
+            self._words = from_tokenizer(
+                self._tokenizer, n_vocab=self._vocabulary_size, eos_token=self._stop_ids
+            )
+        start, end = (
+            self._tokenizer.convert_tokens_to_ids(t) for t in (CHANNEL_START, CHANNEL_END)
+        )
+        matcher = LLMatcher(self._words, schema_grammar(schema), log_level=0)
+        return Constraint(matcher, self._words, self._stop_ids, start if thinking else None, end)
+
+
+class Constraint:
+    """What may come next in one answer.
+
+    A thought may stand before the answer where the model was asked to think; it is free, but the
+    answer cannot end in it. A stop token may come when the JSON is whole, and nothing else may when
+    it cannot go on.
+    """
+
+    def __init__(
+        self,
+        matcher: LLMatcher,
+        words: LLTokenizer,
+        stop_ids: list[int],
+        thought_start: int | None,
+        thought_end: int,
+    ) -> None:
+        """`Constraints.hold_to` makes them; no `thought_start` allows no thought."""
+        self._matcher, self._words = matcher, words
+        self._check()
+        self._stops = torch.tensor(stop_ids)
+        self._thought_start, self._thought_end = thought_start, thought_end
+        self._in_thought = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the JSON is whole and nothing but a stop token can follow."""
+        return not self._in_thought and bool(self._matcher.is_stopped())
+
+    def mask(self, logits: Tensor) -> Tensor:
+        """`logits` [vocabulary] with minus infinity where a token would break the schema."""
+        if self._in_thought:
+            return logits.index_fill(0, _sent(self._stops, logits.device), float("-inf"))
+        packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+        self._check()
+        bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
+        allowed = bits.flatten()[: logits.shape[-1]].bool()
+        self._spell_out(allowed)
+        if self._thought_start is not None:
+            allowed[self._thought_start] = True
+        return logits.masked_fill(_sent(~allowed, logits.device), float("-inf"))
+
+    def _spell_out(self, allowed: Tensor) -> None:
+        """Mends `allowed` [vocabulary] where the library lets the tokenizer choose the one token.
+
+        It does where all that may come is one text; and of the text "<pad>" the tokenizer makes a
+        control token, of "▁" a blank. Such a text is begun with its first byte.
+        """
+        if int(allowed.count_nonzero()) != 1:
+            return
+        text = self._matcher.compute_ff_bytes()
+        token = int(allowed.nonzero())
+        is_text = not self._words.is_special_token(token)
+        if text and not (is_text and text.startswith(self._words.decode_bytes([token]))):
+            allowed[token] = False
+            allowed[self._words.tokenize_bytes(text[:1])[0]] = True
+
+    def accept(self, token: int) -> None:
+        """`token` was drawn."""
+        if self._in_thought:
+            self._in_thought = token != self._thought_end
+            return
+        if token == self._thought_start:
+            self._in_thought = True
+        else:
+            self._matcher.consume_token(token)
+            self._check()
+        self._thought_start = None
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            reason = " ".join(self._matcher.get_error().partition("<")[0].split())
+            raise RqchatError(
+                f"the answer cannot be held to the schema ({reason}): no JSON can match it, or it"
+                " is too large; make it simpler"
+            )
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`, without a wait for what runs there."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)

@@ -1,0 +1,73 @@
+"""What people wrote and showed, as the chat template gets it: stand-ins, each for one text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rqchat.engine.conversation import Message
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture
+
+__all__ = ["SLOT", "Content", "stand_in"]
+
+SLOT = "\ue000(\\d+)\ue001"  # a pattern: where the text with that number belongs
+_GAP = "\n\n"  # after a document
+
+
+def stand_in(index: int) -> str:
+    """What `SLOT` finds."""
+    return f"\ue000{index}\ue001"
+
+
+class Content:
+    """The content of a conversation, in the order in which the template has to write it.
+
+    Attributes:
+        texts: every text; a document is one of its own, so that its tokens do not depend on the
+            question that follows.
+        documents: which of the texts are documents.
+        pictures: every picture.
+        names: of all documents and pictures.
+    """
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.documents: set[int] = set()
+        self.pictures: list[Picture] = []
+        self.names: list[str] = []
+
+    def record(self, message: Message) -> dict[str, Any]:
+        """A message for the template, with stand-ins for its texts."""
+        self.names += [document.name for document in message.documents]
+        self.names += [picture.name for picture in message.pictures]
+        opening = self._opening(message.documents)
+        question = message.text.strip()
+        if not message.pictures:
+            if opening and question:
+                question = _GAP + question
+            return {"role": message.role, "content": opening + self._add(question)}
+        parts: list[dict[str, str]] = []
+        if opening:
+            parts.append({"type": "text", "text": opening + self._add(_GAP)})
+        parts += [{"type": "image"}] * len(message.pictures)
+        self.pictures.extend(message.pictures)
+        parts.append({"type": "text", "text": self._add(question)})
+        return {"role": message.role, "content": parts}
+
+    def _opening(self, documents: Sequence[Document]) -> str:
+        written = ""
+        for number, document in enumerate(documents):
+            self.documents.add(len(self.texts))
+            written += self._add((_GAP if number else "") + _document_text(document))
+        return written
+
+    def _add(self, text: str) -> str:
+        self.texts.append(text)
+        return stand_in(len(self.texts) - 1)
+
+
+def _document_text(document: Document) -> str:
+    name = document.name.replace('"', "'")
+    text = document.text.strip("\n")
+    return f'<document name="{name}">\n{text}\n</document>'

@@ -1,0 +1,274 @@
+"""Loads what the plan chose: safetensors or GGUF, never code from a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from rotorquant import fuse_layers
+from rqchat.engine.events import Event, LoadProgress, Notice
+from rqchat.engine.loading.patches_12b import MergedPatches
+from rqchat.engine.model_files.fetch import fetch_model, fetch_small_files
+from rqchat.engine.model_files.resolve import ModelSource, model_revision, read_config
+from rqchat.engine.planning.formats import weights_of
+from rqchat.engine.planning.known_models import checkpoint_of
+from rqchat.engine.planning.plan import MemoryPlan
+from rqchat.engine.weights.files.open_source import open_source
+from rqchat.engine.weights.files.safetensors_source import WeightSource
+from rqchat.engine.weights.place import Recipe, place_weights
+from rqchat.engine.weights.skeleton import build_skeleton
+from rqchat.engine.weights.transfer import ByteStream
+from rqchat.errors import ModelError
+
+__all__ = ["CALIBRATION_FILE", "LoadedModel", "load_model"]
+
+CALIBRATION_FILE = "calibration.safetensors"
+_REPORT_S = 0.1
+# Below this, handing a layer's work to a second thread costs more than it saves, and far more
+# where other programs keep the cores busy (measured: 2 instead of 131 tokens/s)
+_ONE_THREAD_PARAMETERS = 50_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run.
+
+    Attributes:
+        model: transformers' Gemma 4 on its device, in eval mode.
+        tokenizer: its fast tokenizer, with the chat template.
+        image_processor: on pillow; needs no torchvision.
+        stop_ids: tokens that end an answer.
+        temperature: the one its generation_config.json asks for; 0 where that asks for greedy.
+        weight_bytes: what the weights occupy on the device.
+        load_s: seconds that loading took.
+        revision: which weights exactly, as `model_revision` says it.
+        folder: of its files; None for a model that was made in memory.
+    """
+
+    model: Any
+    tokenizer: Any
+    image_processor: Any
+    stop_ids: frozenset[int]
+    temperature: float
+    weight_bytes: int
+    load_s: float
+    revision: str = ""
+    folder: Path | None = None
+
+    @property
+    def side_patches(self) -> int:
+        """Patches of 16 pixels on a side of a picture that the model knows; 0 if it sees none."""
+        vision = self.model.config.vision_config
+        if vision is None:
+            return 0
+        if hasattr(vision, "mm_posemb_size"):
+            return int(vision.mm_posemb_size * vision.pooling_kernel_size)
+        return int(vision.position_embedding_size)
+
+    @property
+    def calibration(self) -> Path | None:
+        """The file of its calibration, where it brings one or `rqchat calibrate` made one."""
+        path = self.folder and self.folder / CALIBRATION_FILE
+        return path if path and path.is_file() else None
+
+
+def load_model(
+    source: ModelSource,
+    plan: MemoryPlan,
+    on_event: Callable[[Event], None],
+    *,
+    offline: bool = False,
+    weights: WeightSource | None = None,
+) -> LoadedModel:
+    """Loads `source` as `plan` says, tensor by tensor, straight onto the plan's device.
+
+    `weights` are where tensors come from instead of the model's files, for a measurement without
+    them; its folder then holds the small files alone.
+
+    Raises:
+        ModelError: files are missing or damaged, a library or device is, or there is less memory
+            than was planned.
+    """
+    begun_s = time.perf_counter()
+    transformers.utils.logging.set_verbosity_error()
+    _check_device(plan)
+    if not plan.device.is_gpu and source.shape.parameters < _ONE_THREAD_PARAMETERS:
+        torch.set_num_threads(1)
+    folder = source.folder
+    if weights is None or folder is None:
+        chosen = plan.chosen.weights
+        folder = fetch_model(source, offline=offline, weights=chosen, on_event=on_event)
+    _say_what_it_costs(source, plan, on_event)
+    small = fetch_small_files(source, folder, offline=offline, on_event=on_event)
+    with _model_errors(source.name):
+        model, weight_bytes = _fill(source, folder, small, plan, on_event, weights)
+        tokenizer, image_processor = _fill_small(model, small)
+    if plan.device.is_gpu:
+        fuse_layers(model)
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        stop_ids=_stop_ids(model),
+        temperature=_temperature(model.generation_config),
+        weight_bytes=weight_bytes,
+        revision=model_revision(folder),
+        folder=folder,
+        load_s=time.perf_counter() - begun_s,
+    )
+
+
+def _fill_small(model: Any, folder: Path) -> tuple[Any, Any]:
+    """Gives the model its generation settings; returns the tokenizer and the image processor."""
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(
+            folder, local_files_only=True
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    image_processor: Any = transformers.Gemma4ImageProcessorPil.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    if model.config.model_type == "gemma4_unified":
+        image_processor = MergedPatches(image_processor, image_processor.pooling_kernel_size)
+    return tokenizer, image_processor
+
+
+def _check_device(plan: MemoryPlan) -> None:
+    device = plan.device
+    if device.torch_name == "mps" and not torch.backends.mps.is_available():
+        raise ModelError(
+            f"{device.name} is there, but this torch ({torch.__version__}) cannot use Metal; update"
+            " macOS, or take --device cpu"
+        )
+    if not device.torch_name.startswith("cuda") or torch.cuda.is_available():
+        return
+    built = torch.version.cuda or torch.version.hip
+    way_out = (
+        "its driver is too old for that or of another maker, and 'rqchat doctor' says which"
+        if built
+        else "run ./install.sh again for a build with GPU support"
+    )
+    raise ModelError(
+        f"{device.name} is there, but this torch ({torch.__version__}) cannot use it; {way_out}, or"
+        " take --device cpu"
+    )
+
+
+def _say_what_it_costs(
+    source: ModelSource, plan: MemoryPlan, on_event: Callable[[Event], None]
+) -> None:
+    """A word before a load that takes longer, and costs quality."""
+    weights = plan.chosen.weights
+    if weights == "int2":
+        lost, with_4_bits = weights_of("int2").error, weights_of("int4").error
+        on_event(
+            Notice(
+                f"2-bit weights are off by {lost:.0%} of each matrix's power (4 bits by"
+                f" {with_4_bits:.1%}): expect plain mistakes; 'rqchat plan' names smaller models"
+            )
+        )
+    elif (
+        weights == "int4"
+        and not source.formats
+        and checkpoint_of(source.name, "int4") == (source.name)
+    ):
+        on_event(Notice("4-bit weights are fitted to the checkpoint's while loading"))
+
+
+def _fill(
+    source: ModelSource,
+    folder: Path,
+    small: Path,
+    plan: MemoryPlan,
+    on_event: Callable[[Event], None],
+    weights: WeightSource | None,
+) -> tuple[Any, int]:
+    """The model with the weights in `folder`, configured by `small`, and the bytes they take."""
+    device, chosen = torch.device(plan.device.torch_name), plan.chosen
+    recipe = Recipe(source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights)
+    # A packed checkpoint has a config.json of its own; what ties the head is the planned model's
+    config = read_config(small, source.name)
+    config["tie_word_embeddings"] = source.shape.head == 0
+    weights = weights or open_source(folder, config, source.name)
+    model = build_skeleton(config, recipe.dtype, device)
+    with ByteStream(device) as stream:
+        placed_bytes = place_weights(
+            model,
+            weights,
+            recipe,
+            stream,
+            _reporter(on_event),
+            lambda: _free_bytes(device),
+        )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # blocks that quantizing took
+    return model, placed_bytes
+
+
+def _reporter(on_event: Callable[[Event], None]) -> Callable[[int, int], None]:
+    """Turns bytes read into events: the first, the last, and one every tenth of a second."""
+    begun_s = time.perf_counter()
+    told_s = 0.0
+
+    def tell(done_bytes: int, total_bytes: int) -> None:
+        nonlocal told_s
+        now_s = time.perf_counter()
+        if 0 < done_bytes < total_bytes and now_s - told_s < _REPORT_S:
+            return
+        told_s = now_s
+        rate = done_bytes / max(now_s - begun_s, 1e-9)
+        on_event(LoadProgress("loading weights", done_bytes, total_bytes, rate))
+
+    return tell
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """What the device can still give, torch's own spare blocks included."""
+    if device.type != "cuda":
+        return None
+    spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + spare
+
+
+@contextmanager
+def _model_errors(name: str) -> Iterator[None]:
+    """Turns what loading a damaged or foreign folder raises into one sentence."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"{name} ran out of GPU memory while loading; close other programs that use it, or"
+            f" take fewer bits with --weights: {_first_line(error)}"
+        ) from None
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{name} cannot be loaded: {_first_line(error)}; download the model again"
+        ) from None
+
+
+def _stop_ids(model: Any) -> frozenset[int]:
+    """`eos_token_id` of generation_config.json, or of config.json where that has none."""
+    wanted = model.generation_config.eos_token_id
+    if wanted is None:
+        wanted = model.config.get_text_config().eos_token_id
+    return frozenset([wanted] if isinstance(wanted, int) else wanted or ())
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _temperature(generation_config: Any) -> float:
+    """Google's files ask for sampling; a file that asks for nothing gets Google's value."""
+    if generation_config.do_sample is False:
+        return 0.0
+    return 1.0 if generation_config.temperature is None else float(generation_config.temperature)

@@ -1,0 +1,115 @@
+"""From settings to a loaded model and an empty cache: device, source, plan, load."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from rotorquant import RotorQuantCache, RotorQuantError
+from rqchat.engine.events import Event, Notice
+from rqchat.engine.loading.loader import LoadedModel, load_model
+from rqchat.engine.loading.memory_in_use import release_unused
+from rqchat.engine.model_files.resolve import POCKET, resolve_model
+from rqchat.engine.planning.devices import DeviceInfo, choose_device, find_devices
+from rqchat.engine.planning.memory import (
+    GPU_CONTEXT_BYTES,
+    LEFT_FREE_BYTES,
+    RECENT_TOKENS,
+    SINK_TOKENS,
+)
+from rqchat.engine.planning.plan import MemoryPlan, make_plan
+from rqchat.engine.settings import Settings, order_gpus_by_bus
+from rqchat.errors import ModelError
+
+__all__ = ["OpenedModel", "claim_device", "device_for", "make_cache", "open_model"]
+
+
+def claim_device(plan: MemoryPlan) -> None:
+    """Holds torch to the plan's device: a load that takes too much fails, and no desktop with it.
+
+    Call it before anything else touches the GPU, whose number it settles.
+
+    Raises:
+        ModelError: torch sees fewer GPUs than their driver.
+    """
+    order_gpus_by_bus()
+    device = plan.device
+    if not device.torch_name.startswith("cuda") or not torch.cuda.is_available():
+        return
+    number, count = torch.device(device.torch_name).index or 0, torch.cuda.device_count()
+    if number >= count:
+        raise ModelError(
+            f"{device.name} is there as {device.torch_name}, but torch sees {count} GPUs; leave"
+            " CUDA_VISIBLE_DEVICES unset, or name another one with --device"
+        )
+    allowed = device.free_bytes - GPU_CONTEXT_BYTES - LEFT_FREE_BYTES
+    whole = torch.cuda.get_device_properties(device.torch_name).total_memory
+    share = min(max(allowed / whole, 0.0), 1.0)
+    torch.cuda.set_per_process_memory_fraction(share, device.torch_name)
+
+
+class OpenedModel(NamedTuple):
+    """A model as it was planned and loaded, and what `--json` calls it."""
+
+    loaded: LoadedModel
+    plan: MemoryPlan
+    name: str
+
+
+def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedModel:
+    """Plans and loads; `on_event` gets `Notice` and `LoadProgress`.
+
+    Raises:
+        RqchatError: no such model or device, or it does not fit.
+    """
+    release_unused()
+    device = device_for(settings)
+    source = resolve_model(settings, device.is_gpu)
+    if settings.model == "auto" and source.name == POCKET:
+        on_event(Notice(f"no GPU found: using the {POCKET} model, a small demonstration"))
+    plan = make_plan(source.shape, device, settings, source.formats)
+    if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
+        on_event(Notice(plan.reason))
+    claim_device(plan)
+    loaded = load_model(source, plan, on_event, offline=settings.offline)
+    if settings.image_tokens is None:
+        own = loaded.image_processor.max_soft_tokens
+        plan = dataclasses.replace(plan, image_tokens=own)
+    return OpenedModel(loaded, plan, source.name)
+
+
+def make_cache(opened: OpenedModel) -> RotorQuantCache:
+    """An empty cache as the plan has it.
+
+    Raises:
+        ModelError: the library cannot serve the model.
+    """
+    loaded, chosen = opened.loaded, opened.plan.chosen
+    try:
+        return RotorQuantCache(
+            loaded.model,
+            bits=chosen.kv_bits,
+            sink_tokens=SINK_TOKENS,
+            recent_tokens=RECENT_TOKENS,
+            sliding_bits=chosen.sliding_bits,
+            max_tokens=chosen.context_tokens,
+            calibration=loaded.calibration if chosen.kv_bits < 16 else None,
+        )
+    except RotorQuantError as error:
+        raise ModelError(f"{opened.name} cannot be used: {error}") from error
+
+
+def device_for(settings: Settings) -> DeviceInfo:
+    """The device to load on; `--vram` limits what may be used of it."""
+    device = choose_device(settings, find_devices())
+    if settings.vram_bytes is None:
+        return device
+    return dataclasses.replace(
+        device,
+        total_bytes=settings.vram_bytes,
+        free_bytes=min(settings.vram_bytes, device.free_bytes),
+        source="--vram",
+    )

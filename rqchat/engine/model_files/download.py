@@ -1,0 +1,286 @@
+"""Downloads from the hub: looked at before, resumed after a cut, verified, put where its client
+looks for them. No torch.
+
+The hub's own client starts a cut file again from its beginning, so large files are read here, into
+`blobs/HASH.part`, which stays when the download is cut. The hash of a file is its name on the hub,
+so what arrived wrong is noticed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import hashlib
+import http.client
+import shutil
+import time
+import urllib.error
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import huggingface_hub as hub
+
+from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.model_files.http_range import is_of_hub, open_range, pause_s
+from rqchat.errors import ModelError
+
+__all__ = ["Pulled", "RemoteFile", "hub_errors", "local_folder", "pull"]
+
+_PIECE_BYTES = 2**20
+_SPARE_BYTES = 2**28  # what a full disk should keep for others
+_ATTEMPTS = 5  # cuts in a row without a byte in between
+_TIMEOUT_S = 30.0
+_REPORT_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file on the hub; `sha256` is empty for small ones, which lie in its git repository."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    git_hash: str
+
+    @property
+    def key(self) -> str:
+        """What the hub's client calls it in its cache."""
+        return self.sha256 or self.git_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a pull left on this machine: the folder, its files' bytes, and those that were new."""
+
+    folder: Path
+    commit: str
+    files: int
+    size_bytes: int
+    downloaded_bytes: int
+
+
+def local_folder(repository: str) -> Path | None:
+    """Where the newest revision seen of `repository` lies on this machine, whole or not."""
+    download = hub.snapshot_download  # with it the package loads its errors
+    try:
+        return Path(download(repository, local_files_only=True))
+    except (hub.errors.LocalEntryNotFoundError, hub.errors.HFValidationError):
+        return None
+
+
+def pull(repository: str, patterns: Sequence[str], on_event: Callable[[Event], None]) -> Pulled:
+    """Brings the files of `repository` that match `patterns` here, and verifies every one.
+
+    Raises:
+        ModelError: no such model, a login is missing, the disk is full, the connection broke for
+            good, or a file is not what the hub says it is.
+    """
+    with hub_errors(repository):
+        info = hub.HfApi().model_info(repository, files_metadata=True, timeout=_TIMEOUT_S)
+        files = [
+            RemoteFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else "", f.blob_id or "")
+            for f in info.siblings or ()
+            if any(fnmatch.fnmatch(f.rfilename, pattern) for pattern in patterns)
+        ]
+        if not files:
+            raise ModelError(f"{repository} holds no files such as {', '.join(patterns)}")
+        return _Pull(repository, str(info.sha), files, on_event).run()
+
+
+@contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Turns what the hub's client raises into one sentence that says what to do."""
+    _ = hub.HfApi  # with it the package loads its errors
+    errors: Any = hub.errors
+    # The bases are OSError and the error of the HTTP client that this version of the hub's uses
+    broken: tuple[type[BaseException], ...] = (
+        http.client.HTTPException,
+        *errors.HfHubHTTPError.__bases__,
+    )
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise _login_needed(name) from None
+    except urllib.error.HTTPError as error:
+        refused = error.code in (http.client.UNAUTHORIZED, http.client.FORBIDDEN)
+        if refused and is_of_hub(error):
+            raise _login_needed(name) from None
+        raise _failed(name, error, error.code, error.headers) from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"there is no model {name!r} on the hub, or it is private; check the spelling, such as"
+            " google/gemma-4-31B-it"
+        ) from None
+    except errors.HFValidationError as error:
+        raise ModelError(f"{name!r} is no model name: {error}") from None
+    except errors.OfflineModeIsEnabled:
+        raise ModelError(
+            f"{name} is not whole on this machine, and HF_HUB_OFFLINE forbids to download it"
+        ) from None
+    except broken as error:
+        response: Any = getattr(error, "response", None)
+        code, headers = getattr(response, "status_code", 0), getattr(response, "headers", {})
+        raise _failed(name, error, code, headers) from None
+
+
+def _failed(name: str, error: BaseException, code: int, headers: Any) -> ModelError:
+    again = f"run 'rqchat pull {name}', which goes on where it stopped"
+    if code == http.client.TOO_MANY_REQUESTS:
+        said = (headers or {}).get("Retry-After")
+        wait = f"{said} seconds" if said else "some minutes"
+        return ModelError(
+            f"{name} could not be downloaded: the hub has had too many requests from here; wait"
+            f" {wait} and {again}; it allows more after 'hf auth login'"
+        )
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return ModelError(f"{name} could not be downloaded: {reason}; check the network and {again}")
+
+
+def _login_needed(name: str) -> ModelError:
+    if hub.get_token():
+        return ModelError(
+            f"{name} is not open to your token: accept the model's licence on"
+            f" {hub.constants.ENDPOINT}/{name} with the account that the token is of, or log in as"
+            " another one with 'hf auth login'"
+        )
+    return ModelError(
+        f"{name} asks for a login: accept its licence on {hub.constants.ENDPOINT}/{name}, then run"
+        " 'hf auth login' or set HF_TOKEN"
+    )
+
+
+class _Pull:
+    """One download of several files."""
+
+    def __init__(
+        self,
+        repository: str,
+        commit: str,
+        files: Sequence[RemoteFile],
+        on_event: Callable[[Event], None],
+    ) -> None:
+        self.repository, self.commit, self.files = repository, commit, files
+        self.on_event = on_event
+        self.blobs = (
+            Path(hub.constants.HF_HUB_CACHE)
+            / hub.constants.REPO_ID_SEPARATOR.join(("models", *repository.split("/")))
+            / "blobs"
+        )
+        self.total = sum(file.size_bytes for file in files)
+        self.done = self.fetched = 0
+        self._reported_s = 0.0
+        self._begun_s = time.perf_counter()
+
+    def run(self) -> Pulled:
+        self.blobs.mkdir(parents=True, exist_ok=True)
+        self._check_disk()
+        for file in self.files:
+            self._bring(file)
+            linked = hub.hf_hub_download(self.repository, file.name)
+        folder = Path(linked)
+        for _ in Path(file.name).parts:
+            folder = folder.parent
+        return Pulled(folder, self.commit, len(self.files), self.total, self.fetched)
+
+    def _check_disk(self) -> None:
+        here = sum(
+            min(path.stat().st_size, file.size_bytes)
+            for file in self.files
+            for path in (self.blobs / file.key, self._part(file))
+            if path.is_file()
+        )
+        needed = self.total - here
+        free = shutil.disk_usage(self.blobs).free
+        if needed and needed + _SPARE_BYTES > free:
+            raise ModelError(
+                f"{self.repository} needs {needed / 1e9:.1f} GB more in {self.blobs.parent}, and"
+                f" the disk has {free / 1e9:.1f} GB free; make room, or set HF_HOME to a folder on"
+                " a larger disk"
+            )
+
+    def _part(self, file: RemoteFile) -> Path:
+        return self.blobs / f"{file.key}.part"
+
+    def _bring(self, file: RemoteFile) -> None:
+        """The file under its key, whole and verified."""
+        blob, part = self.blobs / file.key, self._part(file)
+        begun = self.done
+        if not blob.is_file():
+            with part.open("ab") as out, _only_one(out, self.repository):
+                self._read(file, out)
+            self._verify(file, part)
+            part.replace(blob)
+        else:
+            self._verify(file, blob)
+        self.done = begun + file.size_bytes
+
+    def _read(self, file: RemoteFile, out: BinaryIO) -> None:
+        begun, tries = self.done, 0
+        while out.tell() < file.size_bytes:
+            had, pause = out.tell(), 0.0
+            failure: Exception = http.client.IncompleteRead(b"", file.size_bytes - had)
+            try:
+                self._stream(file, out, begun)
+            except urllib.error.HTTPError as error:
+                error.close()
+                wait_s = pause_s(error)
+                if wait_s is None:
+                    raise
+                failure, pause = error, wait_s
+            except (OSError, http.client.HTTPException) as error:
+                failure = error
+            tries = 0 if out.tell() > had else tries + 1
+            if tries == _ATTEMPTS:
+                raise failure
+            time.sleep(max(pause, min(2.0**tries / 8, 4.0) if tries else 0.0))
+
+    def _stream(self, file: RemoteFile, out: BinaryIO, begun: int) -> None:
+        """Appends what is missing to `out`; a server that cannot resume sends all of it again."""
+        url = hub.hf_hub_url(self.repository, file.name, revision=self.commit)
+        with open_range(url, out.tell()) as response:
+            if response.status != http.client.PARTIAL_CONTENT:
+                out.truncate(0)
+            while piece := response.read(_PIECE_BYTES):
+                out.write(piece)
+                self.fetched += len(piece)
+                self._report("downloading", begun + out.tell())
+
+    def _verify(self, file: RemoteFile, path: Path) -> None:
+        """Raises and removes the file if its content is not what its name says."""
+        begun, size = self.done, path.stat().st_size
+        digest = hashlib.sha256() if file.sha256 else hashlib.sha1(usedforsecurity=False)
+        if not file.sha256:
+            digest.update(f"blob {size}\0".encode())  # as git names its blobs
+        with path.open("rb") as content:
+            while piece := content.read(_PIECE_BYTES):
+                digest.update(piece)
+                self._report("verifying", begun + content.tell())
+        if size != file.size_bytes or digest.hexdigest() != file.key:
+            path.unlink()
+            raise ModelError(
+                f"{file.name} of {self.repository} arrived damaged ({size:,} of"
+                f" {file.size_bytes:,} bytes, or another hash) and was removed; run 'rqchat pull"
+                f" {self.repository}' again"
+            )
+
+    def _report(self, stage: str, done_bytes: int) -> None:
+        now_s = time.perf_counter()
+        if now_s - self._reported_s >= _REPORT_S or done_bytes == self.total:
+            self._reported_s = now_s
+            rate = self.fetched / max(now_s - self._begun_s, 1e-9)
+            self.on_event(LoadProgress(stage, done_bytes, self.total, rate))
+
+
+@contextmanager
+def _only_one(file: BinaryIO, repository: str) -> Iterator[None]:
+    """Nobody else writes to `file` meanwhile; the lock goes when the file is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise ModelError(
+            f"{repository} is being downloaded by another rqchat; wait until that is done"
+        ) from None
+    yield

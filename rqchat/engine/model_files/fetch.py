@@ -1,0 +1,104 @@
+"""The files of a model on this machine: looked for first, downloaded where that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from rqchat.engine.events import Event, Notice
+from rqchat.engine.model_files.download import Pulled, local_folder, pull
+from rqchat.engine.model_files.resolve import POCKET, SMALL_FILES, ModelSource, check_weights
+from rqchat.engine.planning.known_models import checkpoint_of, gguf_base
+from rqchat.errors import ModelError
+
+__all__ = ["fetch_model", "fetch_small_files", "pull_model"]
+
+_TOKENIZER = "tokenizer.json"
+
+
+def _ignore(event: Event) -> None:
+    """Nobody listens."""
+
+
+def fetch_model(
+    source: ModelSource,
+    *,
+    offline: bool,
+    weights: str | None = None,
+    on_event: Callable[[Event], None] = _ignore,
+) -> Path:
+    """The folder with all files that `weights` of `source` are made from.
+
+    What is here and whole is used without asking the network; `rqchat pull` looks for news.
+
+    Raises:
+        ModelError: not to be had, or files are missing or damaged.
+    """
+    if source.folder is not None:
+        check_weights(source.folder, source.name)
+        return source.folder
+    repository = checkpoint_of(source.name, weights or "")
+    folder = local_folder(repository)
+    try:
+        if folder is not None:
+            check_weights(folder, repository)
+            return folder
+    except ModelError:
+        if offline:
+            raise
+    if offline:
+        raise ModelError(
+            f"{repository} is not on this machine; leave out --offline, or use --model {POCKET},"
+            " which needs no network"
+        )
+    on_event(Notice(f"downloading {repository}; a cut does no harm, it goes on where it stopped"))
+    return pull_model(source, weights=weights, on_event=on_event).folder
+
+
+def fetch_small_files(
+    source: ModelSource,
+    folder: Path,
+    *,
+    offline: bool,
+    on_event: Callable[[Event], None] = _ignore,
+) -> Path:
+    """Where tokenizer and configuration lie: `folder`, or the repository beside GGUF files.
+
+    Raises:
+        ModelError: they are not to be had.
+    """
+    base = gguf_base(source.name)
+    if base is None or (folder / _TOKENIZER).is_file():
+        return folder
+    local = local_folder(base)
+    if local is not None and (local / _TOKENIZER).is_file():
+        return local
+    if offline:
+        raise ModelError(
+            f"{source.name} takes its tokenizer from {base}, which is not on this machine; leave"
+            " out --offline once"
+        )
+    return pull(base, SMALL_FILES, on_event).folder
+
+
+def pull_model(
+    source: ModelSource,
+    *,
+    weights: str | None = None,
+    small: bool = False,
+    on_event: Callable[[Event], None] = _ignore,
+) -> Pulled:
+    """Downloads and verifies the files that `weights` of `source` are made from.
+
+    With `small` only tokenizer and configuration.
+
+    Raises:
+        ModelError: see `pull`; or the hub's files are no whole model.
+    """
+    repository = checkpoint_of(source.name, weights or "")
+    weight_files = "*.gguf" if gguf_base(source.name) else "*.safetensors"
+    patterns = SMALL_FILES if small else (*SMALL_FILES, weight_files)
+    pulled = pull(repository, patterns, on_event)
+    if not small:
+        check_weights(pulled.folder, repository)
+    return pulled

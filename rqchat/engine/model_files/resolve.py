@@ -1,0 +1,269 @@
+"""From `--model` to the files of a model: the pocket model, a folder or a hub id. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# The package resolves its names lazily: pocket and folders never pay for its HTTP client
+import huggingface_hub as hub
+
+from rqchat.engine.model_files.download import hub_errors
+from rqchat.engine.model_files.quantization import check_quantization
+from rqchat.engine.planning.formats import weights_of
+from rqchat.engine.planning.known_models import GGUF_METHOD, checkpoint_of, gguf_base, known_model
+from rqchat.engine.planning.memory import Budget
+from rqchat.engine.planning.shape import ModelShape
+from rqchat.engine.settings import Settings
+from rqchat.errors import ModelError
+
+__all__ = [
+    "DEFAULT_GPU_MODEL",
+    "POCKET",
+    "SMALL_FILES",
+    "ModelSource",
+    "check_weights",
+    "holds_gguf",
+    "model_revision",
+    "read_config",
+    "resolve_model",
+]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PATTERNS = ("*.json", "*.jinja", "*.safetensors")
+_WHOLE_BYTES = 64 * 2**20
+_SAMPLE_BYTES = 2**16
+_SAMPLES = 64
+
+
+def model_revision(folder: Path) -> str:
+    """The commit of a hub snapshot, else `sha256:` and 16 digits that change when the files do.
+
+    Files up to 64 MiB count whole. Of larger ones their length, their beginning and 64 samples
+    spread over them do: a changed weight file differs nearly everywhere, and reading all of one
+    takes longer than loading it.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+        return folder.name
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)}):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        _add_content(digest, path)
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _add_content(digest: hashlib._Hash, path: Path) -> None:
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        if size_bytes <= _WHOLE_BYTES:
+            digest.update(file.read())
+            return
+        for sample in range(_SAMPLES):
+            file.seek(sample * (size_bytes - _SAMPLE_BYTES) // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE_BYTES))
+
+
+POCKET = "pocket"
+DEFAULT_GPU_MODEL = "google/gemma-4-31B-it"
+SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
+_TIMEOUT_S = 10.0
+_PACKED_FORMATS = ("int4", "int2")
+_Q6_K_BYTES = 210 / 256  # of a value
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """A model that was found, or whose configuration at least is known.
+
+    Attributes:
+        name: what `--json` calls it: `pocket`, the hub id, or the folder's whole path.
+        config: its config.json.
+        folder: where its files lie; None while a hub model is not on this machine yet.
+    """
+
+    name: str
+    config: dict[str, Any]
+    folder: Path | None
+
+    @property
+    def shape(self) -> ModelShape:
+        """Parameters and KV geometry.
+
+        Raises:
+            ModelError: not a Gemma 4.
+        """
+        try:
+            return ModelShape.from_config(self.config)
+        except ModelError as error:
+            raise ModelError(f"{self.name} cannot be used: {error}") from None
+
+    @property
+    def formats(self) -> tuple[str, ...] | None:
+        """The weights that it can be loaded as; None where all can be made from it."""
+        packed = self.config.get("quantization_config") or {}
+        is_packed = packed.get("quant_method") in ("compressed-tensors", GGUF_METHOD)
+        in_gguf = self.folder is not None and holds_gguf(self.folder)
+        return _PACKED_FORMATS if is_packed or in_gguf else None
+
+    def download_bytes(self, weights: str) -> int:
+        """What those weights are made from, as the hub has it; 0 for a folder on this machine.
+
+        Google's packed checkpoints store the output head a second time, in 16 bits; the GGUF files
+        have the embedding in Q6_K.
+        """
+        if self.folder is not None:
+            return 0
+        shape = self.shape
+        if self.formats is None and checkpoint_of(self.name, weights) == self.name:
+            return 2 * shape.parameters
+        packed = Budget(shape, 0, True, 0, 0).weight_bytes(weights_of("int4"), 16)
+        if gguf_base(self.name):
+            return packed - int((2 - _Q6_K_BYTES) * shape.embedding)
+        return packed + 2 * shape.vocabulary * shape.hidden
+
+
+def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
+    """Finds the model that `settings.model` names; downloads at most its configuration.
+
+    Raises:
+        ModelError: no such model, a folder that holds none, or another family's.
+    """
+    wanted = settings.model.strip()
+    if wanted == "auto":
+        wanted = DEFAULT_GPU_MODEL if has_gpu else POCKET
+    if wanted == POCKET:
+        source = _from_folder(Path(__file__).parents[2] / POCKET, POCKET)
+    elif _looks_like_path(wanted):
+        folder = Path(wanted).expanduser()
+        # By its whole path, so that a saved conversation goes on from any other folder
+        source = _from_folder(folder, os.path.abspath(folder) if folder.exists() else wanted)
+    else:
+        source = _from_hub(wanted, settings.offline)
+    # Another family or quantization is refused before weights are looked for or downloaded
+    _, quantization = source.shape, source.config.get("quantization_config")
+    if quantization != {"quant_method": GGUF_METHOD}:
+        check_quantization(quantization, source.name)
+    if source.folder is not None:
+        check_weights(source.folder, source.name)
+    return source
+
+
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """The config.json in `folder`.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    return _read_json(folder / "config.json", name)
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).is_dir()
+
+
+def _from_folder(folder: Path, name: str) -> ModelSource:
+    if not folder.exists():
+        raise ModelError(
+            f"there is no model {name!r}; give a folder, a hub id such as {DEFAULT_GPU_MODEL},"
+            f" or {POCKET!r}"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{name} is no model: a model folder holds config.json, tokenizer.json and"
+            " .safetensors or .gguf files"
+        )
+    return ModelSource(name, read_config(folder, name), folder)
+
+
+def _from_hub(name: str, offline: bool) -> ModelSource:
+    base = gguf_base(name)
+    known = known_model(base or name)
+    if known and base:
+        packed = {"quantization_config": {"quant_method": GGUF_METHOD}}
+        return ModelSource(name, {**known.config, **packed}, None)
+    if known:
+        return ModelSource(name, dict(known.config), None)
+    with hub_errors(name):
+        cached = hub.try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return ModelSource(name, _read_json(Path(cached), name), None)
+    return ModelSource(name, _read_json(_download_config(name, offline), name), None)
+
+
+def _download_config(name: str, offline: bool) -> Path:
+    if offline:
+        raise ModelError(
+            f"{name} is not on this machine; leave out --offline, or use --model {POCKET}, which"
+            " needs no network"
+        )
+    with hub_errors(name):
+        # Asked first, because without a network the download tries again for half a minute
+        hub.HfApi().model_info(name, timeout=_TIMEOUT_S)
+        try:
+            download = hub.hf_hub_download
+            # A bar for two kilobytes, over a line of ours
+            hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
+            return Path(download(name, "config.json"))
+        except hub.errors.EntryNotFoundError:
+            raise ModelError(f"{name} holds no config.json, so it is no model for rqchat") from None
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Every safetensors file that the model names is there and not empty, or a GGUF file is.
+
+    Raises:
+        ModelError: it is not, or the weights are pickled.
+    """
+    index = folder / _INDEX
+    if index.is_file():
+        shards = _read_json(index, name).get("weight_map", {})
+        wanted = sorted({str(shard) for shard in shards.values()}) if shards else [_INDEX]
+    else:
+        wanted = [_WEIGHTS]
+    missing = [shard for shard in wanted if not _has_bytes(folder / shard)]
+    if not missing or holds_gguf(folder):
+        return
+    if (folder / "pytorch_model.bin").exists():
+        raise ModelError(
+            f"{name} holds pickled weights (pytorch_model.bin), which can run code when loaded;"
+            " only safetensors are accepted"
+        )
+    raise ModelError(
+        f"{name} is not whole: {len(missing)} of {len(wanted)} weight files are missing or empty,"
+        f" such as {missing[0]}; download it again"
+    )
+
+
+def holds_gguf(folder: Path) -> bool:
+    """Whether the weights in `folder` are GGUF files."""
+    safetensors = any((folder / file).exists() for file in (_WEIGHTS, _INDEX))
+    return not safetensors and any(folder.glob("*.gguf"))
+
+
+def _has_bytes(path: Path) -> bool:
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return False
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"{path.name} of {name} cannot be read: {error}; download it again"
+        ) from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path.name} of {name} is no JSON object; download the model again")
+    return content

@@ -1,0 +1,135 @@
+"""One way to fill a device, and which of several is taken. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rqchat.engine.planning.formats import HEAD_ERROR, KV_ERROR, weights_of
+from rqchat.engine.planning.known_models import KNOWN_MODELS
+from rqchat.engine.planning.memory import MemoryBytes
+from rqchat.engine.planning.shape import ModelShape
+
+__all__ = ["Candidate", "choose", "expected_error", "smaller_models"]
+
+_QUALITY_TOKENS = 32_768  # the context that quality may not fall below where nobody asked for one
+_FAST_WEIGHT_BITS = _FAST_KV_BITS = 4  # what speed may not fall below where anything else fits
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to fill the device: weights, KV bits, and the longest context they leave room for.
+
+    Attributes:
+        weights, weight_bits: the format of the weights and its nominal bits.
+        kv_bits: of the packed tokens of the global layers.
+        context_tokens: the longest context.
+        bytes: where the memory goes.
+        sliding_bits: what the sliding windows keep, 16 or 8.
+        head_bits: of embedding and output head, 16 or 8.
+        chunk_tokens: tokens that one prefill step reads; a picture always fits into one.
+        read_bytes: what one decode step reads with a full cache.
+        tokens_per_s: the ceiling of decoding: the device's bandwidth over `read_bytes`; 0 where
+            the bandwidth is unknown.
+    """
+
+    weights: str
+    weight_bits: int
+    kv_bits: int
+    context_tokens: int
+    bytes: MemoryBytes
+    sliding_bits: int = 16
+    head_bits: int = 16
+    chunk_tokens: int = 512
+    read_bytes: int = 0
+    tokens_per_s: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `rqchat plan --json` prints."""
+        return {
+            "weights": self.weights,
+            "weight_bits": self.weight_bits,
+            "kv_bits": self.kv_bits,
+            "context": self.context_tokens,
+            "chunk": self.chunk_tokens,
+            "bytes": self.bytes.as_json(),
+        }
+
+
+def expected_error(candidate: Candidate, shape: ModelShape) -> float:
+    """Expected relative error; packed KV counts by the share of layers that read it."""
+    packed, sliding = shape.global_kv.layers, shape.sliding_kv.layers
+    kv = packed * KV_ERROR[candidate.kv_bits] + sliding * KV_ERROR[candidate.sliding_bits]
+    error = weights_of(candidate.weights).error + HEAD_ERROR[candidate.head_bits]
+    return error + kv / (packed + sliding)
+
+
+def choose(
+    fitting: Sequence[Candidate],
+    shape: ModelShape,
+    asked_tokens: int,
+    prefer: str | None,
+    *,
+    context_given: bool,
+) -> Candidate:
+    """The candidate to take of those that fit, which stand in falling precision of their weights.
+
+    `prefer` is None for: of those that reach `asked_tokens` the one with the least expected error;
+    if none does, the longest context, but half the weight precision only for twice the context.
+    """
+
+    def error(candidate: Candidate) -> float:
+        return expected_error(candidate, shape)
+
+    longest = max(c.context_tokens for c in fitting)
+    if prefer == "context":
+        return min((c for c in fitting if c.context_tokens == longest), key=error)
+    if prefer == "quality":
+        wanted = asked_tokens if context_given else min(asked_tokens, _QUALITY_TOKENS)
+        least = min(wanted, longest)
+        return min((c for c in fitting if c.context_tokens >= least), key=error)
+    if prefer == "speed":
+        return _fastest([c for c in fitting if c.context_tokens == longest])
+    reaching = [c for c in fitting if c.context_tokens == asked_tokens]
+    if reaching:
+        return min(reaching, key=error)  # the first of equals: the higher weights
+    chosen = None
+    for weights in dict.fromkeys(c.weights for c in fitting):
+        best = max((c for c in fitting if c.weights == weights), key=lambda c: c.context_tokens)
+        if chosen is None or best.context_tokens >= 2 * chosen.context_tokens:
+            chosen = best
+    assert chosen is not None
+    return chosen
+
+
+def _fastest(candidates: Sequence[Candidate]) -> Candidate:
+    sound = [
+        c for c in candidates if c.weight_bits >= _FAST_WEIGHT_BITS and c.kv_bits >= _FAST_KV_BITS
+    ]
+    return min(sound or candidates, key=lambda c: c.read_bytes)
+
+
+_MODELS_NAMED = 2
+
+
+def smaller_models(
+    fit: Callable[[ModelShape], Candidate | None], parameters: int, above_bits: int
+) -> list[str]:
+    """Advice on the largest published models under `parameters` that `fit` takes.
+
+    Only those whose weights then have more than `above_bits` bits: a smaller model that has to be
+    cut just as low is no way out.
+    """
+    said = []
+    for model in KNOWN_MODELS:
+        shape = ModelShape.from_config(model.config)
+        if shape.parameters >= parameters:
+            continue
+        taken = fit(shape)
+        if taken is not None and taken.weight_bits > above_bits:
+            said.append(
+                f"take --model {model.name}, which fits with {taken.weights} weights and"
+                f" {taken.context_tokens:,} tokens"
+            )
+    return said[:_MODELS_NAMED]

@@ -1,0 +1,86 @@
+"""Which device to use: the GPUs that drivers tell of, the CPU, or a card that is not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rqchat.engine.planning.gpu_bandwidth import bandwidth_of, typical_card
+from rqchat.engine.planning.gpus import DeviceInfo, find_gpus
+from rqchat.engine.settings import Settings
+from rqchat.errors import UsageError
+
+__all__ = ["DeviceInfo", "choose_device", "cpu_device", "find_devices", "planned_card"]
+
+
+def find_devices() -> tuple[DeviceInfo, ...]:
+    """Every GPU, then the CPU."""
+    return (*find_gpus(), cpu_device())
+
+
+def planned_card(vram_bytes: int) -> DeviceInfo:
+    """A card that need not be there, for `--vram` and `RQCHAT_VRAM`: all its memory is free.
+
+    The speed of memory is that of a common card of this size, which is named.
+    """
+    card = typical_card(vram_bytes)
+    speed = bandwidth_of(card) if card else 0
+    return DeviceInfo(
+        "planned GPU", vram_bytes, vram_bytes, "--vram", bandwidth=speed, stands_for=card
+    )
+
+
+def choose_device(settings: Settings, devices: Sequence[DeviceInfo]) -> DeviceInfo:
+    """The device that `settings.device` names; `auto` and `cuda` are the GPU with most free memory.
+
+    Raises:
+        UsageError: no such device.
+    """
+    wanted = settings.device.strip().lower()
+    gpus = [device for device in devices if device.is_gpu]
+    if wanted == "auto":
+        return max(gpus, key=lambda gpu: gpu.free_bytes) if gpus else devices[-1]
+    exact = [device for device in devices if device.torch_name == wanted]
+    of_kind = [device for device in devices if device.torch_name.partition(":")[0] == wanted]
+    if exact or of_kind:
+        return exact[0] if exact else max(of_kind, key=lambda device: device.free_bytes)
+    found = ", ".join(device.torch_name for device in devices)
+    raise UsageError(f"--device is {settings.device!r}; this machine has {found} (or 'auto')")
+
+
+def cpu_device() -> DeviceInfo:
+    """The processor with the main memory that this process may use."""
+    total, free = _main_memory_bytes(Path("/proc/meminfo"))
+    limit, used = _cgroup_bytes(Path("/sys/fs/cgroup"))
+    if limit is not None:
+        total, free = min(total, limit), min(free, max(limit - used, 0))
+    return DeviceInfo(_cpu_name(Path("/proc/cpuinfo")), total, free, "main memory", "cpu")
+
+
+def _main_memory_bytes(meminfo: Path) -> tuple[int, int]:
+    """Total and available bytes."""
+    try:
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        total, free = (int(lines[key].split()[0]) for key in ("MemTotal", "MemAvailable"))
+        return total * 1024, free * 1024
+    except (OSError, KeyError, ValueError):
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return total, total // 2
+
+
+def _cgroup_bytes(folder: Path) -> tuple[int | None, int]:
+    """Limit (None without one) and use of this control group, version 2."""
+    try:
+        limit = int((folder / "memory.max").read_text())
+        return limit, int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None, 0
+
+
+def _cpu_name(cpuinfo: Path) -> str:
+    try:
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0].partition(":")[2].strip() if names else "CPU"

@@ -1,0 +1,222 @@
+"""Bytes of one way to fill a device: weights, caches, workspace, reserve. No torch.
+
+`docs/memory.md` has every number for Gemma 4 31B with its formula.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rotorquant.layout import POSITION_BYTES, GlobalLayout, SlidingLayout
+from rqchat.engine.planning.formats import Weights
+from rqchat.engine.planning.shape import ModelShape
+from rqchat.engine.planning.workspace import Workspace
+
+__all__ = [
+    "GPU_CONTEXT_BYTES",
+    "LEFT_FREE_BYTES",
+    "RECENT_TOKENS",
+    "SINK_TOKENS",
+    "Budget",
+    "Economy",
+    "MemoryBytes",
+    "short_chunk",
+]
+
+SINK_TOKENS = 64
+RECENT_TOKENS = 512
+_MIB = 2**20
+GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loaded
+_CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
+# bitsandbytes and what its products on a CPU never free: 463 MB at most (docs/benchmarks)
+_CPU_LIBRARY_BYTES = 512 * _MIB
+_SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
+LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
+_CHUNK_TOKENS, _LONG_CHUNKS = 512, (2048, 1024)  # docs/design.md: what a longer prefill step brings
+_HEAD_SCALE_BYTES = 2  # one 16-bit scale per row of an 8-bit table
+
+
+def short_chunk(image_tokens: int) -> int:
+    """Tokens that a prefill step reads where memory is short: a picture fits into one."""
+    return max(_CHUNK_TOKENS, image_tokens + 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Economy:
+    """What is saved apart from weights and KV bits, each 16 or 8.
+
+    Attributes:
+        head_bits: of embedding and output head.
+        sliding_bits: of the sliding windows.
+    """
+
+    head_bits: int = 16
+    sliding_bits: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBytes:
+    """Where the bytes go.
+
+    Attributes:
+        weights: all parameters, image tower included.
+        kv_global: packed pages, sinks and exact window of the global layers.
+        kv_sliding: rings of the sliding layers; the copies that a session goes back to lie in the
+            host's memory.
+        workspace: the largest moment of a prefill step or of the image tower.
+        reserve: the device's own context, allocator slack, and what is left free on purpose.
+    """
+
+    weights: int
+    kv_global: int
+    kv_sliding: int
+    workspace: int
+    reserve: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_global + self.kv_sliding + self.workspace + self.reserve
+
+    def as_json(self) -> dict[str, int]:
+        """The object that `rqchat plan --json` prints."""
+        return {
+            "weights": self.weights,
+            "kv_global": self.kv_global,
+            "kv_sliding": self.kv_sliding,
+            "workspace": self.workspace,
+            "reserve": self.reserve,
+            "total": self.total,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a model needs on a device, apart from the choices of the plan.
+
+    Attributes:
+        shape: the model.
+        device_bytes: all memory of the device.
+        is_gpu: whether that memory is the device's own.
+        chunk_tokens: tokens that a prefill step reads at most.
+        image_tokens: soft-token budget of a picture.
+    """
+
+    shape: ModelShape
+    device_bytes: int
+    is_gpu: bool
+    chunk_tokens: int
+    image_tokens: int
+
+    def of(
+        self, weights: Weights, kv_bits: int, economy: Economy, context_tokens: int
+    ) -> MemoryBytes:
+        """Bytes with that many tokens in the cache."""
+        kv = self.shape.global_kv
+        chunk = kv.layers * self._global_layout(weights, kv_bits).chunk_bytes(self.chunk_tokens)
+        return MemoryBytes(
+            weights=self.weight_bytes(weights, economy.head_bits),
+            kv_global=self._global_bytes(weights, kv_bits, context_tokens),
+            kv_sliding=self._ring_bytes(weights, economy.sliding_bits),
+            workspace=chunk + self.workspace(weights, kv_bits, context_tokens).total,
+            reserve=self.reserve_bytes(weights),
+        )
+
+    def with_longest_chunk(
+        self,
+        weights: Weights,
+        kv_bits: int,
+        economy: Economy,
+        context_tokens: int,
+        free_bytes: int,
+    ) -> Budget:
+        """The same with the longest prefill step that what is free has room for beside these.
+
+        On a CPU, and where nothing longer fits, the same.
+        """
+        longer = [n for n in _LONG_CHUNKS if self.chunk_tokens < n <= context_tokens]
+        for chunk_tokens in longer if self.is_gpu else ():
+            budget = replace(self, chunk_tokens=chunk_tokens)
+            if budget.of(weights, kv_bits, economy, context_tokens).total <= free_bytes:
+                return budget
+        return self
+
+    def read_bytes(
+        self, weights: Weights, kv_bits: int, economy: Economy, context_tokens: int
+    ) -> int:
+        """Bytes that one decode step reads with a full cache: weights, head, caches.
+
+        Of the embedding one row is looked up; the head is a table of the vocabulary, read whole.
+        """
+        shape = self.shape
+        head = shape.vocabulary * shape.hidden
+        read = self._table_bytes(weights, head, shape.vocabulary, economy.head_bits)
+        read += sum(m.read * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
+        experts = weights.of_experts
+        read += sum(m.read * experts.matrix_bytes(m.rows, m.columns) for m in shape.experts)
+        read += (shape.routers + shape.norms + shape.embedding_row) * weights.rest_bytes
+        kv = self._global_layout(weights, kv_bits).total_bytes(context_tokens)
+        return read + shape.global_kv.layers * kv + self._ring_bytes(weights, economy.sliding_bits)
+
+    def weight_bytes(self, weights: Weights, head_bits: int) -> int:
+        """Linears and experts in their formats, embedding and head, everything else as it is."""
+        shape = self.shape
+        packed = sum(m.count * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
+        experts = weights.of_experts
+        packed += sum(m.count * experts.matrix_bytes(m.rows, m.columns) for m in shape.experts)
+        rows = shape.embedding_rows + (shape.vocabulary if shape.head else 0)
+        tables = self._table_bytes(weights, shape.embedding + shape.head, rows, head_bits)
+        rest = shape.routers + shape.norms + shape.vision + shape.audio
+        return packed + tables + rest * weights.rest_bytes
+
+    def reserve_bytes(self, weights: Weights) -> int:
+        """What is not the model's: CUDA context, allocator slack, and what is left free."""
+        if not self.is_gpu:
+            return _CPU_PROCESS_BYTES + (_CPU_LIBRARY_BYTES if weights.bitsandbytes else 0)
+        return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
+
+    def workspace(self, weights: Weights, kv_bits: int, context_tokens: int) -> Workspace:
+        """Temporary tensors of a prefill step at the end of the context."""
+        page = self._global_layout(weights, kv_bits).page_tokens
+        exact = SINK_TOKENS + RECENT_TOKENS
+        return Workspace(
+            self.shape,
+            self.is_gpu,
+            weights,
+            kv_bits,
+            self.chunk_tokens,
+            exact + page,
+            max(0, context_tokens - exact - self.chunk_tokens),
+            self.image_tokens,
+        )
+
+    def _table_bytes(self, weights: Weights, values: int, rows: int, head_bits: int) -> int:
+        if head_bits == 16:
+            return values * weights.rest_bytes
+        return values + rows * _HEAD_SCALE_BYTES
+
+    def _global_layout(self, weights: Weights, kv_bits: int) -> GlobalLayout:
+        kv, size = self.shape.global_kv, weights.rest_bytes
+        return GlobalLayout(
+            kv.heads, kv.head_dim, kv.tied, kv_bits, size, SINK_TOKENS, RECENT_TOKENS
+        )
+
+    def _global_bytes(self, weights: Weights, kv_bits: int, context_tokens: int) -> int:
+        """Bytes of the global layers without the chunk that is being read.
+
+        A calibration is counted whether the model has one or not: it may get one.
+        """
+        kv, layer = self.shape.global_kv, self._global_layout(weights, kv_bits)
+        stored = kv.layers * layer.total_bytes(context_tokens)
+        stored += self.calibration_bytes(weights, kv_bits)
+        return stored + (context_tokens * POSITION_BYTES if kv.tied else 0)
+
+    def calibration_bytes(self, weights: Weights, kv_bits: int) -> int:
+        """What a calibration brings; nothing for 16 bits."""
+        layout = self._global_layout(weights, kv_bits)
+        return self.shape.global_kv.layers * layout.calibration_bytes if kv_bits < 16 else 0
+
+    def _ring_bytes(self, weights: Weights, sliding_bits: int) -> int:
+        kv, size = self.shape.sliding_kv, weights.rest_bytes
+        layer = SlidingLayout(self.shape.window, kv.heads, kv.head_dim, sliding_bits, size)
+        return kv.layers * layer.total_bytes

@@ -1,0 +1,296 @@
+"""Which weights, KV bits and context fit a device: pure arithmetic on plain numbers. No torch.
+
+The choice: of all pairs of weights and KV bits that reach the asked context (by default the model's
+longest) take the one with the least expected error. If none reaches it, take the longest context,
+but give up half the weight precision only if that at least doubles the context. `--prefer` asks
+for something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rqchat.engine.planning.candidate import Candidate, choose, smaller_models
+from rqchat.engine.planning.formats import Weights, weights_of
+from rqchat.engine.planning.gpus import DeviceInfo
+from rqchat.engine.planning.memory import Budget, Economy, MemoryBytes, short_chunk
+from rqchat.engine.planning.shape import ModelShape
+from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, KV_BITS, Settings
+from rqchat.errors import DoesNotFitError, UsageError
+
+__all__ = ["Candidate", "MemoryPlan", "make_plan"]
+
+_GPU_LADDER = ("bf16", "int8", "int4", "int2")
+_CPU_LADDER = ("fp32", "bf16")
+_CPU_KV_BITS = 4
+_MIN_CONTEXT_TOKENS = 2048
+_CONTEXT_STEP_TOKENS = 64
+# The least harm first: one matrix in 8 bits, then the windows that most layers read
+_ECONOMIES = (Economy(16, 16), Economy(8, 16), Economy(8, 8), Economy(16, 8))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What will be loaded, and what else would have fitted.
+
+    Attributes:
+        device: what it was planned for.
+        chosen: the pair that is taken.
+        candidates: every pair that fits, best weights first, then best KV bits.
+        reason: why that one, in up to three lines.
+        asked_tokens: the context that was asked for.
+        image_tokens: soft-token budget of one picture.
+    """
+
+    device: DeviceInfo
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    reason: str
+    asked_tokens: int
+    image_tokens: int
+
+    def as_json(self, model: str) -> dict[str, Any]:
+        """The object that `rqchat plan --json` prints."""
+        return {
+            "model": model,
+            "device": {
+                "name": self.device.name,
+                "total_bytes": self.device.total_bytes,
+                "free_bytes": self.device.free_bytes,
+                "source": self.device.source,
+            },
+            "chosen": self.chosen.as_json(),
+            "candidates": [candidate.as_json() for candidate in self.candidates],
+            "reason": self.reason,
+        }
+
+
+def make_plan(
+    shape: ModelShape,
+    device: DeviceInfo,
+    settings: Settings,
+    formats: Iterable[str] | None = None,
+) -> MemoryPlan:
+    """Plans `shape` on `device` as `settings` asks.
+
+    Args:
+        shape: of the model.
+        device: to plan for.
+        settings: what was asked.
+        formats: the weights that its checkpoint can be loaded as; None for those of the device.
+
+    Raises:
+        UsageError: a context beyond the model's, or weights that its checkpoint does not hold.
+        DoesNotFitError: not even the smallest pair fits.
+    """
+    return _Planner(shape, device, settings, formats).plan()
+
+
+class _Planner:
+    """The inputs of one plan, so that its steps need not pass them around."""
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        device: DeviceInfo,
+        settings: Settings,
+        formats: Iterable[str] | None,
+    ) -> None:
+        self.shape, self.device, self.settings = shape, device, settings
+        self.image_tokens = settings.image_tokens or DEFAULT_IMAGE_TOKENS
+        self.asked = settings.context_tokens or shape.max_context_tokens
+        if self.asked > shape.max_context_tokens:
+            raise UsageError(
+                f"--context is {self.asked:,}; this model knows sequences of at most"
+                f" {shape.max_context_tokens:,} tokens: ask for that or fewer, or leave it out"
+            )
+        self.least = min(self.asked, _MIN_CONTEXT_TOKENS)
+        self.ladder = self._ladder(formats)
+        self.kv_ladder = self._kv_ladder()
+        self.economies = self._economies()
+        chunk_tokens = short_chunk(self.image_tokens)
+        self.budget = Budget(
+            shape, device.total_bytes, device.is_gpu, chunk_tokens, self.image_tokens
+        )
+
+    def _ladder(self, formats: Iterable[str] | None) -> list[Weights]:
+        names = tuple(formats or ()) or (_GPU_LADDER if self.device.is_gpu else _CPU_LADDER)
+        wanted = self.settings.weights
+        if wanted and formats is not None and wanted not in names:
+            raise UsageError(
+                f"--weights is {wanted!r}; this checkpoint holds {', '.join(names)} weights"
+            )
+        return [weights_of(name) for name in ((wanted,) if wanted else names)]
+
+    def _kv_ladder(self) -> tuple[int, ...]:
+        if self.settings.kv_bits is not None:
+            return (self.settings.kv_bits,)
+        ladder = tuple(sorted(KV_BITS, reverse=True))
+        # On a CPU a short of memory is rare and the packed cache is what there is to show
+        return ladder if self.device.is_gpu else tuple(b for b in ladder if b <= _CPU_KV_BITS)
+
+    def _economies(self) -> list[Economy]:
+        """What may be saved, the least harm first; a CPU has nothing that multiplies by bytes."""
+        bits = self.settings.head_bits or (None if self.device.is_gpu else 16)
+        return [e for e in _ECONOMIES if bits in (None, e.head_bits)]
+
+    def plan(self) -> MemoryPlan:
+        fitting = [
+            candidate
+            for weights in self.ladder
+            for kv_bits in self.kv_ladder
+            if (candidate := self._longest(weights, kv_bits)) is not None
+        ]
+        if not fitting:
+            raise self._does_not_fit()
+        chosen = choose(
+            fitting,
+            self.shape,
+            self.asked,
+            self.settings.prefer,
+            context_given=self.settings.context_tokens is not None,
+        )
+        return MemoryPlan(
+            device=self.device,
+            chosen=chosen,
+            candidates=tuple(fitting),
+            reason="\n".join(self._reasons(chosen, fitting)),
+            asked_tokens=self.asked,
+            image_tokens=self.image_tokens,
+        )
+
+    def _longest(self, weights: Weights, kv_bits: int) -> Candidate | None:
+        """The candidate with the longest context up to the asked one; None if too short.
+
+        An economy is taken only where what costs less does not reach the asked context.
+        """
+        best: Candidate | None = None
+        for economy in self.economies:
+            found = self._longest_with(weights, kv_bits, economy)
+            if found and (best is None or found.context_tokens > best.context_tokens):
+                best = found
+            if best and best.context_tokens == self.asked:
+                break
+        return best
+
+    def _longest_with(self, weights: Weights, kv_bits: int, economy: Economy) -> Candidate | None:
+        def used(tokens: int) -> MemoryBytes:
+            return self.budget.of(weights, kv_bits, economy, tokens)
+
+        def fits(tokens: int) -> bool:
+            return used(tokens).total <= self.device.free_bytes
+
+        if not fits(self.least):
+            return None
+        tokens = self.asked
+        if not fits(tokens):
+            low, high = self.least // _CONTEXT_STEP_TOKENS, tokens // _CONTEXT_STEP_TOKENS + 1
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if fits(middle * _CONTEXT_STEP_TOKENS) else (low, middle)
+            tokens = max(low * _CONTEXT_STEP_TOKENS, self.least)
+        given = weights, kv_bits, economy, tokens
+        read = self.budget.read_bytes(*given)
+        longest = self.budget.with_longest_chunk(*given, self.device.free_bytes)
+        return Candidate(
+            weights.name,
+            weights.bits,
+            kv_bits,
+            tokens,
+            longest.of(*given),
+            economy.sliding_bits,
+            economy.head_bits,
+            longest.chunk_tokens,
+            read,
+            self.device.bandwidth / read,
+        )
+
+    def _reasons(self, chosen: Candidate, fitting: list[Candidate]) -> Iterable[str]:
+        used, free = _gb(chosen.bytes.total), _gb(self.device.free_bytes)
+        head = " and an 8-bit head" if chosen.head_bits == 8 else ""
+        yield (
+            f"{chosen.weights} weights{head} with {_cache_of(chosen.kv_bits)} hold"
+            f" {chosen.context_tokens:,} tokens in {used} of the {free} that are free on"
+            f" {self.device.name}."
+        )
+        if self.settings.prefer:
+            yield f"--prefer {self.settings.prefer} was asked for."
+        elif chosen.context_tokens < self.asked:
+            yield f"The {self.asked:,} tokens asked for do not fit with any weights."
+        else:
+            yield from self._next_better(chosen)
+        better = [c for c in fitting if c.weight_bits > chosen.weight_bits]
+        if chosen.weight_bits < 4 and better:
+            longest = max(better, key=lambda c: c.context_tokens)
+            yield (
+                f"{chosen.weight_bits}-bit weights cost quality: --prefer quality takes"
+                f" {longest.weights} weights with up to {longest.context_tokens:,} tokens."
+            )
+        elif chosen.weight_bits < 4:
+            others = smaller_models(self._fits_smaller, self.shape.parameters, chosen.weight_bits)
+            yield f"{chosen.weight_bits}-bit weights cost quality{': ' if others else ''}" + (
+                f"{''.join(others[:1])}."
+            )
+
+    def _next_better(self, chosen: Candidate) -> Iterable[str]:
+        """What kept the plan from the next higher KV bits and weights, in bytes."""
+        parts = []
+        names = [weights.name for weights in self.ladder]
+        above = self.kv_ladder[: self.kv_ladder.index(chosen.kv_bits)]
+        if above:
+            parts.append((f"{above[-1]}-bit KV", weights_of(chosen.weights), above[-1]))
+        position = names.index(chosen.weights)
+        if position:
+            weights = self.ladder[position - 1]
+            parts.append((f"{weights.name} weights", weights, self.kv_ladder[-1]))
+        said = []
+        for name, weights, kv_bits in parts:
+            missing = self._least_total(weights, kv_bits, self.asked) - self.device.free_bytes
+            if missing > 0:
+                said.append(f"{name} would need {_gb(missing)} more")
+        if said:
+            yield f"For that context {' and '.join(said)}."
+
+    def _least_total(self, weights: Weights, kv_bits: int, tokens: int) -> int:
+        return min(self.budget.of(weights, kv_bits, e, tokens).total for e in self.economies)
+
+    def _fits_smaller(self, shape: ModelShape) -> Candidate | None:
+        """What would be taken of a smaller model without any override; None if it does not fit."""
+        try:
+            return make_plan(shape, self.device, Settings()).chosen
+        except DoesNotFitError:
+            return None
+
+    def _does_not_fit(self) -> DoesNotFitError:
+        smallest, kv_bits, device = self.ladder[-1], self.kv_ladder[-1], self.device
+        need = self._least_total(smallest, kv_bits, self.least)
+        missing, used = need - device.free_bytes, device.total_bytes - device.free_bytes
+        ways = []
+        if self.settings != Settings():
+            forced = ("--weights", self.settings.weights), ("--kv-bits", self.settings.kv_bits)
+            given = [name for name, value in forced if value]
+            ways += [f"leave out {' and '.join(given)}"] if given else []
+        if used > missing:
+            taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
+            ways.append(f"close {taken} ({_gb(used)} are taken)")
+        parameters = self.shape.parameters
+        ways += smaller_models(self._fits_smaller, parameters, 2) or smaller_models(
+            self._fits_smaller, parameters, 0
+        )
+        ways.append("take --model pocket, which runs anywhere")
+        return DoesNotFitError(
+            f"{_gb(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"
+            f" and {self.least:,} tokens of context need {_gb(need)}, and"
+            f" {device.name} has {_gb(device.free_bytes)} free of {_gb(device.total_bytes)};"
+            f" {', or '.join(ways)}"
+        )
+
+
+def _gb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.2f} GB"
+
+
+def _cache_of(bits: int) -> str:
+    return f"{'an' if bits == 8 else 'a'} {bits}-bit KV cache"

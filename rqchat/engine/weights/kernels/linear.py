@@ -1,0 +1,297 @@
+"""Products with packed matrices on a GPU. The formula and the layout are those of `grid.py`.
+
+A code q becomes a float32 without conversion: its bits, at the top of the mantissa of 2**bits, read
+2**bits + q. Sums are float32 and in a fixed order: the same inputs give the same bits. What a code
+costs, counted in machine code: docs/benchmarks/kernels-cpu.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from rqchat.engine.weights.grid import Packed
+from rqchat.engine.weights.kernels.launch import dequantize_launch, dot_launch, gemv_launch
+
+__all__ = [
+    "dequantize",
+    "dequantize_kernel",
+    "dot",
+    "dot_kernel",
+    "gemv",
+    "gemv_kernel",
+    "grid_constants",
+    "multiply_row",
+    "multiply_tile",
+    "narrow",
+    "share_of",
+    "tensors_of",
+]
+
+_INTERPRETED_PROCESSORS = 4
+
+
+@triton.constexpr_function
+def _field_of(part, fields):
+    """Which field `_fields` puts at place `part`: halves of halves come in reversed bits."""
+    field = 0
+    while fields > 1:
+        field, part, fields = field * 2 + part % 2, part // 2, fields // 2
+    return field
+
+
+@triton.jit
+def _fields(x, ROWS: tl.constexpr, W: tl.constexpr, FIELDS: tl.constexpr):
+    """What meets each field of W words, FIELDS times [ROWS, W], of x [ROWS, W FIELDS]."""
+    if FIELDS == 1:
+        return (tl.reshape(x, (ROWS, W)),)
+    else:
+        even, odd = tl.split(tl.reshape(x, (ROWS, W, FIELDS // 2, 2)))
+        return _fields(even, ROWS, W, FIELDS // 2) + _fields(odd, ROWS, W, FIELDS // 2)
+
+
+@triton.jit
+def _exponent(BITS: tl.constexpr):
+    """The bits of 2**BITS, in a register: a constant would cost each code an operation more."""
+    return tl.program_id(2) + ((127 + BITS) << 23)
+
+
+@triton.jit
+def _raised(words, exponent, FIELD: tl.constexpr, BITS: tl.constexpr):
+    """2**BITS + code, float32, of field FIELD of int32 words; `exponent` from `_exponent`."""
+    UNIT: tl.constexpr = 23 - BITS
+    SHIFT: tl.constexpr = FIELD * BITS - UNIT
+    moved = words >> SHIFT if SHIFT >= 0 else words << -SHIFT
+    MASK: tl.constexpr = ((1 << BITS) - 1) << UNIT
+    return ((moved & MASK) | exponent).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _line(scale_ptr, offset_ptr, at, seen, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr):
+    """Scale and shift, float32, that turn a raised code into its value."""
+    scale = tl.load(scale_ptr + at, mask=seen, other=0.0).to(tl.float32)
+    if HAS_OFFSET:
+        shift = tl.load(offset_ptr + at, mask=seen, other=0.0).to(tl.float32) - scale * (1 << BITS)
+    else:
+        shift = scale * (-(1 << BITS) - (1 << (BITS - 1)))
+    return scale, shift
+
+
+@triton.jit
+def multiply_row(
+    source, words_ptr, scale_ptr, offset_ptr, output, outputs, words_per_row,
+    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    """[BLOCK_N] float32: the row at `source` times outputs [BLOCK_N, 1].
+
+    A thread keeps its columns of the row in registers for all BLOCK_N outputs. GROUP words have a
+    scale; SHARE of them, a divisor of GROUP and 4, are added up before it.
+    """
+    FIELDS: tl.constexpr = 32 // BITS
+    # What all codes are too high: raised, and symmetric around half of their range
+    HIGH: tl.constexpr = (1 << BITS) if HAS_OFFSET else 3 << (BITS - 1)
+    SHARES: tl.constexpr = BLOCK_W // SHARE
+    exponent = _exponent(BITS)
+    total = tl.zeros((BLOCK_N, SHARES), tl.float32)
+    for begin in range(0, words_per_row, BLOCK_W):
+        column = begin * FIELDS + tl.arange(0, BLOCK_W * FIELDS)[None, :]
+        x = tl.load(source + column, mask=column < words_per_row * FIELDS, other=0.0)
+        x = _fields(x, 1, BLOCK_W, FIELDS)
+        word = begin + tl.arange(0, BLOCK_W)[None, :]
+        seen = (output < outputs) & (word < words_per_row)
+        words = tl.load(words_ptr + output * words_per_row + word, mask=seen, other=0)
+        plain = tl.zeros((1, BLOCK_W), tl.float32)
+        for part in tl.static_range(FIELDS):
+            plain += x[part].to(tl.float32)
+        product = tl.zeros((BLOCK_N, BLOCK_W), tl.float32) - HIGH * plain
+        for part in tl.static_range(FIELDS):
+            raised = _raised(words, exponent, _field_of(part, FIELDS), BITS)
+            product += raised * x[part].to(tl.float32)
+        # [1, SHARES]
+        share = begin + tl.arange(0, SHARES)[None, :] * SHARE
+        seen = (output < outputs) & (share < words_per_row)
+        at = output * (words_per_row // GROUP) + share // GROUP
+        scale = tl.load(scale_ptr + at, mask=seen, other=0.0).to(tl.float32)
+        total += scale * tl.sum(tl.reshape(product, (BLOCK_N, SHARES, SHARE)), 2)
+        if HAS_OFFSET:
+            offset = tl.load(offset_ptr + at, mask=seen, other=0.0).to(tl.float32)
+            total += offset * tl.sum(tl.reshape(plain, (1, SHARES, SHARE)), 2)
+    return tl.sum(total, axis=1)
+
+
+@triton.jit
+def gemv_kernel(
+    x_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr, outputs, words_per_row,
+    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    """out [rows, outputs] = x [rows, columns] times the matrix; grid (rows, output blocks).
+
+    Programs that take the same outputs of other rows run at the same time and meet in the L2 cache.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    output = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    value = multiply_row(
+        x_ptr + row * words_per_row * (32 // BITS), words_ptr, scale_ptr, offset_ptr,
+        output[:, None], outputs, words_per_row,
+        BITS, HAS_OFFSET, GROUP, SHARE, BLOCK_N, BLOCK_W,
+    )  # fmt: skip
+    target = out_ptr + row * outputs + output
+    tl.store(target, value.to(out_ptr.dtype.element_ty), mask=output < outputs)
+
+
+@triton.jit
+def multiply_tile(
+    source, asked, words_ptr, scale_ptr, offset_ptr, output, outputs, first, last, words_per_row,
+    ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """[BLOCK_N, ROWS] float32: outputs [BLOCK_N, 1] of rows at `source` [ROWS, 1], where `asked`.
+
+    Words from `first` to `last` count, values are rounded to DOT. A product needs no order of
+    columns: field by field, BLOCK_W columns apart by FIELDS meet.
+    """
+    FIELDS: tl.constexpr = 32 // BITS
+    exponent = _exponent(BITS)
+    total = tl.zeros((BLOCK_N, ROWS), tl.float32)
+    for begin in range(first, last, BLOCK_W):
+        word = begin + tl.arange(0, BLOCK_W)[None, :]
+        seen = (output < outputs) & (word < last)
+        words = tl.load(words_ptr + output * words_per_row + word, mask=seen, other=0)
+        at = output * (words_per_row // GROUP) + word // GROUP
+        scale, shift = _line(scale_ptr, offset_ptr, at, seen, BITS, HAS_OFFSET)
+        column = begin * FIELDS + tl.arange(0, BLOCK_W * FIELDS)[None, :]
+        wanted = asked & (column < last * FIELDS)
+        x = _fields(tl.load(source + column, mask=wanted, other=0.0), ROWS, BLOCK_W, FIELDS)
+        for part in tl.static_range(FIELDS):
+            raised = _raised(words, exponent, _field_of(part, FIELDS), BITS)
+            value = (raised * scale + shift).to(DOT)
+            total = tl.dot(value, tl.trans(x[part]).to(DOT), total, input_precision="ieee")
+    return total
+
+
+@triton.jit
+def dot_kernel(
+    x_ptr, words_ptr, scale_ptr, offset_ptr, parts_ptr,
+    rows, outputs, words_per_row, words_per_part,
+    ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
+):  # fmt: skip
+    """parts [splits, rows, outputs] float32 sum up to the product; values are rounded to DOT."""
+    # [BLOCK_N, 1] and [ROWS, 1]
+    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
+    row = tl.arange(0, ROWS)[:, None].to(tl.int64)
+    first = tl.program_id(1) * words_per_part
+    total = multiply_tile(
+        x_ptr + row * (words_per_row * (32 // BITS)), row < rows,
+        words_ptr, scale_ptr, offset_ptr, output, outputs,
+        first, tl.minimum(first + words_per_part, words_per_row), words_per_row,
+        ROWS, BITS, HAS_OFFSET, GROUP, BLOCK_N, BLOCK_W, DOT,
+    )  # fmt: skip
+    row = tl.trans(row)
+    target = parts_ptr + (tl.program_id(1) * rows + row) * outputs + output
+    tl.store(target, total, mask=(row < rows) & (output < outputs))
+
+
+@triton.jit
+def dequantize_kernel(
+    words_ptr, scale_ptr, offset_ptr, out_ptr,
+    outputs, words_per_row,
+    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """out [outputs, columns], rounded to its own type."""
+    FIELDS: tl.constexpr = 32 // BITS
+    # [BLOCK_N, BLOCK_K]
+    output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
+    column = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
+    seen = (output < outputs) & (column < words_per_row * FIELDS)
+    word = column // FIELDS
+    words = tl.load(words_ptr + output * words_per_row + word, mask=seen, other=0)
+    at = output * (words_per_row // GROUP) + word // GROUP
+    scale, shift = _line(scale_ptr, offset_ptr, at, seen, BITS, HAS_OFFSET)
+    code = (words >> (column % FIELDS) * BITS) & ((1 << BITS) - 1)
+    value = (code + (1 << BITS)).to(tl.float32) * scale + shift
+    target = out_ptr + output * (words_per_row * FIELDS) + column
+    tl.store(target, value.to(out_ptr.dtype.element_ty), mask=seen)
+
+
+def gemv(x: torch.Tensor, weight: Packed) -> torch.Tensor:
+    """x [a few rows, columns] times the matrix: [rows, outputs] in x's dtype."""
+    (outputs, words), rows = weight.words.shape, x.shape[0]
+    launch = gemv_launch(words)
+    out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
+    gemv_kernel[(rows, triton.cdiv(outputs, launch.block_rows))](
+        x.contiguous(), *tensors_of(weight), out, outputs, words,
+        **grid_constants(weight), SHARE=share_of(weight),
+        BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words,
+        num_warps=launch.num_warps, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out
+
+
+def dot(x: torch.Tensor, weight: Packed) -> torch.Tensor:
+    """x [rows <= 64, columns] times the matrix: [rows, outputs] in x's dtype."""
+    rows, (outputs, words) = x.shape[0], weight.words.shape
+    launch = dot_launch(rows, outputs, words, weight.grid.bits, _processors(x))
+    part = triton.cdiv(triton.cdiv(words, launch.splits), launch.block_words) * launch.block_words
+    shape = (triton.cdiv(words, part), rows, outputs)
+    parts = torch.empty(*shape, dtype=torch.float32, device=x.device)
+    dot_kernel[(triton.cdiv(outputs, launch.block_rows), parts.shape[0])](
+        x.contiguous(), *tensors_of(weight), parts, rows, outputs, words, part,
+        ROWS=max(16, triton.next_power_of_2(rows)), **grid_constants(weight),
+        BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words, DOT=narrow(x.dtype),
+        num_warps=launch.num_warps, enable_fp_fusion=True,
+    )  # fmt: skip
+    return parts.sum(0).to(x.dtype)
+
+
+def dequantize(weight: Packed, dtype: torch.dtype) -> torch.Tensor:
+    """The matrix [outputs, columns] in `dtype`."""
+    launch, (outputs, words) = dequantize_launch(), weight.words.shape
+    out = torch.empty(outputs, weight.columns, dtype=dtype, device=weight.words.device)
+    parts = triton.cdiv(weight.columns, launch.block_words)
+    dequantize_kernel[(triton.cdiv(outputs, launch.block_rows), parts)](
+        *tensors_of(weight), out, outputs, words, **grid_constants(weight),
+        BLOCK_N=launch.block_rows, BLOCK_K=launch.block_words,
+        num_warps=launch.num_warps, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out
+
+
+def narrow(dtype: torch.dtype) -> tl.dtype:
+    """What `tl.dot` multiplies; the interpreter multiplies the bit patterns of bfloat16."""
+    return tl.float32 if triton.knobs.runtime.interpret else _DTYPES[dtype]
+
+
+_DTYPES = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+
+
+def _processors(x: torch.Tensor) -> int:
+    if not x.is_cuda:
+        return _INTERPRETED_PROCESSORS
+    return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
+
+
+def tensors_of(weight: Packed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Words, scales, and offsets, or what stands in their place."""
+    return weight.words, weight.scale, weight.scale if weight.offset is None else weight.offset
+
+
+def grid_constants(weight: Packed) -> dict[str, object]:
+    """What a kernel is compiled for."""
+    grid = weight.grid
+    return {"BITS": grid.bits, "HAS_OFFSET": grid.has_offset, "GROUP": _group_words(weight)}
+
+
+def share_of(weight: Packed) -> int:
+    """Words whose products are added up before the scale: a thread loads 4, if they share one."""
+    return math.gcd(4, _group_words(weight))
+
+
+def _group_words(weight: Packed) -> int:
+    return int(weight.words.shape[1] // weight.scale.shape[1])

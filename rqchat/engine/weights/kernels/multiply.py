@@ -1,0 +1,79 @@
+"""A product with a packed matrix: a kernel for few rows on a GPU, else through the dense matrix."""
+
+from __future__ import annotations
+
+import contextlib
+from types import ModuleType
+
+import torch
+
+from rqchat.engine.weights.grid import Packed, part_values, row_parts
+from rqchat.engine.weights.kernels.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
+
+__all__ = ["multiply", "multiply_experts"]
+
+_kernel: ModuleType | None = None
+_expert_kernel: ModuleType | None = None
+if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
+    with contextlib.suppress(ImportError):
+        from rqchat.engine.weights.kernels import experts as _expert_kernel
+        from rqchat.engine.weights.kernels import linear as _kernel
+
+# Half of Gemma 4 31B's largest linear: whole, it would be the largest tensor of a chunk. The plan
+# counts it (`workspace.py`)
+_SCRATCH_VALUES = 57_802_752
+
+
+def multiply(x: torch.Tensor, weight: Packed) -> torch.Tensor:
+    """x [..., columns] times the transposed matrix: [..., rows of the matrix] in x's dtype."""
+    flat = x.reshape(-1, x.shape[-1])
+    kernel = _kernel if on_gpu(x) else None
+    if kernel is not None and 0 < flat.shape[0] <= DOT_ROWS:
+        product = kernel.gemv if flat.shape[0] <= GEMV_ROWS else kernel.dot
+        out: torch.Tensor = product(flat, weight)
+    else:
+        out = _through_dense(flat, weight, kernel)
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def multiply_experts(
+    x: torch.Tensor, weight: Packed, experts: int, chosen: torch.Tensor
+) -> torch.Tensor:
+    """x [rows, columns] by the matrix of each row's experts: [slots, outputs] in x's dtype.
+
+    Args:
+        x: slot s belongs to its row s // (slots / rows).
+        weight: the experts' matrices, one below the other.
+        experts: how many they are.
+        chosen: the expert of each slot, [slots] integers.
+    """
+    if _expert_kernel is not None and on_gpu(x) and chosen.numel():
+        few = chosen.numel() <= GEMV_SLOTS
+        product = _expert_kernel.expert_gemv if few else _expert_kernel.expert_dot
+        made: torch.Tensor = product(x, weight, experts, chosen)
+        return made
+    outputs = weight.words.shape[0] // experts
+    out = torch.empty(chosen.numel(), outputs, dtype=x.dtype, device=x.device)
+    for expert in chosen.unique().tolist():
+        slots = (chosen == expert).nonzero().squeeze(-1)
+        part = weight.rows(slice(expert * outputs, (expert + 1) * outputs))
+        out[slots] = multiply(x[slots * x.shape[0] // chosen.numel()], part)
+    return out
+
+
+def on_gpu(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies where Triton can launch: CUDA, or ROCm, which calls itself CUDA."""
+    return tensor.is_cuda
+
+
+def _through_dense(flat: torch.Tensor, weight: Packed, kernel: ModuleType | None) -> torch.Tensor:
+    """By the matrix in x's dtype, some rows of it at a time."""
+    most = _SCRATCH_VALUES if kernel else part_values(flat.device)
+    out = flat.new_empty(flat.shape[0], weight.shape[0])
+    for part in row_parts(*weight.shape, most):
+        own = slice(part.start, part.stop)
+        some = weight.rows(own)
+        dense = kernel.dequantize(some, flat.dtype) if kernel else some.dequantize(flat.dtype)
+        torch.mm(flat, dense.mT, out=out[:, own])
+        del dense  # the next part needs its room
+    return out

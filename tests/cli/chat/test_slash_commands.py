@@ -1,0 +1,190 @@
+"""Slash commands that attach, show and set, typed into a chat."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rqchat.cli import open_session as opening
+from rqchat.cli.chat import run as repl
+from rqchat.cli.chat.chat import Chat
+from rqchat.engine.settings import Settings
+from tests.cli.conftest import CTRL_D, ENTER, FakeSession, NoGpuError, Run, Talk, texts
+from tests.cli.keyboard import Keyboard
+
+
+def test_system_prompt_from_the_command_line(
+    keys: Keyboard, run: Run, session: FakeSession
+) -> None:
+    keys.send_text("/system" + ENTER + "/system Be brief." + ENTER + "/exit" + ENTER)
+    result = run("--system", "Be kind.", "--model", "m")
+    assert result.err.endswith("Be kind.\nsystem prompt set\n")
+    assert session.system == "Be brief."
+    assert session.settings is not None and session.settings.model == "m"
+
+
+def test_system_off_removes_it(talk: Talk, session: FakeSession) -> None:
+    talk("/system Be brief.", "/system off")
+    assert session.system is None
+
+
+def test_picture_chip_and_use(talk: Talk, session: FakeSession, picture_file: Path) -> None:
+    _, err = talk(f"/image {picture_file}", "What?", f"/image '{picture_file}'", "And?")
+    assert re.findall(r"^\[Image.*", err, re.MULTILINE) == [
+        "[Image 1: 64x48, 266 tokens]",
+        "[Image 2: 64x48, 266 tokens]",
+    ]
+    assert [len(turn.pictures) for turn, _ in session.asked] == [1, 1]
+
+
+@pytest.mark.parametrize("spelling", ["{}", '"{}"', "'{}'", "{escaped}", "file://{url}"])
+def test_picture_path_as_terminals_paste_it(
+    talk: Talk, session: FakeSession, picture_file: Path, spelling: str
+) -> None:
+    text = str(picture_file)
+    escaped, url = text.replace(" ", "\\ "), text.replace(" ", "%20")
+    pasted = spelling.format(text, escaped=escaped, url=url)
+    talk(f"/image {pasted}", "What?", pasted, "And?")
+    assert texts(session) == ["What?", "And?"]
+    assert [len(turn.pictures) for turn, _ in session.asked] == [1, 1]
+
+
+def test_home_is_a_tilde(
+    talk: Talk, session: FakeSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "notes.txt").write_text("alpha beta gamma")
+    _, err = talk("/file ~/notes.txt", "What?")
+    assert "[File 1: notes.txt, 3 tokens]" in err
+    assert [document.text for document in session.asked[0][0].documents] == ["alpha beta gamma"]
+
+
+def test_a_folder_is_attached_with_one_chip(
+    talk: Talk, session: FakeSession, tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    for name in ("a.py", "b.py"):
+        (tmp_path / "code" / name).write_text("three more words")
+    out, err = talk(f"/file {tmp_path}/code", "What?")
+    assert f"[{tmp_path}/code: 2 files, 6 tokens]" in err
+    assert len(session.asked[0][0].documents) == 2
+
+
+def test_a_piped_document_is_attached_first(
+    keys: Keyboard, run: Run, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repl, "is_terminal", lambda name: name != "stdin")
+    open_editor = repl._open_editor
+    asked_for: list[bool] = []
+
+    def from_pipe(chat: Chat, *, from_terminal: bool) -> object:
+        asked_for.append(from_terminal)
+        return open_editor(chat, from_terminal=False)
+
+    monkeypatch.setattr(repl, "_open_editor", from_pipe)
+    keys.send_text("Who?" + ENTER + CTRL_D)
+    result = run(stdin=b"Call me Ishmael.")
+    assert "[File 1: standard input, 3 tokens]" in result.err
+    assert [document.text for document in session.asked[0][0].documents] == ["Call me Ishmael."]
+    assert asked_for == [True]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/imgae cat.png", "there is no command /imgae; did you mean /image?"),
+        ("/zzzzzz", "there is no command /zzzzzz; /help lists them"),
+        ("/image", "which one? for example: /image cat.png"),
+        ("/image missing.png", "missing.png does not exist"),
+        ("/image 'open", "a quote is not closed"),
+        ("/file none/", "does not exist"),
+        ("/set temprature 1", "there is nothing called temprature to set; did you mean temper"),
+        ("/set temperature hot", "temperature takes a number"),
+        ("/set temperature 99", "temperature is 99.0; it goes from 0 to 10"),
+        ("/set seed 1.5", "seed takes a whole number"),
+    ],
+)
+def test_a_bad_command_is_answered_and_the_chat_goes_on(
+    talk: Talk, session: FakeSession, line: str, said: str
+) -> None:
+    out, err = talk(line, "Hello")
+    assert said in err
+    assert out == "It is a cat.\n"
+    assert texts(session) == ["Hello"]
+
+
+def test_a_path_at_the_start_of_a_line_is_no_command(talk: Talk, session: FakeSession) -> None:
+    talk("/etc/hosts/nothing is missing, why?", "/tmp")
+    assert texts(session) == ["/etc/hosts/nothing is missing, why?", "/tmp"]
+
+
+def test_set_changes_the_next_answer(talk: Talk, session: FakeSession) -> None:
+    _, err = talk("/set temperature 0.5", "/set max-tokens=7", "a", "/set max-tokens off", "b")
+    assert "temperature = 0.5\nmax-tokens = 7\n" in err
+    first, second = (sampling for _, sampling in session.asked)
+    assert (first.temperature, first.max_tokens) == (0.5, 7)
+    assert (second.temperature, second.max_tokens) == (0.5, None)
+
+
+def test_set_alone_shows_everything(talk: Talk) -> None:
+    _, err = talk("/set")
+    lines = "temperature = not set\ntop-p = 0.95\ntop-k = 64\nmin-p = 0.0\nseed = not set\n"
+    assert lines + "max-tokens = not set\n" in err
+
+
+def test_set_shows_the_keys_too(talk: Talk) -> None:
+    _, err = talk("/set", "/set keys emacs")
+    assert err.count("keys = emacs") == 2
+
+
+def test_thinking_is_switched(talk: Talk, session: FakeSession) -> None:
+    _, err = talk("/think maybe", "/think on")
+    assert "/think takes 'on' or 'off'" in err
+    assert session.thinking
+
+
+def test_thoughts_are_folded_and_can_be_unfolded(talk: Talk, session: FakeSession) -> None:
+    session.thoughts = ["first this, ", "then that"]
+    _, err = talk("What?", "/think show", "/think unfold", "And?")
+    assert re.search(r"\[thought for 0\.\d s; /think show unfolds it\]", err)
+    assert err.count("first this, then that\n") == 2
+
+
+def test_stats_before_and_after_an_answer(talk: Talk) -> None:
+    _, err = talk("/stats", "What is it?", "/stats")
+    assert "no answer yet" in err
+    assert "8 tokens (0 of pictures, 0 cached) in 0.5 s, 16 tokens/s" in err
+
+
+def test_help_names_every_command_and_key(talk: Talk) -> None:
+    _, err = talk("/help")
+    for name in ("/image PATH", "/file PATH", "/clear", "/system", "/set", "/stats", "Ctrl-J"):
+        assert name in err
+    assert "\nTab " in err and "/quit" in err
+
+
+def test_another_model_takes_over_the_conversation(talk: Talk, session: FakeSession) -> None:
+    _, err = talk("one", "/model", "/model other", "two")
+    assert "pocket; /model NAME switches" in err
+    assert session.settings is not None and session.settings.model == "other"
+    assert len(session.messages) == 4
+
+
+def test_a_model_that_cannot_be_had_gives_way_to_the_one_before(
+    talk: Talk, session: FakeSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_session = opening.open_session
+
+    def refuse(settings: Settings, *others: Any) -> Any:
+        if settings.model == "missing":
+            raise NoGpuError("there is no model missing")
+        return open_session(settings, *others)
+
+    monkeypatch.setattr(opening, "open_session", refuse)
+    _, err = talk("one", "/model missing", "two")
+    assert "there is no model missing\n" in err
+    assert "going back to the model before" in err
+    assert len(session.messages) == 4

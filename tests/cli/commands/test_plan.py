@@ -1,0 +1,135 @@
+"""`rqchat plan` and `rqchat doctor` over faked machines."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from tokenizers import Tokenizer
+
+import rqchat
+from rqchat.engine.planning.devices import DeviceInfo
+from tests.cli.conftest import Run
+from tests.helpers import pdf_bytes
+
+CPU = DeviceInfo("a processor", 16 * 10**9, 8 * 10**9, "main memory", "cpu")
+GPU = DeviceInfo("a card", 24 * 10**9, 23 * 10**9, "nvidia-smi", "cuda:0")
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RQCHAT_MODEL", raising=False)
+    monkeypatch.delenv("RQCHAT_VRAM", raising=False)
+
+
+def test_plan_json_has_the_contracts_keys(run: Run) -> None:
+    result = run("plan", "--vram", "24GiB", "--context", "4096", "--json")
+    record = json.loads(result.out)
+    assert result.code == 0
+    assert list(record) == ["model", "device", "chosen", "candidates", "reason"]
+    assert record["model"] == "google/gemma-4-31B-it"
+    assert record["device"] == {
+        "name": "planned GPU",
+        "total_bytes": 24 * 2**30,
+        "free_bytes": 24 * 2**30,
+        "source": "--vram",
+    }
+    keys = ["weights", "weight_bits", "kv_bits", "context", "chunk", "bytes"]
+    parts = ["weights", "kv_global", "kv_sliding", "workspace", "reserve", "total"]
+    for candidate in (record["chosen"], *record["candidates"]):
+        assert list(candidate) == keys
+        assert list(candidate["bytes"]) == parts
+        assert candidate["context"] == 4096
+    assert record["chosen"] in record["candidates"]
+
+
+def test_plan_table_marks_the_chosen_row(run: Run) -> None:
+    arguments = ["--vram", "24GiB", "--weights", "int4", "--context", "4096"]
+    result = run("plan", *arguments)
+    chosen = json.loads(run("plan", *arguments, "--json").out)["chosen"]
+    marked = [line.split() for line in result.out.splitlines() if line.startswith(">")]
+    assert [row[:5] for row in marked] == [[">", "int4", "16", str(chosen["kv_bits"]), "4,096"]]
+
+
+def test_plan_for_a_size_names_the_card_whose_speed_it_shows(run: Run) -> None:
+    assert "RTX 4090 (--bandwidth for another)" in " ".join(
+        run("plan", "--vram", "24GiB").out.split()
+    )
+    given = " ".join(run("plan", "--vram", "22GiB", "--bandwidth", "936").out.split())
+    assert "at most: 936 GB/s of memory over what a token reads" in given
+
+
+def test_plan_that_does_not_fit_exits_3(run: Run) -> None:
+    result = run("plan", "--vram", "4GiB")
+    assert (result.code, result.out) == (3, "")
+    assert result.err.count("\n") == 1
+
+
+def test_plan_takes_the_card_from_the_environment(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RQCHAT_VRAM", "80GB")
+    assert json.loads(run("plan", "--json").out)["device"]["total_bytes"] == 80 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 0, "tokens left for questions"),
+        (["--context", "70"], 4, "do not fit into a context of 70"),
+    ],
+)
+def test_plan_counts_a_document(
+    run: Run, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("one two three four five six seven. " * 3)
+    tokenizer = Tokenizer.from_file(str(Path(rqchat.__file__).parent / "pocket/tokenizer.json"))
+    expected = len(tokenizer.encode(book.read_text(), add_special_tokens=False).ids)
+
+    result = run("plan", "--model", "pocket", "--device", "cpu", "--doc", str(book), *arguments)
+
+    assert result.code == code
+    assert f"book.txt: {expected} tokens" in result.err
+    assert said in result.err
+
+
+def test_plan_counts_what_ask_would_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("one two three")
+    (tmp_path / "contract.pdf").write_bytes(pdf_bytes("one two three", "four"))
+    documents = ["--doc", str(tmp_path / "contract.pdf"), "--doc", str(tmp_path)]
+    result = run("plan", "--model", "pocket", "--device", "cpu", *documents)
+    assert result.code == 0
+    assert re.search(r"contract\.pdf: \d+ tokens", result.err)
+    assert re.search(r"a\.py: \d+ tokens", result.err)
+
+
+def test_plan_says_how_to_get_a_tokenizer(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    (tmp_path / "a.txt").write_text("text")
+    result = run("plan", "--vram", "24GiB", "--doc", str(tmp_path / "a.txt"))
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "rqchat pull google/gemma-4-31B-it --tokenizer" in result.err
+
+
+@pytest.mark.parametrize("size", ["banana", "0GiB", "-3GB"])
+def test_plan_of_no_size_is_wrong_usage(run: Run, size: str) -> None:
+    result = run("plan", f"--vram={size}")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "such as 24GiB" in result.err
+
+
+def test_the_cards_of_the_readme_hold_what_it_says(run: Run) -> None:
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) (GiB|GB) \| (\d+) bits \| (\d+) \| ([\d.]+) GB \|$", readme, re.M)
+    assert len(rows) == 7
+    for size, unit, weight_bits, kv_bits, planned in rows:
+        chosen = json.loads(run("plan", "--vram", size + unit, "--json").out)["chosen"]
+        found = chosen["weight_bits"], chosen["kv_bits"], chosen["context"]
+        assert found == (int(weight_bits), int(kv_bits), 262_144)
+        assert f"{chosen['bytes']['total'] / 1e9:.1f}" == planned

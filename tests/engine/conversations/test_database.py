@@ -1,0 +1,130 @@
+"""The file: its format, its permissions, and what is said where it cannot be used."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rqchat.engine.conversations.database import MIGRATIONS, Database
+from rqchat.engine.conversations.sessions import count_sessions
+from rqchat.errors import StoreError
+from tests.engine.conversations.conftest import Say
+
+
+def _format(path: Path) -> int:
+    """The format number as the file's header has it (SQLite file format, bytes 60 to 63)."""
+    return int.from_bytes(path.read_bytes()[60:64], "big")
+
+
+def test_a_new_store_is_of_todays_format_and_its_owners_alone(path: Path) -> None:
+    with Database.open(path):
+        modes = [file.stat().st_mode & 0o777 for file in path.parent.iterdir()]
+        assert len(modes) == 3  # with the log and its index
+        assert set(modes) == {0o600}
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert _format(path) == len(MIGRATIONS) == 1
+
+
+def test_an_older_store_moves_up_and_keeps_what_it_has(path: Path, say: Say) -> None:
+    say("Hello")
+    further = (*MIGRATIONS, ("ALTER TABLE sessions ADD COLUMN colour TEXT DEFAULT 'red'",))
+    with Database.open(path, migrations=further) as database, database.read() as connection:
+        assert connection.execute("SELECT title, colour FROM sessions").fetchall() == [
+            ("Hello", "red")
+        ]
+    with Database.open(path, migrations=further):
+        pass  # and only once
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    with Database.open(path):
+        pass
+    broken = (*MIGRATIONS, ("CREATE TABLE more (x)", "no such statement"))
+    with pytest.raises(StoreError):
+        Database.open(path, migrations=broken)
+    with Database.open(path) as database, database.read() as connection:
+        names = connection.execute("SELECT name FROM sqlite_schema").fetchall()
+    assert ("more",) not in names
+
+
+def test_a_newer_store_is_refused_and_left_as_it_is(path: Path, say: Say) -> None:
+    say("Hello")
+    with Database.open(path, migrations=(*MIGRATIONS, ("CREATE TABLE more (x)",))):
+        pass
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"newer rqchat \(format 2, this one knows 1\)"):
+        Database.open(path)
+    assert path.read_bytes() == before
+
+
+def _foreign(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+    connection.close()
+
+
+def _noise(path: Path) -> None:
+    path.write_bytes(os.urandom(8192))
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (_foreign, "belongs to another program"),
+        (_noise, "is damaged"),
+        (_folder, "cannot be used: Is a directory"),
+    ],
+)
+def test_what_is_no_store_is_refused_and_left_as_it_is(
+    path: Path, make: Callable[[Path], None], sentence: str
+) -> None:
+    path.parent.mkdir()
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(StoreError, match=sentence):
+        Database.open(path)
+    assert not path.is_file() or path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match="cannot be used"):
+        Database.open(tmp_path / "data" / "sessions.db")
+
+
+def test_a_store_that_may_only_be_read_can_be(
+    path: Path, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("Hello")
+    # os.access alone: the superuser, whom tests may run as, may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with Database.open(path) as database:
+        assert count_sessions(database) == 1
+        with pytest.raises(StoreError, match="read-only"), database.write() as connection:
+            connection.execute("DELETE FROM sessions")
+
+
+def _open_many(path: Path, count: int) -> None:
+    for _ in range(count):
+        Database.open(path).close()
+
+
+def test_processes_that_make_the_store_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
+    fresh = multiprocessing.get_context("spawn")
+    with fresh.Pool(4) as pool:
+        for round_ in range(5):
+            path = tmp_path / str(round_) / "sessions.db"
+            pool.starmap(_open_many, [(path, 3)] * 8, chunksize=1)
+            with Database.open(path) as database:
+                assert count_sessions(database) == 0

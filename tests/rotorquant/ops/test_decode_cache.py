@@ -1,0 +1,103 @@
+"""A cache decodes through the kernels: prompts by the torch path, steps in Triton's interpreter.
+
+The same tokens through the torch path give the logits to compare with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from rotorquant import RotorQuantCache
+from rotorquant.ops import dispatch
+from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens
+from tests.rotorquant.ops.kernels import DEVICE, Spy, spied
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+
+PROMPT, STEPS = 70, 20
+# Head sizes that kernels are made for.
+SIZES: dict[str, Any] = {
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "num_hidden_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+# As in E2B: K and V apart, and the last layers read what others have stored.
+UNTIED: dict[str, Any] = {
+    "attention_k_eq_v": False,
+    "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 8,
+    "num_hidden_layers": 4,
+    "layer_types": SIZES["layer_types"] * 2,
+}
+
+
+@pytest.fixture
+def _kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
+    return spied(
+        monkeypatch,
+        *("append.append_kernel", "append.finite_kernel", "attend.attend_kernel"),
+        *("decode.decode_kernel", "decode.merge_kernel"),
+        *("dequantize.dequantize_kernel", "quantize.quantize_kernel"),
+    )
+
+
+def read(model: Any, cache: Any, tokens: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        logits: torch.Tensor = model(tokens, past_key_values=cache).logits[:, -1]
+    return logits
+
+
+def chain(
+    model: Any, tokens: torch.Tensor, steps: list[int], device: list[str], **options: Any
+) -> torch.Tensor:
+    """Logits after every step on top of a prompt; `device` is where steps are."""
+    cache = RotorQuantCache(model, **SMALL_WINDOW, **options)
+    read(model, cache, tokens[:, :PROMPT])
+    device.append("gpu")
+    place, logits = PROMPT, []
+    for step in steps:
+        logits.append(read(model, cache, tokens[:, place : place + step]))
+        place += step
+    assert cache.packed_tokens > PROMPT - 8 - 24
+    return torch.stack(logits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "steps"),
+    [
+        ({}, {"bits": 4}, [1] * STEPS),
+        ({}, {"bits": 3, "mode": "planar", "sliding_bits": 8, "max_tokens": 200}, [1] * 12),
+        (UNTIED, {"bits": 4, "mode": "hadamard"}, [1] * STEPS),
+        ({}, {"bits": 4}, [5, 1, 16, 3]),
+        (UNTIED, {"bits": 16, "sliding_bits": 8}, [5, 1, 16, 3]),
+    ],
+    ids=["tied", "tied, int8 windows", "untied", "tied, drafts", "untied exact, drafts"],
+)
+def test_a_cache_decodes_through_the_kernels(
+    changes: dict[str, Any],
+    options: dict[str, Any],
+    steps: list[int],
+    _kernels: dict[str, Spy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = gemma(**SIZES | changes).to(DEVICE)
+    tokens = random_tokens(1, PROMPT + sum(steps)).to(DEVICE)
+    device: list[str] = []
+    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: False)
+    wanted = chain(model, tokens, steps, [], **options)
+    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: bool(device))
+    logits = chain(model, tokens, steps, device, **options)
+    # Products are float16; int8 windows hold a step's own keys as codes already.
+    error = (logits - wanted).abs().max() / wanted.std()
+    assert float(error) < (5e-2 if "sliding_bits" in options else 1e-2), float(error)
+    layers = model.config.num_hidden_layers
+    assert _kernels["decode_kernel"].launches == layers * len(steps)
+    assert (_kernels["quantize_kernel"].launches > 0) == (options["bits"] < 16)
