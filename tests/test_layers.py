@@ -7,6 +7,7 @@ one planted fault, where it must find it.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
@@ -19,6 +20,8 @@ from tests.modules import Module, Tree, imports_of, is_below, read_tree
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_LIMIT = 500
 FOLDER_MODULES_LIMIT = 15
+# What Python asks for, and the parts that every op has.
+SHARED_NAMES = ("__init__.py", "__main__.py", "kernel.py", "reference.py", "launch.py")
 
 # Parts of the engine that the screen may import, because they load no torch.
 TORCH_FREE_ENGINE = (
@@ -28,6 +31,8 @@ TORCH_FREE_ENGINE = (
     *("rqchat.engine.measure.fidelity_record", "rqchat.engine.model_files.resolve"),
     *("rqchat.engine.document_cache.cache_folder", "rqchat.engine.generation.text_stream"),
 )
+DOCSTRING = '"""A module that was planted for a test."""'
+TYPED = "if TYPE_CHECKING:\n  "
 NUMERIC = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL")
 
 # layer -> what its modules may import besides the standard library. The longest prefix of a
@@ -88,7 +93,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "rqchat.pocket": ("rotorquant.ops",),
 }
 LATE_IMPORTS = (
-    *("rqchat.cli", "rotorquant.__init__"),
+    *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__"),
     "rqchat.engine.weights.bitsandbytes_layers",  # slow to import, optional, seldom needed
 )
 
@@ -128,13 +133,12 @@ def late_imports(tree: Tree) -> list[str]:
     ]
 
 
-def import_rings(tree: Tree) -> list[str]:
-    """The first ring among the imports that run when a module is imported."""
+def import_circles(tree: Tree) -> list[str]:
+    """Modules that import each other in a circle, also in functions and for types alone."""
     graph = {
         module.name: {
             item.target if item.target in tree else f"{item.target}.__init__"
             for item in imports_of(module, tree)
-            if not item.in_function and not item.typing_only
         }
         for module in tree.values()
     }
@@ -154,6 +158,53 @@ def long_files(tree: Tree) -> list[str]:
     ]
 
 
+def crowded_folders(tree: Tree) -> list[str]:
+    """Folders with more modules than a reader takes in at once; every op is one of its own."""
+    modules: dict[Path, int] = {}
+    for module in tree.values():
+        if module.path.name != "__init__.py":
+            modules[module.path.parent] = modules.get(module.path.parent, 0) + 1
+    return [
+        f"{folder.name} holds {count} modules"
+        for folder, count in modules.items()
+        if count > FOLDER_MODULES_LIMIT
+    ]
+
+
+def repeated_names(tree: Tree) -> list[str]:
+    """File names that stand twice, so that a search for one finds the other."""
+    first: dict[str, str] = {}
+    found = []
+    for module in tree.values():
+        if module.path.name not in SHARED_NAMES:
+            other = first.setdefault(module.path.name, module.name)
+            found += [f"{module.name} has the file name of {other}"] if other != module.name else []
+    return found
+
+
+def silent_modules(tree: Tree) -> list[str]:
+    """Modules whose docstring does not begin with a line that says what they are for."""
+    return [
+        f"{module.name} does not say what it is for"
+        for module in tree.values()
+        if module.lines
+        and not re.match(
+            r"(?!See\b).{20,}[.:]$", (ast.get_docstring(module.tree) or "").split("\n")[0]
+        )
+    ]
+
+
+def filled_engine_packages(tree: Tree) -> list[str]:
+    """Packages of the engine that hold code: whoever imports a part of it would import that."""
+    return [
+        f"{module.name} is not empty"
+        for module in tree.values()
+        if is_below(module.name, "rqchat.engine")
+        and module.path.name == "__init__.py"
+        and module.lines
+    ]
+
+
 def prints(tree: Tree) -> list[str]:
     """Calls of `print` outside the one layer that writes to the screen."""
     return [
@@ -166,7 +217,10 @@ def prints(tree: Tree) -> list[str]:
 
 
 Rule = Callable[[Tree], list[str]]
-RULES: tuple[Rule, ...] = (forbidden_imports, late_imports, import_rings, long_files, prints)
+RULES: tuple[Rule, ...] = (
+    *(forbidden_imports, late_imports, import_circles, long_files, crowded_folders),
+    *(repeated_names, silent_modules, filled_engine_packages, prints),
+)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -187,7 +241,7 @@ def test_the_project_keeps_the_rule(rule: Rule) -> None:
         (
             forbidden_imports,
             "rqchat/engine/a.py",
-            "import rqchat.pocket.training.language.facts",
+            "import rqchat.pocket.training.train",
             "rqchat.pocket",
         ),
         (forbidden_imports, "rqchat/engine/a.py", "from rotorquant.ops import x", "rotorquant"),
@@ -195,7 +249,7 @@ def test_the_project_keeps_the_rule(rule: Rule) -> None:
             forbidden_imports,
             "rqchat/pocket/a.py",
             "import rqchat.engine.loading.loader",
-            "engine.loader",
+            "loading.loader",
         ),
         (forbidden_imports, "kernels/rotorquant/cache.py", "import rqchat.errors", "rqchat"),
         (forbidden_imports, "kernels/rotorquant/cache.py", "import rich", "rich"),
@@ -204,20 +258,43 @@ def test_the_project_keeps_the_rule(rule: Rule) -> None:
         (forbidden_imports, "kernels/rotorquant/ops/a/b.py", "import rotorquant.config", "config"),
         (late_imports, "rqchat/engine/a.py", "def f():\n  import json", "json"),
         (late_imports, "rqchat/ui/a.py", "def f(n):\n  import_module(n)", "inside a function"),
-        (import_rings, "rqchat/engine/a.py", "from rqchat.engine import b", "rqchat.engine.a"),
-        (long_files, "rqchat/engine/a.py", "\n" * 301, "301 lines"),
-        (prints, "rqchat/cli/ask.py", "print(1)", "rqchat.cli.commands.ask_command:1"),
+        (import_circles, "rqchat/engine/a.py", "from rqchat.engine import b", "rqchat.engine.a"),
+        (import_circles, "rqchat/engine/a.py", "def f():\n  import rqchat.engine.b", "engine.b"),
+        (import_circles, "rqchat/engine/a.py", f"{TYPED}from rqchat.engine import b", "engine.b"),
+        (long_files, "rqchat/engine/a.py", "\n" * 501, "502 lines"),
+        (repeated_names, "rqchat/ui/b.py", "", "rqchat.ui.b has the file name of rqchat.engine.b"),
+        (filled_engine_packages, "rqchat/engine/__init__.py", "", "engine.__init__ is not empty"),
+        (prints, "rqchat/cli/ask.py", "print(1)", "rqchat.cli.ask:2"),
     ],
 )
 def test_the_rule_finds_a_fault(
     tmp_path: Path, rule: Rule, path: str, source: str, expected: str
 ) -> None:
-    _write(tmp_path, "rqchat/ui/__init__.py", "")
+    (tmp_path / "rqchat/ui").mkdir(parents=True)
+    (tmp_path / "rqchat/ui/__init__.py").touch()
     _write(tmp_path, "rqchat/engine/b.py", "import rqchat.engine.a")
     assert rule(read_tree(tmp_path)) == []
     _write(tmp_path, path, source)
     (fault,) = rule(read_tree(tmp_path))
     assert expected in fault
+
+
+def test_the_rule_finds_a_crowded_folder(tmp_path: Path) -> None:
+    for letter in "abcdefghijklmno":
+        _write(tmp_path, f"rqchat/engine/{letter}.py", "")
+    assert crowded_folders(read_tree(tmp_path)) == []
+    _write(tmp_path, "rqchat/engine/p.py", "")
+    assert crowded_folders(read_tree(tmp_path)) == ["engine holds 16 modules"]
+
+
+@pytest.mark.parametrize(
+    "first", ["", "import json\n", '"""Helpers"""\n', '"""See `rqchat.engine.plan`."""\n']
+)
+def test_the_rule_finds_a_module_that_does_not_say_what_it_is(tmp_path: Path, first: str) -> None:
+    _write(tmp_path, "rqchat/engine/a.py", "x = 1")
+    assert silent_modules(read_tree(tmp_path)) == []
+    (tmp_path / "rqchat/engine/a.py").write_text(f"{first}x = 1\n", encoding="utf-8")
+    assert silent_modules(read_tree(tmp_path)) == ["rqchat.engine.a does not say what it is for"]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +305,7 @@ def test_the_rule_finds_a_fault(
         ("rqchat/ui/a.py", "from rqchat.engine.events import Done\nprint(1)"),
         ("kernels/rotorquant/ops/a/kernel.py", "import triton.language as tl"),
         ("kernels/rotorquant/__init__.py", "def f(n):\n  return import_module(n)"),
-        ("rqchat/engine/a.py", "if TYPE_CHECKING:\n  from rqchat.engine import b"),
+        ("rqchat/engine/a.py", f"{TYPED}from rqchat.engine import c"),
     ],
 )
 def test_no_rule_objects_to_what_is_allowed(tmp_path: Path, path: str, source: str) -> None:
@@ -239,4 +316,4 @@ def test_no_rule_objects_to_what_is_allowed(tmp_path: Path, path: str, source: s
 
 def _write(root: Path, path: str, source: str) -> None:
     (root / path).parent.mkdir(parents=True, exist_ok=True)
-    (root / path).write_text(source, encoding="utf-8")
+    (root / path).write_text(f"{DOCSTRING}\n{source}", encoding="utf-8")

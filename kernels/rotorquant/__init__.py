@@ -40,7 +40,7 @@ __all__ = [
 
 _HOMES = {
     "Bits": "rotorquant.config",
-    "Calibration": "rotorquant.calibration",
+    "Calibration": "rotorquant.calibration.calibration",
     "IsoQuantCache": "rotorquant.presets",
     "Mark": "rotorquant.cache",
     "PlanarQuantCache": "rotorquant.presets",
@@ -50,7 +50,7 @@ _HOMES = {
     "Source": "rotorquant.snapshot",
     "StepGraph": "rotorquant.step_graph",
     "TurboQuantCache": "rotorquant.presets",
-    "calibrate": "rotorquant.calibration",
+    "calibrate": "rotorquant.calibration.calibration",
     "fuse_layers": "rotorquant.fused_layers",
 }
 

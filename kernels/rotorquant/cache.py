@@ -24,9 +24,8 @@ from rotorquant.layers.positions import PositionLog
 from rotorquant.layers.sliding_layer import SlidingLayer, SlidingState
 from rotorquant.model_layers import Anatomy, LayerShape, read_anatomy
 from rotorquant.snapshot import FrozenCache, Header, Source, read_snapshot
-from rotorquant.step_graph import ReplayableCache
 
-__all__ = ["Mark", "RewindableCache", "RotorQuantCache"]
+__all__ = ["Mark", "RotorQuantCache"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -52,136 +51,7 @@ class Mark:
         )
 
 
-class RewindableCache(Cache):
-    """A cache whose storing layers go back together; the constructor is the subclass's."""
-
-    _storing: list[GlobalLayer | SlidingLayer]
-    _positions: PositionLog | None
-    _marks: weakref.WeakSet[Mark]
-    _watch: FiniteWatch
-
-    def reset(self) -> None:
-        """Forget all tokens, give the memory back, void all marks and stop recording."""
-        for layer in self._storing:
-            layer.reset()
-            layer.record_past = False
-        self._marks.clear()
-        self._watch.back_to(0)
-        if self._positions is not None:
-            self._positions.reset()
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Remove tokens from the end: -3 removes three, as in transformers.
-
-        Raises:
-            CacheStateError: the number is positive, or a sliding window would need tokens that it
-                has overwritten; nothing is removed then.
-        """
-        tokens_to_remove = int(tokens_to_remove)  # transformers 5.17 hands over a tensor
-        if tokens_to_remove > 0:
-            raise CacheStateError(
-                f"crop({tokens_to_remove}) has no meaning; crop(-n) removes n tokens, and "
-                "crop_to(n) keeps n"
-            )
-        self.crop_to(max(0, self.get_seq_length() + tokens_to_remove))
-
-    def crop_to(self, length: int) -> None:
-        """Keep the first `length` tokens; raises as `crop` does."""
-        if length < 0:
-            raise CacheStateError(f"crop_to({length}) has no meaning; a length is 0 or more")
-        for layer in self._storing:
-            if isinstance(layer, SlidingLayer):
-                layer.check_crop(length)
-        for layer in self._storing:
-            layer.crop_to(length)
-        self._forget_from(length)
-
-    def activate_past_recording(self) -> None:
-        """Let every pass be undone by a crop of up to a window, as assisted decoding asks.
-
-        Sliding windows then keep what leaves them until the next crop, and a deferred prompt is
-        packed by the pass after it, whatever its length. It ends with `reset`.
-        """
-        for layer in self._storing:
-            layer.activate_past_recording()
-
-    def mark(self, device: torch.device | str | None = None) -> Mark:
-        """Remember this place, sliding windows and exact latest tokens included.
-
-        It costs one copy of those (`Mark.nbytes`) for as long as the mark is kept: on `device`,
-        such as "cpu", or where the cache is.
-
-        Raises:
-            CacheStateError, NonFiniteError: this is no place to come back to.
-        """
-        self._check_sound()
-        place = None if device is None else torch.device(device)
-        states = tuple(layer.save(place) for layer in self._storing)
-        mark = Mark(self.get_seq_length(), states)
-        self._marks.add(mark)
-        return mark
-
-    def rewind(self, mark: Mark) -> None:
-        """Return to a mark, bit for bit. A mark can be used again.
-
-        Raises:
-            CacheStateError: the mark is of another cache, or the cache has meanwhile gone back to
-                before it.
-        """
-        if mark not in self._marks:
-            raise CacheStateError(
-                f"the mark at {mark.length} tokens does not hold any more: it is of another cache, "
-                "or this one has been reset, reordered or taken back to before it"
-            )
-        for layer, state in zip(self._storing, mark.states, strict=True):
-            layer.restore(state)
-        self._forget_from(mark.length)
-
-    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Beam search: row b becomes what row beam_idx[b] was."""
-        self._select_batch(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row of the batch `repeats` times."""
-        self._select_batch(lambda rows: rows.repeat_interleave(repeats, dim=0))
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows `indices` of the batch."""
-        self._select_batch(lambda rows: rows[indices.to(rows.device)])
-
-    def _select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        for layer in self._storing:
-            layer.select_batch(change)
-        if self._positions is not None:
-            self._positions.select_batch(change)
-        self._marks.clear()
-
-    def _check_sound(self) -> None:
-        """Raise unless all layers hold the same number of tokens, all of them finite."""
-        self._watch.verify()
-        self._check_whole()
-
-    def _check_whole(self) -> None:
-        """Raise unless all layers hold the same number of tokens."""
-        lengths = {layer.get_seq_length() for layer in self._storing}
-        if len(lengths) > 1:
-            raise CacheStateError(
-                f"a forward pass broke off, so layers hold {min(lengths)} to {max(lengths)} "
-                "tokens; rewind() to a mark, crop_to() the smaller number, or reset()"
-            )
-
-    def _forget_from(self, length: int) -> None:
-        self._watch.back_to(length)
-        if self._positions is not None:
-            self._positions.truncate(length)
-            if length == 0:
-                self._positions.reset()
-        for mark in list(self._marks):
-            if mark.length > length:
-                self._marks.discard(mark)
-
-
-class RotorQuantCache(ReplayableCache):
+class RotorQuantCache(Cache):
     """A key-value cache with packed global layers, for `model.generate(past_key_values=cache)`.
 
     The constructor sets the model's text attention to `rotorquant`; then `update` returns views
@@ -413,6 +283,170 @@ class RotorQuantCache(ReplayableCache):
                 )
         self._check_sound()
         self._set_config(config)
+
+    def reset(self) -> None:
+        """Forget all tokens, give the memory back, void all marks and stop recording."""
+        for layer in self._storing:
+            layer.reset()
+            layer.record_past = False
+        self._marks.clear()
+        self._watch.back_to(0)
+        if self._positions is not None:
+            self._positions.reset()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove tokens from the end: -3 removes three, as in transformers.
+
+        Raises:
+            CacheStateError: the number is positive, or a sliding window would need tokens that it
+                has overwritten; nothing is removed then.
+        """
+        tokens_to_remove = int(tokens_to_remove)  # transformers 5.17 hands over a tensor
+        if tokens_to_remove > 0:
+            raise CacheStateError(
+                f"crop({tokens_to_remove}) has no meaning; crop(-n) removes n tokens, and "
+                "crop_to(n) keeps n"
+            )
+        self.crop_to(max(0, self.get_seq_length() + tokens_to_remove))
+
+    def crop_to(self, length: int) -> None:
+        """Keep the first `length` tokens; raises as `crop` does."""
+        if length < 0:
+            raise CacheStateError(f"crop_to({length}) has no meaning; a length is 0 or more")
+        for layer in self._storing:
+            if isinstance(layer, SlidingLayer):
+                layer.check_crop(length)
+        for layer in self._storing:
+            layer.crop_to(length)
+        self._forget_from(length)
+
+    def activate_past_recording(self) -> None:
+        """Let every pass be undone by a crop of up to a window, as assisted decoding asks.
+
+        Sliding windows then keep what leaves them until the next crop, and a deferred prompt is
+        packed by the pass after it, whatever its length. It ends with `reset`.
+        """
+        for layer in self._storing:
+            layer.activate_past_recording()
+
+    def mark(self, device: torch.device | str | None = None) -> Mark:
+        """Remember this place, sliding windows and exact latest tokens included.
+
+        It costs one copy of those (`Mark.nbytes`) for as long as the mark is kept: on `device`,
+        such as "cpu", or where the cache is.
+
+        Raises:
+            CacheStateError, NonFiniteError: this is no place to come back to.
+        """
+        self._check_sound()
+        place = None if device is None else torch.device(device)
+        states = tuple(layer.save(place) for layer in self._storing)
+        mark = Mark(self.get_seq_length(), states)
+        self._marks.add(mark)
+        return mark
+
+    def rewind(self, mark: Mark) -> None:
+        """Return to a mark, bit for bit. A mark can be used again.
+
+        Raises:
+            CacheStateError: the mark is of another cache, or the cache has meanwhile gone back to
+                before it.
+        """
+        if mark not in self._marks:
+            raise CacheStateError(
+                f"the mark at {mark.length} tokens does not hold any more: it is of another cache, "
+                "or this one has been reset, reordered or taken back to before it"
+            )
+        for layer, state in zip(self._storing, mark.states, strict=True):
+            layer.restore(state)
+        self._forget_from(mark.length)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Beam search: row b becomes what row beam_idx[b] was."""
+        self._select_batch(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row of the batch `repeats` times."""
+        self._select_batch(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows `indices` of the batch."""
+        self._select_batch(lambda rows: rows[indices.to(rows.device)])
+
+    def flush(self) -> None:
+        """Pack the pages that are due, as the next step would."""
+        for layer in self._storing:
+            if isinstance(layer, GlobalLayer):
+                layer.flush()
+
+    def advance(self, tokens: int) -> None:
+        """Take note of tokens that a replayed step is about to store.
+
+        Raises:
+            NonFiniteError, CacheStateError: as `update` does.
+        """
+        self._watch.begin(self.get_seq_length())
+        self._check_whole()
+        for layer in self._storing:
+            layer.advance(tokens)
+        if self._positions is not None:
+            self._positions.advance(tokens)
+
+    def retract(self, length: int) -> None:
+        """Take note that a step of one token after `length` was captured and has not run."""
+        for layer in self._storing:
+            layer.retract(length)
+        if self._positions is not None:
+            self._positions.advance(length - self._positions.length)
+
+    @property
+    def next_places(self) -> tuple[str | None, ...]:
+        """Where one more token goes in every layer that keeps all; None where something moves."""
+        if not self.get_seq_length() or any(layer.record_past for layer in self._storing):
+            return (None,)
+        layers = [layer for layer in self._storing if isinstance(layer, GlobalLayer)]
+        return tuple(layer.next_place for layer in layers)
+
+    @property
+    def reads_on_device(self) -> bool:
+        """Whether kernels read what a step needs, by lengths that lie on the device."""
+        return all(layer.is_initialized and layer.steps_on_device() for layer in self._storing)
+
+    def storage(self) -> list[torch.Tensor]:
+        """All tensors that a step reads or writes, and that can be replaced by others."""
+        tensors = [tensor for layer in self._storing for tensor in layer.storage()]
+        return tensors if self._positions is None else tensors + self._positions.storage()
+
+    def _select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        for layer in self._storing:
+            layer.select_batch(change)
+        if self._positions is not None:
+            self._positions.select_batch(change)
+        self._marks.clear()
+
+    def _check_sound(self) -> None:
+        """Raise unless all layers hold the same number of tokens, all of them finite."""
+        self._watch.verify()
+        self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Raise unless all layers hold the same number of tokens."""
+        lengths = {layer.get_seq_length() for layer in self._storing}
+        if len(lengths) > 1:
+            raise CacheStateError(
+                f"a forward pass broke off, so layers hold {min(lengths)} to {max(lengths)} "
+                "tokens; rewind() to a mark, crop_to() the smaller number, or reset()"
+            )
+
+    def _forget_from(self, length: int) -> None:
+        self._watch.back_to(length)
+        if self._positions is not None:
+            self._positions.truncate(length)
+            if length == 0:
+                self._positions.reset()
+        for mark in list(self._marks):
+            if mark.length > length:
+                self._marks.discard(mark)
 
     def _set_config(self, config: RotorQuantConfig) -> None:
         for layer in self._storing:

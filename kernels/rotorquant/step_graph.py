@@ -14,61 +14,11 @@ from typing import Any, Protocol
 
 import torch
 
-from rotorquant.cache import RewindableCache
 from rotorquant.exceptions import CaptureError, ConfigError
-from rotorquant.layers.global_layer import GlobalLayer
 
-__all__ = ["CudaRecorder", "Recorder", "ReplayableCache", "StepGraph"]
+__all__ = ["CudaRecorder", "Recorder", "StepGraph"]
 
 _REHEARSALS = 3  # so many steps that wait for the device, and none is captured
-
-
-class ReplayableCache(RewindableCache):
-    """A cache whose decode steps can be replayed; the constructor is the subclass's."""
-
-    def flush(self) -> None:
-        """Pack the pages that are due, as the next step would."""
-        for layer in self._storing:
-            if isinstance(layer, GlobalLayer):
-                layer.flush()
-
-    def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step is about to store.
-
-        Raises:
-            NonFiniteError, CacheStateError: as `update` does.
-        """
-        self._watch.begin(self.get_seq_length())
-        self._check_whole()
-        for layer in self._storing:
-            layer.advance(tokens)
-        if self._positions is not None:
-            self._positions.advance(tokens)
-
-    def retract(self, length: int) -> None:
-        """Take note that a step of one token after `length` was captured and has not run."""
-        for layer in self._storing:
-            layer.retract(length)
-        if self._positions is not None:
-            self._positions.advance(length - self._positions.length)
-
-    @property
-    def next_places(self) -> tuple[str | None, ...]:
-        """Where one more token goes in every layer that keeps all; None where something moves."""
-        if not self.get_seq_length() or any(layer.record_past for layer in self._storing):
-            return (None,)
-        layers = [layer for layer in self._storing if isinstance(layer, GlobalLayer)]
-        return tuple(layer.next_place for layer in layers)
-
-    @property
-    def reads_on_device(self) -> bool:
-        """Whether kernels read what a step needs, by lengths that lie on the device."""
-        return all(layer.is_initialized and layer.steps_on_device() for layer in self._storing)
-
-    def storage(self) -> list[torch.Tensor]:
-        """All tensors that a step reads or writes, and that can be replaced by others."""
-        tensors = [tensor for layer in self._storing for tensor in layer.storage()]
-        return tensors if self._positions is None else tensors + self._positions.storage()
 
 
 class Recorder(Protocol):

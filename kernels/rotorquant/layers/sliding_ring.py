@@ -1,5 +1,7 @@
-"""The last tokens of a sequence: token t lies in slot t mod window, in 16 bits, or in 8 as codes
-and a scale for each vector (`ops.append`)."""
+"""The last tokens of a sequence: token t lies in slot t mod window.
+
+They are kept in 16 bits, or in 8 as codes and a scale for each vector (`ops.append`).
+"""
 
 from __future__ import annotations
 

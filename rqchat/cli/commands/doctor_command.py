@@ -151,7 +151,6 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from rqchat.cli.commands import doctor_command
     from rqchat.engine.planning import gpus
     from rqchat.engine.planning.devices import find_devices
     from rqchat.ui.console import Screen
@@ -162,7 +161,7 @@ def doctor(
     findings = [
         _python(),
         *_packages(devices, driver),
-        *doctor_command.hardware(devices, driver),
+        *hardware(devices, driver),
         _pocket_model(),
         *_model_cache(has_gpu),
     ]
@@ -187,7 +186,6 @@ def _python() -> Finding:
 
 
 def _packages(devices: Sequence[DeviceInfo], driver: str | None) -> list[Finding]:
-    from rqchat.cli.commands.doctor_command import torch_build, torch_fits
     from rqchat.ui.tables import Finding
 
     findings = []

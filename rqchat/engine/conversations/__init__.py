@@ -1,1 +1,0 @@
-"""Saved conversations: one SQLite file, and what writes, finds and loads them. No torch."""

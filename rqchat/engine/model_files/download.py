@@ -1,5 +1,4 @@
-"""Downloads from the hub: looked at before, resumed after a cut, verified, put where its client
-looks for them. No torch.
+"""Downloads from the hub: resumed after a cut, verified, and put where its client looks. No torch.
 
 The hub's own client starts a cut file again from its beginning, so large files are read here, into
 `blobs/HASH.part`, which stays when the download is cut. The hash of a file is its name on the hub,

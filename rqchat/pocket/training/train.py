@@ -2,9 +2,9 @@
 
 `--vision` is the folder that `python -m rqchat.pocket.training.vision.train_tower` wrote: the tower
 and pictures encoded by it. The tower itself is not changed here. Stages follow each other on one
-checkpoint, which is written every few minutes and picked up again with `--resume`; the learning rate falls to zero in
-the last stage. `python -m rqchat.pocket.training.export_model` turns the checkpoint into the folder
-that ships.
+checkpoint, which is written every few minutes and picked up again with `--resume`; the learning
+rate falls to zero in the last stage. `python -m rqchat.pocket.training.export_model` turns the
+checkpoint into the folder that ships.
 """
 
 from __future__ import annotations

@@ -96,9 +96,9 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for op, kernel in zip(_OPS, tuple(kernels), strict=True):
         package = importlib.import_module(f"rotorquant.ops.{op}")
         monkeypatch.setattr(package, "_kernel", kernel, raising=False)
-    for name in ("kernel", "expert_kernel"):
-        kernels.append(importlib.import_module(f"rqchat.engine.weights.{name}"))
-        monkeypatch.setattr(multiply, f"_{name}", kernels[-1])
+    for name, attribute in (("linear", "_kernel"), ("experts", "_expert_kernel")):
+        kernels.append(importlib.import_module(f"rqchat.engine.weights.kernels.{name}"))
+        monkeypatch.setattr(multiply, attribute, kernels[-1])
     for module in kernels:
         for name in vars(module).copy():
             if name.endswith("_kernel"):

@@ -1,4 +1,6 @@
-"""Specification of the dequantize op: entry (byte, group) of the table holds, for every field t,
+"""Specification of the dequantize op: which values a stored byte stands for.
+
+Entry (byte, group) of the table holds, for every field t,
 
 value[(byte >> primary t) mod 2**primary  +  2**primary * ((group >> extra t) mod 2**extra)]
 """

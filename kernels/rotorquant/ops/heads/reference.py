@@ -1,4 +1,6 @@
-"""Specification of the heads op: RMS norm of a head, then rotary embedding of pairs (i, i + D/2),
+"""Specification of the heads op: RMS norm of a head, then its rotary embedding.
+
+With pairs (i, i + D/2),
 
 n = x / sqrt(mean(x^2) + eps) * w        (c1 n1 - s1 n2, c2 n2 + s2 n1)
 
