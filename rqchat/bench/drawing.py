@@ -52,7 +52,7 @@ class _Answering:
     is_over = False
 
     def status(self, columns: int) -> str:
-        return "a model | bf16 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GB VRAM"
+        return "a model | bf16 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GiB VRAM"
 
     def must_wait(self, line: str) -> bool:
         return True

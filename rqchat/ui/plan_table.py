@@ -41,7 +41,7 @@ def plan_table(
         f" free of {format_bytes(device.total_bytes)} ({device.source})",
         style="name",
     )
-    unit, name = (10**9, "GB") if plan.chosen.bytes.total >= 10**10 else (10**6, "MB")
+    unit, name = (2**30, "GiB") if plan.chosen.bytes.total >= 10 * 2**30 else (2**20, "MiB")
     rows = [
         (
             ">" if candidate == plan.chosen else "",
@@ -83,7 +83,7 @@ class _Ladder:
 def _cells(candidate: Candidate, unit: int, download_bytes: int) -> tuple[str, ...]:
     used = candidate.bytes
     cache, rest = used.kv_global + used.kv_sliding, used.workspace + used.reserve
-    digits = 1 if unit == 10**9 else 0
+    digits = 1 if unit == 2**30 else 0
     return (
         candidate.weights,
         str(candidate.head_bits),

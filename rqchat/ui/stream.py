@@ -180,7 +180,7 @@ def prefill_status(event: PrefillProgress) -> str:
 
 
 def load_status(event: LoadProgress) -> str:
-    """`loading: downloading, 43 % of 17.2 GB, 110 MB/s, 1 min 29 s left`.
+    """`loading: downloading, 43 % of 17.2 GiB, 110 MiB/s, 1 min 29 s left`.
 
     Without the share where the total is unknown, without the rest where the rate is.
     """

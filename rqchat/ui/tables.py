@@ -129,16 +129,16 @@ def chat_status(
     tokens_per_s: float,
     columns: int,
 ) -> str:
-    """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 0.6 GB RAM | 87 tokens/s`.
+    """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 0.6 GiB RAM | 87 tokens/s`.
 
     Where that is longer than `columns`, names and numbers are shorter, then parts are left out;
     the share of the context that is used goes last.
     """
     chosen = plan.chosen
     total_tokens = chosen.context_tokens
-    percent = f"({100 * used_tokens // max(total_tokens, 1)} %)"
-    used = f"{format_count(used_tokens)} of {format_count(total_tokens)} tokens {percent}"
-    briefly = f"{_in_k(used_tokens)} of {_in_k(total_tokens)} {percent}"
+    percent = 100 * used_tokens // max(total_tokens, 1)
+    used = f"{format_count(used_tokens)} of {format_count(total_tokens)} tokens ({percent} %)"
+    briefly = f"{_in_k(used_tokens)} of {_in_k(total_tokens)} ({percent}%)"
     held = (chosen.weights, f"{chosen.kv_bits}-bit KV")
     memory = (f"{format_bytes(used_bytes)} {'VRAM' if plan.device.is_gpu else 'RAM'}",)
     rate = f"{tokens_per_s:.0f} tok" if tokens_per_s else ""

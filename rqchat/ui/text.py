@@ -53,12 +53,12 @@ def one_row(text: str, columns: int) -> str:
 
 
 def format_bytes(size_bytes: int) -> str:
-    """`25.8 GB`, `512 MB`, `84 KB`: powers of 1000, as the plan's own sentences have them."""
-    if size_bytes >= 10**9:
-        return f"{size_bytes / 10**9:.1f} GB"
-    if size_bytes >= 10**6:
-        return f"{size_bytes / 10**6:.0f} MB"
-    return f"{size_bytes / 10**3:.0f} KB"
+    """`24.0 GiB`, `512 MiB`, `84 KiB`: powers of 1024, as graphics cards are sold."""
+    if size_bytes >= 2**30:
+        return f"{size_bytes / 2**30:.1f} GiB"
+    if size_bytes >= 2**20:
+        return f"{size_bytes / 2**20:.0f} MiB"
+    return f"{size_bytes / 2**10:.0f} KiB"
 
 
 def format_count(count: int) -> str:

@@ -66,7 +66,7 @@ def test_progress_is_drawn_over_and_gone_before_the_answer(monkeypatch: pytest.M
     out, err = streams
     assert out.getvalue() == "Hi\n"
     assert err.getvalue() == (
-        "\r\x1b[2mloading: weights, 50 % of 0 KB\x1b[0m\x1b[K"
+        "\r\x1b[2mloading: weights, 50 % of 0 KiB\x1b[0m\x1b[K"
         "\r\x1b[2mreading 256 of 1,024 tokens, 25 %, 512 tokens/s, 1.5 s lef\x1b[0m\x1b[K"
         "\r\x1b[K"
     )
@@ -169,8 +169,8 @@ def test_rate_and_time_left_count_the_tokens_that_need_work() -> None:
 
 def test_load_status_without_a_total() -> None:
     assert load_status(LoadProgress("tokenizer", 0, 0)) == "loading: tokenizer"
-    assert load_status(LoadProgress("weights", 5 * 10**9, 20 * 10**9)) == (
-        "loading: weights, 25 % of 20.0 GB"
+    assert load_status(LoadProgress("weights", 5 * 2**30, 20 * 2**30)) == (
+        "loading: weights, 25 % of 20.0 GiB"
     )
 
 

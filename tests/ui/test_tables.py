@@ -24,15 +24,15 @@ from rqchat.ui.tables import (
     stats_table,
 )
 
-GB = 10**9
-WIDE = Candidate("int4", 4, 8, 131_072, MemoryBytes(18 * GB, 3 * GB, GB, GB // 2, GB))
+GIB = 2**30
+WIDE = Candidate("int4", 4, 8, 131_072, MemoryBytes(18 * GIB, 3 * GIB, GIB, GIB // 2, GIB))
 LONG = Candidate(
-    *("int4", 4, 4, 262_144, MemoryBytes(18 * GB, 2 * GB, GB, GB // 2, GB)),
+    *("int4", 4, 4, 262_144, MemoryBytes(18 * GIB, 2 * GIB, GIB, GIB // 2, GIB)),
     head_bits=8,
-    read_bytes=20 * GB,
+    read_bytes=20 * GIB,
     tokens_per_s=46.8,
 )
-PLAN = MemoryPlan(DeviceInfo("card", GB, GB, "x"), LONG, (LONG,), "Because.", 1, 280)
+PLAN = MemoryPlan(DeviceInfo("card", GIB, GIB, "x"), LONG, (LONG,), "Because.", 1, 280)
 
 
 Draw = Callable[..., list[str]]
@@ -50,20 +50,21 @@ def drawn(capsys: pytest.CaptureFixture[str]) -> Draw:
 
 
 def test_plan(drawn: Draw) -> None:
-    device = DeviceInfo("a [red] card\x1b", 24 * GB, 23 * GB, "nvidia-smi", bandwidth=936 * GB)
+    device = DeviceInfo("a [red] card\x1b", 24 * GIB, 23 * GIB, "nvidia-smi", bandwidth=936 * 10**9)
     plan = MemoryPlan(device, LONG, (WIDE, LONG), "One.\nTwo.", 262_144, 280)
-    assert drawn(plan_table(plan, "google/gemma-4-31B-it", {"int4": 23 * GB}), width=200) == [
-        "google/gemma-4-31B-it on a [red] card: 23.0 GB free of 24.0 GB (nvidia-smi)",
+    assert drawn(plan_table(plan, "google/gemma-4-31B-it", {"int4": 23 * GIB}), width=200) == [
+        "google/gemma-4-31B-it on a [red] card: 23.0 GiB free of 24.0 GiB (nvidia-smi)",
         "",
         "   weights  head  KV  context  weights  cache  rest  total  tok/s  download",
-        "   int4       16   8  131,072     18.0    4.0   1.5   23.5      ?   23.0 GB",
-        ">  int4        8   4  262,144     18.0    3.0   1.5   22.5     47   23.0 GB",
+        "   int4       16   8  131,072     18.0    4.0   1.5   23.5      ?  23.0 GiB",
+        ">  int4        8   4  262,144     18.0    3.0   1.5   22.5     47  23.0 GiB",
         "",
         "One.",
         "Two.",
         "",
-        "GB of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
-        " context, at most: 936 GB/s of memory over what a token reads, 20.0 GB in the chosen row.",
+        "GiB of memory; rest is workspace and reserve. head and KV are bits. tok/s, with a full"
+        " context, at most: 936 GB/s of memory over what a token reads, 20.0 GiB in the chosen"
+        " row.",
         "Prompts are read 512 tokens at a time.",
         "Loss by weights: int4: KL divergence 0.093 on the pocket model; Google's 4-bit checkpoints"
         " were trained for it.",
@@ -73,20 +74,20 @@ def test_plan(drawn: Draw) -> None:
 
 
 def test_plan_keeps_every_figure_on_a_narrow_screen(drawn: Draw) -> None:
-    lines = drawn(plan_table(PLAN, "m", {"int4": 23 * GB}), width=80)
-    assert ">  int4        8   4  262,144     18.0    3.0   1.5   22.5     47   23.0 GB" in lines
+    lines = drawn(plan_table(PLAN, "m", {"int4": 23 * GIB}), width=80)
+    assert ">  int4        8   4  262,144     18.0    3.0   1.5   22.5     47  23.0 GiB" in lines
     assert "is not known here (--bandwidth says it)" in " ".join(lines)
 
 
 def test_a_planned_card_names_the_one_whose_speed_is_shown(drawn: Draw) -> None:
-    device = dataclasses.replace(PLAN.device, bandwidth=1008 * GB, stands_for="RTX 4090")
+    device = dataclasses.replace(PLAN.device, bandwidth=1008 * 10**9, stands_for="RTX 4090")
     lines = drawn(plan_table(dataclasses.replace(PLAN, device=device), "m"), width=200)
     wanted = "at most: 1,008 GB/s of memory, if it is an RTX 4090 (--bandwidth for another), over"
     assert any(wanted in line for line in lines)
 
 
 def test_a_narrow_screen_gets_whole_figures_in_fewer_columns(drawn: Draw) -> None:
-    lines = drawn(plan_table(PLAN, "m", {"int4": 23 * GB}), width=40)
+    lines = drawn(plan_table(PLAN, "m", {"int4": 23 * GIB}), width=40)
     headings = next(line for line in lines if "context" in line)
     assert headings.split()[:3] == ["weights", "head", "KV"]
     assert headings.split()[-1] == "total"
@@ -107,12 +108,12 @@ def test_findings(drawn: Draw) -> None:
 
 def test_stats(drawn: Draw) -> None:
     timing = Timing(3.21, 0.9, 0.7, 1371.4, 80.04)
-    memory = MemoryUse(planned_bytes=22 * GB, peak_bytes=21 * GB)
+    memory = MemoryUse(planned_bytes=22 * GIB, peak_bytes=21 * GIB)
     done = Done("eos", 42, TokenCounts(1234, 264, 100, 56), timing, memory)
     assert drawn(stats_table(done)) == [
         "read    1,234 tokens (264 of pictures, 100 cached) in 0.9 s, 1,371 tokens/s",
         "wrote   56 tokens in 0.7 s, 80.0 tokens/s; stopped by eos",
-        "memory  21.0 GB at the peak, 22.0 GB planned",
+        "memory  21.0 GiB at the peak, 22.0 GiB planned",
         "loaded  in 3.2 s; seed 42",
     ]
 
@@ -123,25 +124,25 @@ def test_help(drawn: Draw) -> None:
 
 
 def test_status_line() -> None:
-    assert chat_status("pocket", PLAN, 1234, 21 * 10**9, 87.4, 90) == (
-        "pocket | int4 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GB VRAM | 87 tokens/s"
+    assert chat_status("pocket", PLAN, 1234, 21 * GIB, 87.4, 90) == (
+        "pocket | int4 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GiB VRAM | 87 tokens/s"
     )
     cpu = dataclasses.replace(PLAN, device=dataclasses.replace(PLAN.device, torch_name="cpu"))
-    assert chat_status("pocket", cpu, 0, 10**9, 0.0, 90) == (
-        "pocket | int4 | 4-bit KV | 0 of 262,144 tokens (0 %) | 1.0 GB RAM"
+    assert chat_status("pocket", cpu, 0, GIB, 0.0, 90) == (
+        "pocket | int4 | 4-bit KV | 0 of 262,144 tokens (0 %) | 1.0 GiB RAM"
     )
 
 
 def test_a_status_line_has_everything_in_80_columns_and_less_in_fewer() -> None:
     def line(columns: int) -> str:
         name = "google/gemma-4-31B-it"
-        return chat_status(name, PLAN, 123_456, 21 * 10**9, 38.2, columns)
+        return chat_status(name, PLAN, 123_456, 21 * GIB, 38.2, columns)
 
     assert line(80) == (
-        "gemma-4-31B-it | int4 | 4-bit KV | 121K of 256K (47 %) | 21.0 GB VRAM | 38 tok/s"
+        "gemma-4-31B-it | int4 | 4-bit KV | 121K of 256K (47%) | 21.0 GiB VRAM | 38 tok/s"
     )
-    assert line(79) == "gemma-4-31B-it | int4 | 4-bit KV | 121K of 256K (47 %) | 21.0 GB VRAM"
-    assert line(40) == "gemma-4-31B-it | 121K of 256K (47 %)"
+    assert line(79) == "gemma-4-31B-it | int4 | 4-bit KV | 121K of 256K (47%) | 21.0 GiB VRAM"
+    assert line(40) == "gemma-4-31B-it | 121K of 256K (47%)"
     assert all(len(line(columns)) <= columns for columns in range(36, 200))
 
 

@@ -55,7 +55,7 @@ def test_safe_line_is_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 KB"), (84_000, "84 KB"), (512 * 10**6, "512 MB"), (24 * 2**30, "25.8 GB")],
+    [(0, "0 KiB"), (84_000, "82 KiB"), (512 * 2**20, "512 MiB"), (24 * 2**30, "24.0 GiB")],
 )
 def test_bytes(size: int, text: str) -> None:
     assert format_bytes(size) == text

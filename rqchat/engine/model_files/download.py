@@ -195,9 +195,9 @@ class _Pull:
         free = shutil.disk_usage(self.blobs).free
         if needed and needed + _SPARE_BYTES > free:
             raise ModelError(
-                f"{self.repository} needs {needed / 1e9:.1f} GB more in {self.blobs.parent}, and"
-                f" the disk has {free / 1e9:.1f} GB free; make room, or set HF_HOME to a folder on"
-                " a larger disk"
+                f"{self.repository} needs {needed / 2**30:.1f} GiB more in {self.blobs.parent}, and"
+                f" the disk has {free / 2**30:.1f} GiB free; make room, or set HF_HOME to a folder"
+                " on a larger disk"
             )
 
     def _part(self, file: RemoteFile) -> Path:

@@ -45,7 +45,7 @@ class DeviceInfo:
         source: where the figures come from, such as `nvidia-smi` or `--vram`.
         torch_name: what torch calls it: `cpu`, `mps` or `cuda:N`.
         capability: NVIDIA's compute capability such as (8, 6); None where there is none.
-        users: other programs on it, such as `firefox (312 MB)`.
+        users: other programs on it, such as `firefox (312 MiB)`.
         bandwidth: bytes per second that its memory can be read with; 0 where unknown.
         stands_for: the card whose bandwidth that is, where only a size is known.
     """
@@ -166,7 +166,7 @@ def _nvml_users(handle: Any) -> tuple[str, ...]:
 
 def _users(named: Iterable[tuple[str, int]]) -> tuple[str, ...]:
     largest = sorted(named, key=lambda item: -item[1])
-    return tuple(f"{Path(name).name} ({used / 1e6:.0f} MB)" for name, used in largest)
+    return tuple(f"{Path(name).name} ({used / 2**20:.0f} MiB)" for name, used in largest)
 
 
 def _smi_gpus() -> list[DeviceInfo]:

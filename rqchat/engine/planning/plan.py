@@ -208,7 +208,7 @@ class _Planner:
         )
 
     def _reasons(self, chosen: Candidate, fitting: list[Candidate]) -> Iterable[str]:
-        used, free = _gb(chosen.bytes.total), _gb(self.device.free_bytes)
+        used, free = _gib(chosen.bytes.total), _gib(self.device.free_bytes)
         head = " and an 8-bit head" if chosen.head_bits == 8 else ""
         yield (
             f"{chosen.weights} weights{head} with {_cache_of(chosen.kv_bits)} hold"
@@ -249,7 +249,7 @@ class _Planner:
         for name, weights, kv_bits in parts:
             missing = self._least_total(weights, kv_bits, self.asked) - self.device.free_bytes
             if missing > 0:
-                said.append(f"{name} would need {_gb(missing)} more")
+                said.append(f"{name} would need {_gib(missing)} more")
         if said:
             yield f"For that context {' and '.join(said)}."
 
@@ -274,22 +274,22 @@ class _Planner:
             ways += [f"leave out {' and '.join(given)}"] if given else []
         if used > missing:
             taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
-            ways.append(f"close {taken} ({_gb(used)} are taken)")
+            ways.append(f"close {taken} ({_gib(used)} are taken)")
         parameters = self.shape.parameters
         ways += smaller_models(self._fits_smaller, parameters, 2) or smaller_models(
             self._fits_smaller, parameters, 0
         )
         ways.append("take --model pocket, which runs anywhere")
         return DoesNotFitError(
-            f"{_gb(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"
-            f" and {self.least:,} tokens of context need {_gb(need)}, and"
-            f" {device.name} has {_gb(device.free_bytes)} free of {_gb(device.total_bytes)};"
+            f"{_gib(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"
+            f" and {self.least:,} tokens of context need {_gib(need)}, and"
+            f" {device.name} has {_gib(device.free_bytes)} free of {_gib(device.total_bytes)};"
             f" {', or '.join(ways)}"
         )
 
 
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"
 
 
 def _cache_of(bits: int) -> str:

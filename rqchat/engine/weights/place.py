@@ -138,8 +138,8 @@ class _Placing:
         """
         if left_bytes is not None and self.bytes_of(name) > left_bytes:
             raise ModelError(
-                f"loading {self.recipe.name} stopped: {_gb(need_bytes - self.placed_bytes)} of"
-                f" weights are still to come and the device has {_gb(left_bytes)} left, less than"
+                f"loading {self.recipe.name} stopped: {_gib(need_bytes - self.placed_bytes)} of"
+                f" weights are still to come and the device has {_gib(left_bytes)} left, less than"
                 " when it was planned; close other programs that use it, or take fewer bits with"
                 " --weights"
             )
@@ -242,7 +242,7 @@ def place_weights(
     need = sum(placing.bytes_of(name) for name in names)
     if need > recipe.limit_bytes:
         raise ModelError(
-            f"{recipe.name} needs {_gb(need)} for its weights, {_gb(need - recipe.limit_bytes)}"
+            f"{recipe.name} needs {_gib(need)} for its weights, {_gib(need - recipe.limit_bytes)}"
             " more than was planned; the files are not those of its config.json: download them"
             " again, or take fewer bits with --weights"
         )
@@ -258,5 +258,5 @@ def place_weights(
     return placing.placed_bytes
 
 
-def _gb(size_bytes: int) -> str:
-    return f"{size_bytes / 1e9:.2f} GB"
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"

@@ -163,7 +163,7 @@ def test_status_line(keys: Keyboard, session: FakeSession) -> None:
     chat = Chat(Screen(quiet=True), Settings(), None)
     chat.model.load()
     chat.session()
-    assert chat.status(80) == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %) | 500 MB VRAM"
+    assert chat.status(80) == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %) | 477 MiB VRAM"
     session.restore((Message("user", "one two"), Message("assistant", "three")))
     assert " | 8 of 1,000 tokens (0 %) | " in chat.status(80)
 

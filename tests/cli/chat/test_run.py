@@ -256,7 +256,7 @@ def test_resize_and_ctrl_c_while_it_answers(chat: Chat) -> None:
     chat.press(typed)
     for columns in (40, 400):
         chat.resize(columns, 40)
-        (chat.wait_until_gone if columns == 40 else chat.wait_for)(" MB RAM")
+        (chat.wait_until_gone if columns == 40 else chat.wait_for)(" MiB RAM")
     chat.resize(100, 40)
     chat.wait_for(re.compile(r"KV \| [2-9]\d\d of 32,768 tokens"))
     chat.press("\x03")

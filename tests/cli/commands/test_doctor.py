@@ -18,8 +18,8 @@ from rqchat.engine.planning import devices, gpus
 from rqchat.engine.planning.devices import DeviceInfo
 from tests.cli.conftest import Run
 
-CPU = DeviceInfo("a processor", 16 * 10**9, 8 * 10**9, "main memory", "cpu")
-GPU = DeviceInfo("a card", 24 * 10**9, 23 * 10**9, "nvidia-smi", "cuda:0")
+CPU = DeviceInfo("a processor", 16 * 2**30, 8 * 2**30, "main memory", "cpu")
+GPU = DeviceInfo("a card", 24 * 2**30, 23 * 2**30, "nvidia-smi", "cuda:0")
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_doctor_on_a_healthy_machine(run: Run, machine: pytest.MonkeyPatch) -> N
     result = run("doctor")
     assert result.code == 0
     assert "torch         2.13.0+cpu, built for CPU" in result.out
-    assert "a processor: 8.0 GB free of 16.0 GB (main memory)" in result.out
+    assert "a processor: 8.0 GiB free of 16.0 GiB (main memory)" in result.out
     assert findings(run)[1]["torch"] == ("ok", "")
 
 
@@ -134,13 +134,17 @@ def test_doctor_says_what_a_gpu_can_do_and_who_uses_it(
     run: Run, machine: pytest.MonkeyPatch
 ) -> None:
     old = replace(
-        GPU, torch_name="cuda:1", capability=(6, 1), users=("game (900 MB)",), bandwidth=484 * 10**9
+        GPU,
+        torch_name="cuda:1",
+        capability=(6, 1),
+        users=("game (900 MiB)",),
+        bandwidth=484 * 10**9,
     )
     machine.setattr(devices, "find_devices", lambda: (GPU, old, CPU))
     machine.setattr(gpus, "nvidia_driver", lambda: "570.86")
     machine.setattr(machine_findings, "torch_build", lambda: "CUDA 12.8")
     shown = run("doctor").out
-    assert "compute capability 6.1, 484 GB/s, used by game (900 MB)" in " ".join(shown.split())
+    assert "compute capability 6.1, 484 GB/s, used by game (900 MiB)" in " ".join(shown.split())
     assert "too old for the GPU kernels" in shown
     assert "2 GPUs; rqchat uses one, cuda:0" in shown
 

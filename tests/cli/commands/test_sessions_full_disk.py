@@ -60,9 +60,9 @@ def on_a_full_disk(folder: Path, *kept: str) -> list[str]:
 
 def test_what_is_kept_of_documents_gives_way(tmp_path: Path) -> None:
     removed, *said, size = on_a_full_disk(tmp_path, "aaaa", "bbbb", "cccc")
-    assert removed == "the disk is full: dropped what was kept of a conversation, 1 MB"
+    assert removed == "the disk is full: dropped what was kept of a conversation, 977 KiB"
     assert "ended with 0" in said
-    assert said[-4:] == ["3", "cccc", "bbbb", "removed 2, 2 MB"]
+    assert said[-4:] == ["3", "cccc", "bbbb", "removed 2, 2 MiB"]
     assert int(size) < 150_000
 
 

@@ -137,7 +137,7 @@ def test_a_full_disk_is_noticed_before_the_download(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
 
-    with pytest.raises(ModelError, match=r"needs 0\.0 GB more in .*HF_HOME"):
+    with pytest.raises(ModelError, match=r"needs 0\.0 GiB more in .*HF_HOME"):
         pull_model(SOURCE)
 
     assert hub.requests == []

@@ -25,11 +25,11 @@ def test_nvidia_cards_are_read_in_mib() -> None:
         "nvidia-smi",
         "cuda:0",
         (8, 6),
-        ("firefox (315 MB)",),
+        ("firefox (300 MiB)",),
         936 * 10**9,
     )
     assert (second.torch_name, second.free_bytes) == ("cuda:1", 1000 * 2**20)
-    assert second.users == ("trainer (83886 MB)",)
+    assert second.users == ("trainer (80000 MiB)",)
 
 
 class _Nvml:
@@ -87,7 +87,7 @@ def test_nvml_tells_more(monkeypatch: pytest.MonkeyPatch) -> None:
         "NVML",
         "cuda:0",
         (8, 9),
-        ("game (2000 MB)", "desktop (0 MB)"),
+        ("game (1907 MiB)", "desktop (0 MiB)"),
         1_008_096_000_000,  # 2 x 10,501 MHz x 384 bits; the data sheet says 1,008 GB/s
     )
     assert nvml.open == 0

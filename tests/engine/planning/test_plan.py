@@ -152,7 +152,9 @@ def test_what_a_decode_step_reads_of_a_24_gib_card() -> None:
 
 @pytest.mark.parametrize("gib", [8, 12])
 def test_a_card_that_is_too_small_is_told_what_is_missing(gib: int) -> None:
-    way_out = r"GB are missing.*take --model google/gemma-4-E4B-it, which fits with int[48] weights"
+    way_out = (
+        r"GiB are missing.*take --model google/gemma-4-E4B-it, which fits with int[48] weights"
+    )
     with pytest.raises(DoesNotFitError, match=way_out) as caught:
         _plan(gib)
 
@@ -195,8 +197,8 @@ def test_the_reason_is_three_lines_at_most() -> None:
 
     assert first.startswith("int4 weights and an 8-bit head with a 6-bit KV cache hold 262,144")
     assert re.fullmatch(
-        r"For that context 8-bit KV would need 0\.\d+ GB more and int8 weights would need"
-        r" \d+\.\d+ GB more\.",
+        r"For that context 8-bit KV would need 0\.\d+ GiB more and int8 weights would need"
+        r" \d+\.\d+ GiB more\.",
         second,
     )
 
