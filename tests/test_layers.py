@@ -93,7 +93,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "rqchat.pocket": ("rotorquant.ops",),
 }
 LATE_IMPORTS = (
-    *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__"),
+    *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__", "rotorquant.ops.dispatch"),
     "rqchat.engine.weights.bitsandbytes_layers",  # slow to import, optional, seldom needed
 )
 

@@ -13,7 +13,7 @@ import torch
 
 from rotorquant.attend.tied_key import TiedKey, TiedQueries
 from rotorquant.codec.codec import Codec
-from rotorquant.ops.attend import Part, Rows, attend_packed
+from rotorquant.ops.attend import Part, Rows, attend_packed, join
 from rotorquant.ops.decode import Reading
 
 __all__ = ["attend_rows", "exact_reading", "in_place", "stored_reading"]
@@ -60,7 +60,7 @@ def attend_rows(
         key, value = (Rows(stream, None, None) for stream in streams)
         mask = None if key_mask is None else key_mask[:, tile]
         more = attend_packed(query, key, value, None, None, mask)
-        part = more if part is None else _join(part, more)
+        part = more if part is None else join(part, more)
     assert part is not None
     return part
 
@@ -98,14 +98,3 @@ def _attend_in_place(
     if value_codec.offset is not None:
         total = total.addcmul_(part.mass, value_codec.offset)
     return Part(top, part.mass, total)
-
-
-def _join(one: Part, two: Part) -> Part:
-    """One part over the keys of both."""
-    top = torch.maximum(one.top, two.top)
-    first, second = torch.exp(one.top - top), torch.exp(two.top - top)
-    return Part(
-        top,
-        first * one.mass + second * two.mass,
-        first * one.total + second * two.total,
-    )

@@ -21,12 +21,12 @@ _MARGIN = 2.0**-20
 
 
 class Codebook(NamedTuple):
-    """See above; K codes and G cells, and value v lies in cell v / width + first.
+    """A codebook with K codes and its grid of G cells; value v lies in cell v * per_unit + first.
 
     centroids: [K] float32, ascending.
     cells: [G] int64: the bits of the next bound, a float32, times 2^32, plus the number of bounds
         below the cell. Behind the last bound comes infinity.
-    first, per_unit: where cells lie, and 1 / width.
+    first, per_unit: the cell of value 0, as a float, and how many cells a unit has.
     """
 
     centroids: torch.Tensor

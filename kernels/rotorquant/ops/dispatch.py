@@ -1,13 +1,35 @@
-"""What ops and kernels ask of the device."""
+"""What ops and kernels ask of the device, and where an op has a kernel for it."""
 
 from __future__ import annotations
 
+import contextlib
+from importlib import import_module
+from types import ModuleType
+
 import torch
 
-__all__ = ["capability_of", "float32_products", "on_gpu", "processors_of", "registers"]
+__all__ = [
+    "capability_of",
+    "find_kernel",
+    "float32_products",
+    "on_gpu",
+    "processors_of",
+    "registers",
+]
 
 _INTERPRETED_PROCESSORS = 2
 _REGISTERS = 65_536  # of a block, on every card
+
+
+def find_kernel(op: str) -> ModuleType | None:
+    """The module `kernel` of an op's package such as "rotorquant.ops.append".
+
+    None where torch was built for the CPU alone, or Triton is not installed.
+    """
+    if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
+        with contextlib.suppress(ImportError):
+            return import_module(f"{op}.kernel")
+    return None
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:
@@ -21,7 +43,7 @@ def capability_of(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def processors_of(tensor: torch.Tensor) -> int:
-    """Multiprocessors of the card."""
+    """Multiprocessors of the card; off one, as many as make the interpreter split its work."""
     if not tensor.is_cuda:
         return _INTERPRETED_PROCESSORS
     return int(torch.cuda.get_device_properties(tensor.device).multi_processor_count)

@@ -59,6 +59,16 @@ class Planes:
         """Bytes of the extra plane of one head vector; 0 without one."""
         return head_dim * self.extra // 8
 
+    def column_parts(self, head_dim: int) -> tuple[int, int]:
+        """Width and number of the parts of primary bytes that share the bytes of the extra plane.
+
+        A kernel takes dimensions d and d + D/2 together, so 8 bits count as two fields. Without an
+        extra plane one part has all columns.
+        """
+        columns = head_dim // max(self.fields, 2)
+        width = self.extra_bytes(head_dim) or columns
+        return width, columns // width
+
     def storage_order(self, head_dim: int) -> list[int]:
         """The dimension at each place of the storage order."""
         columns = head_dim // self.fields

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 
@@ -17,47 +15,45 @@ __all__ = ["append", "append_scaled", "codes_of", "note_finite"]
 
 _STEPS_LIMIT, _ROW_VALUES_LIMIT = 16, 16_384  # of a kernel; a token's rows fit into one program
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.append import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def append(
-    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
     """Store T tokens behind the `count` that there are; token n lies in slot n mod slots.
 
     Args:
-        rooms: [B, H, slots, ...] each, written to.
-        rows: [B, H, T, ...] each, of the rooms' dtypes; T is at most the number of slots.
-        count: [1] int64 where the rooms are; grows by T.
+        buffers: [B, H, slots, ...] each, written to.
+        rows: [B, H, T, ...] each, of the buffers' dtypes; T is at most the number of slots.
+        count: [1] int64 where the buffers are; grows by T.
     """
-    for room, new in zip(rooms, rows, strict=True):
-        _check(room, new, room.dtype == new.dtype)
-    if _kernel is not None and len(rooms) <= 2 and _fits(rows[0]) and _fits(rows[-1]):
-        _kernel.append(rooms, rows, count)
+    for buffer, new in zip(buffers, rows, strict=True):
+        _check(buffer, new, buffer.dtype == new.dtype)
+    if _kernel is not None and len(buffers) <= 2 and _fits(rows[0]) and _fits(rows[-1]):
+        _kernel.append(buffers, rows, count)
     else:
-        reference.append(rooms, rows, count)
+        reference.append(buffers, rows, count)
 
 
 def append_scaled(
-    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
-    """As `append`, in 8 bits.
+    """Store T tokens of K and V in 8 bits, as codes and a scale for each vector; else as `append`.
 
     Args:
-        rooms: codes [B, H, slots, D] int8 of K and of V, then scales [B, H, slots] float16 of both.
+        buffers: codes [B, H, slots, D] int8 of K and of V, then the scales [B, H, slots] float16
+            of both.
         rows: K and V [B, H, T, D] of any floating dtype.
-        count: [1] int64 where the rooms are; grows by T.
+        count: [1] int64 where the buffers are; grows by T.
     """
-    for codes, scales, new in zip(rooms[:2], rooms[2:], rows, strict=True):
+    for codes, scales, new in zip(buffers[:2], buffers[2:], rows, strict=True):
         fit = codes.dtype == torch.int8 and scales.dtype == torch.float16
         _check(codes, new, fit and scales.shape == codes.shape[:3])
     if _kernel is not None and rows[0].shape == rows[1].shape and _fits(rows[0]):
-        _kernel.append_scaled(rooms, rows, count)
+        _kernel.append_scaled(buffers, rows, count)
     else:
-        reference.append_scaled(rooms, rows, count)
+        reference.append_scaled(buffers, rows, count)
 
 
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
@@ -68,9 +64,9 @@ def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> 
         reference.note_finite(key, value, total)
 
 
-def _check(room: torch.Tensor, new: torch.Tensor, fit: bool) -> None:
-    if not fit or room.shape[:2] != new.shape[:2] or new.shape[2] > room.shape[2]:
-        raise ValueError(f"rows {tuple(new.shape)} do not fit room {tuple(room.shape)}")
+def _check(buffer: torch.Tensor, new: torch.Tensor, fit: bool) -> None:
+    if not fit or buffer.shape[:2] != new.shape[:2] or new.shape[2] > buffer.shape[2]:
+        raise ValueError(f"rows {tuple(new.shape)} do not fit buffer {tuple(buffer.shape)}")
 
 
 def _fits(rows: torch.Tensor) -> bool:

@@ -8,6 +8,8 @@ import torch
 import triton
 import triton.language as tl
 
+from rotorquant.ops.strides import dense
+
 __all__ = [
     "append",
     "append_kernel",
@@ -22,11 +24,11 @@ _WARPS = 8
 
 @triton.jit
 def append_kernel(
-    room_a, room_b, rows_a, rows_b, into_a, into_b, from_a, from_b, count_ptr,
+    buffer_a, buffer_b, rows_a, rows_b, into_a, into_b, from_a, from_b, count_ptr,
     steps, tokens, slots, heads, values_a, values_b,
     BOTH: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Rooms [B, H, slots, values] and rows [B, H, T, values], with their first three strides.
+    """Buffers [B, H, slots, values] and rows [B, H, T, values], with their first three strides.
 
     One program, so that the count changes when every row has found its place.
     """
@@ -38,12 +40,14 @@ def append_kernel(
         slot = (before + t) % slots
         there = (head < heads) & (i < values_a)
         new = tl.load(rows_a + b * from_a[0] + head * from_a[1] + t * from_a[2] + i, mask=there)
-        tl.store(room_a + b * into_a[0] + head * into_a[1] + slot * into_a[2] + i, new, mask=there)
+        tl.store(
+            buffer_a + b * into_a[0] + head * into_a[1] + slot * into_a[2] + i, new, mask=there
+        )
         if BOTH:
             there = (head < heads) & (i < values_b)
             new = tl.load(rows_b + b * from_b[0] + head * from_b[1] + t * from_b[2] + i, mask=there)
-            room = room_b + b * into_b[0] + head * into_b[1] + slot * into_b[2] + i
-            tl.store(room, new, mask=there)
+            place = buffer_b + b * into_b[0] + head * into_b[1] + slot * into_b[2] + i
+            tl.store(place, new, mask=there)
     tl.debug_barrier()
     tl.store(count_ptr, before + tokens)
 
@@ -62,10 +66,10 @@ def _put_scaled(rows, codes, scales, head_there, there):
 
 @triton.jit
 def scaled_kernel(
-    rooms, rows_a, rows_b, into_codes, into_scales, from_a, from_b, count_ptr,
+    buffers, rows_a, rows_b, into_codes, into_scales, from_a, from_b, count_ptr,
     steps, tokens, slots, heads, values, HEADS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """As `append_kernel`; rooms are codes of K and V, then their scales, both alike in strides."""
+    """`append_kernel` in 8 bits; buffers: codes of K and V, then scales, with equal strides."""
     before = tl.load(count_ptr)
     # [HEADS], [1, WIDTH]
     head, i = tl.arange(0, HEADS).to(tl.int64), tl.arange(0, WIDTH)[None, :]
@@ -76,9 +80,9 @@ def scaled_kernel(
         codes = (b * into_codes[0] + head * into_codes[1] + slot * into_codes[2])[:, None] + i
         scales = b * into_scales[0] + head * into_scales[1] + slot * into_scales[2]
         at = rows_a + (b * from_a[0] + head * from_a[1] + t * from_a[2])[:, None] + i
-        _put_scaled(at, rooms[0] + codes, rooms[2] + scales, head < heads, there)
+        _put_scaled(at, buffers[0] + codes, buffers[2] + scales, head < heads, there)
         at = rows_b + (b * from_b[0] + head * from_b[1] + t * from_b[2])[:, None] + i
-        _put_scaled(at, rooms[1] + codes, rooms[3] + scales, head < heads, there)
+        _put_scaled(at, buffers[1] + codes, buffers[3] + scales, head < heads, there)
     tl.debug_barrier()
     tl.store(count_ptr, before + tokens)
 
@@ -105,37 +109,37 @@ def finite_kernel(
 
 
 def append(
-    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
-    """See `rotorquant.ops.append.append`; one or two rooms, whose values lie side by side."""
-    given = [_dense(each) for each in rows]
+    """Store one or two streams of rows, whose values lie side by side, and count their tokens."""
+    given = [each if each.ndim == 3 else dense(each) for each in rows]
     (batch, heads, tokens), values = given[0].shape[:3], [_values(each) for each in given]
     append_kernel[(1,)](
-        rooms[0], rooms[-1], given[0], given[-1],
-        *(each.stride()[:3] for each in (rooms[0], rooms[-1], given[0], given[-1])), count,
-        batch * tokens, tokens, rooms[0].shape[2], heads, values[0], values[-1],
-        BOTH=len(rooms) == 2, **_block(heads, max(values)),
+        buffers[0], buffers[-1], given[0], given[-1],
+        *(each.stride()[:3] for each in (buffers[0], buffers[-1], given[0], given[-1])), count,
+        batch * tokens, tokens, buffers[0].shape[2], heads, values[0], values[-1],
+        BOTH=len(buffers) == 2, **_block(heads, max(values)),
     )  # fmt: skip
 
 
 def append_scaled(
-    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
-    """See `rotorquant.ops.append.append_scaled`."""
-    key, value = (_dense(each) for each in rows)
+    """Store K and V as int8 codes and their scales, and count their tokens."""
+    key, value = (dense(each) for each in rows)
     batch, heads, tokens, values = key.shape
-    if any(rooms[i].stride() != rooms[i + 1].stride() for i in (0, 2)):
+    if any(buffers[i].stride() != buffers[i + 1].stride() for i in (0, 2)):
         raise ValueError("codes of keys and values must lie alike, and so must their scales")
     scaled_kernel[(1,)](
-        tuple(rooms), key, value, rooms[0].stride()[:3], rooms[2].stride(),
+        tuple(buffers), key, value, buffers[0].stride()[:3], buffers[2].stride(),
         key.stride()[:3], value.stride()[:3], count,
-        batch * tokens, tokens, rooms[0].shape[2], heads, values, **_block(heads, values),
+        batch * tokens, tokens, buffers[0].shape[2], heads, values, **_block(heads, values),
     )  # fmt: skip
 
 
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
-    """See `rotorquant.ops.append.note_finite`."""
-    key, value = _dense(key), _dense(value)
+    """Add NaN to `total` [] if a value of K or V [B, H, T, D] is NaN or infinite, else 0."""
+    key, value = dense(key), dense(value)
     batch, heads, tokens = key.shape[:3]
     values = _values(key), _values(value)
     finite_kernel[(1,)](
@@ -143,11 +147,6 @@ def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> 
         *values,
         **_block(heads, max(values)),
     )  # fmt: skip
-
-
-def _dense(rows: torch.Tensor) -> torch.Tensor:
-    """The same with the values of a row side by side."""
-    return rows if rows.ndim == 3 or rows.stride(-1) == 1 else rows.contiguous()
 
 
 def _values(rows: torch.Tensor) -> int:

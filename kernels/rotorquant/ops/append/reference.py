@@ -16,22 +16,22 @@ SMALLEST_STEP = torch.finfo(torch.float16).tiny
 
 
 def append(
-    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
-    """See `rotorquant.ops.append.append`."""
+    """Store rows [B, H, T, ...] of every stream in its buffer [B, H, slots, ...]."""
     tokens = rows[0].shape[2]
-    places = (count + torch.arange(tokens, device=count.device)) % rooms[0].shape[2]
-    for room, new in zip(rooms, rows, strict=True):
-        room.index_copy_(2, places, new)
+    places = (count + torch.arange(tokens, device=count.device)) % buffers[0].shape[2]
+    for buffer, new in zip(buffers, rows, strict=True):
+        buffer.index_copy_(2, places, new)
     count += tokens
 
 
 def append_scaled(
-    rooms: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
-    """See `rotorquant.ops.append.append_scaled`."""
-    made = [codes_of(each) for each in rows]
-    append(rooms, [codes for codes, _ in made] + [scale for _, scale in made], count)
+    """Store the codes of K and V, then their scales."""
+    encoded = [codes_of(each) for each in rows]
+    append(buffers, [codes for codes, _ in encoded] + [scale for _, scale in encoded], count)
 
 
 def codes_of(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,6 +42,6 @@ def codes_of(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
-    """See `rotorquant.ops.append.note_finite`."""
+    """Add NaN to `total` [] if a value is NaN or infinite, else 0."""
     sums = key.sum(dtype=torch.float32) + value.sum(dtype=torch.float32)
     total += sums.detach() * 0.0

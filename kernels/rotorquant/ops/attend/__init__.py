@@ -6,22 +6,16 @@ tiles; no tensor has more than `reference.SCORE_BUDGET` scores, and no mask is l
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend import reference
 from rotorquant.ops.attend.launch import HEAD_DIMS, ROWS_LIMIT, pairs_limit
-from rotorquant.ops.attend.reference import Part, Rope, Rows
+from rotorquant.ops.attend.reference import Part, Rope, Rows, join
 
-__all__ = ["Part", "Rope", "Rows", "attend_exact", "attend_packed", "merge"]
+__all__ = ["Part", "Rope", "Rows", "attend_exact", "attend_packed", "join", "merge"]
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.attend import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def attend_exact(
@@ -109,7 +103,7 @@ def _fits(
     table: torch.Tensor | None,
     rope: Rope | None,
 ) -> bool:
-    """Whether the kernel is made for this: a few queries, and their pairs."""
+    """Whether the kernel takes this: a few queries, and not more rotary pairs than it can turn."""
     rows, head_dim = query.shape[2:]
     fits = rope is None or len(rope.first) <= pairs_limit(head_dim)
     # Scales belong to packed rows, and these to a table

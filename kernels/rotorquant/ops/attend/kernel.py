@@ -15,6 +15,7 @@ from rotorquant.ops import dispatch
 from rotorquant.ops.attend.launch import SPLITS_LIMIT, launch_config, splits_of
 from rotorquant.ops.attend.reference import Part, Rope, Rows
 from rotorquant.ops.launches import TileLaunch
+from rotorquant.ops.strides import dense
 from rotorquant.ops.tiles.kernel import leave, stored_part
 
 __all__ = [
@@ -125,7 +126,7 @@ def attend_packed(
     value_table: torch.Tensor | None,
     length: torch.Tensor | None = None,
 ) -> Part:
-    """See `rotorquant.ops.attend.attend_packed`; D is one of `launch.HEAD_DIMS`."""
+    """The part of packed or plain rows, in one launch or two; D is one of `launch.HEAD_DIMS`."""
     batch, heads, rows, head_dim = query.shape
     keys = key.primary.shape[2]
     value_table = table if value_table is None else value_table
@@ -190,16 +191,12 @@ def rotary(
 
 def flat(rows: Rows, table: torch.Tensor | None) -> tuple[torch.Tensor | int, ...]:
     """Pointers and strides in the kernel's order; what is missing is stood for."""
-    primary = _dense(rows.primary)
-    extra = primary if rows.extra is None else _dense(rows.extra)
+    primary = dense(rows.primary)
+    extra = primary if rows.extra is None else dense(rows.extra)
     scale = primary[..., 0] if rows.scale is None else rows.scale
     decode = primary if table is None else table.to(torch.float16).contiguous()
     strides = *primary.stride()[:3], *extra.stride()[:3], *scale.stride()
     return (primary, extra, scale, decode, *strides)
-
-
-def _dense(plane: torch.Tensor) -> torch.Tensor:
-    return plane if plane.stride(-1) == 1 else plane.contiguous()
 
 
 def widths(rows: Rows, table: torch.Tensor | None) -> tuple[int, int]:

@@ -25,7 +25,7 @@ def launch_config(
         bits: 2, 3, 4, 5, 6, 8 or 16: the wider of keys and values.
         rows: queries of a head of keys.
         pairs: rotary pairs that are turned when read, 0 to `pairs_limit`.
-        moved: whether rows leave an offset out, whose scores take room of their own.
+        moved: whether rows leave an offset out, whose scores need registers of their own.
         capability: of the card, as torch gives it.
     """
     block = 8 if rows <= 8 else 32 if rows > 16 and head_dim == 512 else 16

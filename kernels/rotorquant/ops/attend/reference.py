@@ -15,6 +15,7 @@ stored. All other dimensions enter as a plain dot product.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ import torch
 from rotorquant.ops.dequantize import lookup
 
 __all__ = [
+    "EMPTY_TOP",
     "SCORE_BUDGET",
     "Part",
     "Rope",
@@ -29,13 +31,14 @@ __all__ = [
     "attend_exact",
     "attend_packed",
     "empty",
+    "join",
     "merge",
 ]
 
-SCORE_BUDGET = 2**23  # scores held at once: 32 MiB in float32
+SCORE_BUDGET = 2**23  # scores in memory at once: 32 MiB in float32
 TILE_KEYS = 4096
 QUERY_STEP = 256
-_EMPTY_TOP = -1e30  # finite, so that exp(-inf - top) is 0 and never NaN
+EMPTY_TOP = -1e30  # finite, so that exp(-inf - top) is 0 and never NaN
 
 
 class Part(NamedTuple):
@@ -93,7 +96,7 @@ def attend_packed(
     key_mask: torch.Tensor | None,
     value_table: torch.Tensor | None = None,
 ) -> Part:
-    """See `rotorquant.ops.attend.attend_packed`."""
+    """The part of packed or plain rows, all of which every query [B, H, R, D] sees."""
     batch, heads, rows, _ = query.shape
     part = empty(query)
     count = key.primary.shape[2]
@@ -131,7 +134,7 @@ def attend_exact(
     key_mask: torch.Tensor | None,
     blocks: torch.Tensor | None,
 ) -> Part:
-    """See `rotorquant.ops.attend.attend_exact`."""
+    """The part of exact keys for queries [B, H, G, T, D] that see what lies before them."""
     batch, heads, group, length, _ = query.shape
     part = empty(query)
     step = max(1, SCORE_BUDGET // (batch * heads * group * min(TILE_KEYS, key.shape[2])))
@@ -158,22 +161,21 @@ def attend_exact(
 
 
 def merge(parts: list[Part]) -> torch.Tensor:
-    """See `rotorquant.ops.attend.merge`."""
-    if len(parts) == 1:
-        top, mass, total = parts[0]
-    else:
-        top = torch.stack([part.top for part in parts]).amax(0)
-        weights = [torch.exp(part.top - top) for part in parts]
-        mass = sum((w * p.mass for w, p in zip(weights, parts, strict=True)), torch.zeros_like(top))
-        total = sum(
-            (w * p.total for w, p in zip(weights, parts, strict=True)),
-            torch.zeros_like(parts[0].total),
-        )
-    return total / mass.clamp_min(torch.finfo(torch.float32).tiny)
+    """The attention output [..., D] of parts over disjoint keys; 0 for a query that saw no key."""
+    whole = reduce(join, parts)
+    return whole.total / whole.mass.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def join(one: Part, two: Part) -> Part:
+    """One part over the keys of both."""
+    top = torch.maximum(one.top, two.top)
+    first, second = torch.exp(one.top - top), torch.exp(two.top - top)
+    return Part(top, first * one.mass + second * two.mass, first * one.total + second * two.total)
 
 
 def empty(query: torch.Tensor) -> Part:
-    column = query.new_full((*query.shape[:-1], 1), _EMPTY_TOP)
+    """The part of no keys, for queries [..., D] float32."""
+    column = query.new_full((*query.shape[:-1], 1), EMPTY_TOP)
     return Part(column, torch.zeros_like(column), torch.zeros_like(query))
 
 

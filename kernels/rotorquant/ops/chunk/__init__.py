@@ -6,9 +6,6 @@ over other keys goes in as a part, so a long history is taken in pieces.
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -21,10 +18,7 @@ __all__ = ["Rules", "chunk_output", "chunk_part", "has_kernel", "reach_of"]
 
 KINDS = (torch.bfloat16, torch.float16)
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.chunk import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def chunk_output(

@@ -17,6 +17,7 @@ from rotorquant.ops.attend import Part
 from rotorquant.ops.chunk.launch import launch_config
 from rotorquant.ops.chunk.reference import Rules
 from rotorquant.ops.launches import TileLaunch
+from rotorquant.ops.strides import dense
 
 __all__ = ["attend", "chunk_kernel", "constants"]
 
@@ -71,8 +72,9 @@ def _put(rows_ptr, tiles, factor, seen, W: tl.constexpr, TILES: tl.constexpr):
         tl.store(rows_ptr + i * W, done, mask=seen)
 
 
-# Made for what changes with every chunk, it would be made again for every chunk that is no multiple
-# of 16. Without what it knows of `length`, `keys` and `mask_batch` the loop spills on sm_90.
+# Specialized for what changes with every chunk, it would be compiled again for every chunk that is
+# no multiple of 16. Without what it knows of `length`, `keys` and `mask_batch` the loop spills on
+# sm_90.
 @triton.jit(do_not_specialize=["first", "reach_batch"])
 def chunk_kernel(
     query_ptr, key_ptr, value_ptr, reach_ptr, mask_ptr,
@@ -178,11 +180,11 @@ def attend(
     before: Part | None,
     last: bool,
 ) -> torch.Tensor | Part:
-    """See `rotorquant.ops.chunk`: the output where `last`, else the part, written over `before`."""
+    """The attention output where `last`, else the part, which is written over `before`."""
     batch, heads, length, head_dim = query.shape
     kv_heads, keys = key.shape[1:3]
     group = heads // kv_heads
-    query, key, value = (_dense(rows) for rows in (query, key, value))
+    query, key, value = (dense(rows) for rows in (query, key, value))
     capability = dispatch.capability_of(query)
     launch = launch_config(head_dim, capability)
     part, output = before, query
@@ -219,7 +221,3 @@ def _new_part(grid: tuple[int, ...], head_dim: int, device: torch.device) -> Par
             for columns in (1, 1, head_dim)
         )
     )
-
-
-def _dense(rows: torch.Tensor) -> torch.Tensor:
-    return rows if rows.stride(-1) == 1 else rows.contiguous()

@@ -25,7 +25,7 @@ def _reckoned(head_dim: int, capability: tuple[int, int]) -> tuple[int, int, int
     """Queries, keys, warps and stages."""
     hopper, blackwell = capability[0] == 9, capability[0] == 10
     if head_dim == 512 and blackwell:
-        # Sums of 64 rows would fill the tensor memory, and leave no room for scores.
+        # Sums of 64 rows would fill the tensor memory, and leave none for scores.
         return 32, 32, 8, 2
     if head_dim == 512:
         keys = 32 if hopper or capability == (8, 0) else 16

@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import torch
 
-from rotorquant.ops.attend import Part, merge
+from rotorquant.ops.attend import Part, join, merge
+from rotorquant.ops.attend.reference import EMPTY_TOP
 
 __all__ = ["Rules", "chunk_output", "chunk_part", "reach_of"]
-
-_EMPTY_TOP = -1e30  # finite, so that exp(-inf - top) is 0 and never NaN
 
 
 class Rules(NamedTuple):
@@ -43,7 +42,7 @@ def chunk_output(
     rules: Rules,
     before: Part | None,
 ) -> torch.Tensor:
-    """See `rotorquant.ops.chunk.chunk_output`."""
+    """Attention output [B, T, heads, D] in the query's dtype."""
     merged = merge([chunk_part(query, key, value, scaling, rules, before)])
     return merged.flatten(1, 2).transpose(1, 2).to(query.dtype)
 
@@ -56,16 +55,16 @@ def chunk_part(
     rules: Rules,
     before: Part | None,
 ) -> Part:
-    """See `rotorquant.ops.chunk.chunk_part`."""
+    """The part [B, H, G, T, ...] of these keys and of those `before`."""
     # [B, H, G, T, N]
     grouped = query.float().unflatten(1, (key.shape[1], -1))
     scores = scaling * grouped @ key.float().mT.unsqueeze(2)
     scores = scores.masked_fill(~_visible(query, key, rules), -torch.inf)
-    empty = scores.new_full((*scores.shape[:-1], 1), _EMPTY_TOP)
+    empty = scores.new_full((*scores.shape[:-1], 1), EMPTY_TOP)
     top = torch.cat((empty, scores), dim=-1).amax(-1, keepdim=True)
     weight = torch.exp(scores - top)
     part = Part(top, weight.sum(-1, keepdim=True), weight @ value.float().unsqueeze(2))
-    return part if before is None else _sum(before, part)
+    return part if before is None else join(before, part)
 
 
 def reach_of(blocks: torch.Tensor) -> torch.Tensor:
@@ -89,9 +88,3 @@ def _visible(query: torch.Tensor, key: torch.Tensor, rules: Rules) -> torch.Tens
     if rules.key_mask is not None:
         seen = seen & rules.key_mask.unsqueeze(1)
     return seen[:, None, None]
-
-
-def _sum(one: Part, two: Part) -> Part:
-    top = torch.maximum(one.top, two.top)
-    first, second = torch.exp(one.top - top), torch.exp(two.top - top)
-    return Part(top, first * one.mass + second * two.mass, first * one.total + second * two.total)

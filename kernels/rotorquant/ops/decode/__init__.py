@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -16,10 +13,7 @@ __all__ = ["STEPS_LIMIT", "Decoded", "Exact", "Reading", "Stored", "decode", "se
 
 STEPS_LIMIT = 16
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.decode import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def serves(vectors: torch.Tensor, pairs: int, window: int | None = None) -> bool:

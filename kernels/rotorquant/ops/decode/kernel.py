@@ -129,10 +129,10 @@ def exact_part(
     return top, mass, total
 
 
-@triton.jit(do_not_specialize=["rows", "first_room", "steps", "far_pieces"])
+@triton.jit(do_not_specialize=["rows", "first_slots", "steps", "far_pieces"])
 def decode_kernel(
     near, far, key, value, first, last, rope, far_rope, mask, counts_ptr, parts,
-    heads, rows, first_room, steps, window, far_pieces,
+    heads, rows, first_slots, steps, window, far_pieces,
     D: tl.constexpr, KP: tl.constexpr, KE: tl.constexpr, VP: tl.constexpr, VE: tl.constexpr,
     SPLIT: tl.constexpr, PAIRS: tl.constexpr, ROUND: tl.constexpr, FAR: tl.constexpr,
     BIAS: tl.constexpr, MASK: tl.constexpr, WINDOW: tl.constexpr, SCALED: tl.constexpr,
@@ -150,7 +150,7 @@ def decode_kernel(
     latest = tl.load(counts_ptr + 2).to(tl.int32)
     length = count + between + latest
     if WINDOW:
-        count, length = first_room, latest
+        count, length = first_slots, latest
         latest = tl.minimum(latest, window)
     if FAR and piece < far_pieces:
         share = tl.cdiv(tl.cdiv(between, KEYS), far_pieces) * KEYS
@@ -220,7 +220,7 @@ def decode(
     far: Reading | None,
     stored: Stored | None,
 ) -> Decoded:
-    """See `rotorquant.ops.decode.decode`; D is one of `attend.launch.HEAD_DIMS`."""
+    """A decode step [B, H, R, D] in two launches; D is one of `attend.launch.HEAD_DIMS`."""
     batch, heads, rows, head_dim = near.query.shape
     pairs = 0 if near.rope is None else len(near.rope.first)
     bias = far is not None and far.rope is not None and far.rope.bias is not None
@@ -255,13 +255,13 @@ def _pieces(
 ) -> tuple[int, int]:
     """How many pieces there are, and how many of them are of packed rows."""
     processors = dispatch.processors_of(last.key.primary)
-    room = first.key.primary.shape[2] + last.key.primary.shape[2]
-    pieces = splits_of(room, programs, launch, processors)
+    slots = first.key.primary.shape[2] + last.key.primary.shape[2]
+    pieces = splits_of(slots, programs, launch, processors)
     if stored is None:
         return pieces, 0
     far_pieces = splits_of(stored.key.primary.shape[2], programs, launch, processors)
     # A few programs take the exact tokens along; they must not outlast the others
-    return min(pieces, -(-room // (4 * launch.block_keys))) + far_pieces, far_pieces
+    return min(pieces, -(-slots // (4 * launch.block_keys))) + far_pieces, far_pieces
 
 
 def _new(near: Reading, *shape: int) -> torch.Tensor:

@@ -34,7 +34,7 @@ class Reading(NamedTuple):
 
 
 class Exact(NamedTuple):
-    """Plain rows [B, H, room, D] of any float dtype, or int8 with scales [B, H, room].
+    """Plain rows [B, H, slots, D] of any float dtype, or int8 with scales [B, H, slots].
 
     value is None where the keys are the values, too.
     """
@@ -74,7 +74,7 @@ def decode(
     far: Reading | None,
     stored: Stored | None,
 ) -> Decoded:
-    """See `rotorquant.ops.decode.decode`."""
+    """A decode step, one query token after the other, over all tokens in order."""
     count, between, latest = (int(number) for number in counts)
     length = count + between + latest
     if window is None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -15,10 +12,7 @@ from rotorquant.ops.rotors import Rotors, turn_back
 
 __all__ = ["decode_table", "dequantize", "lookup", "unpack_codes"]
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.dequantize import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def decode_table(values: torch.Tensor, bits: int) -> torch.Tensor:

@@ -13,6 +13,7 @@ import triton.language as tl
 from rotorquant.ops import dispatch
 from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.planes import planes_of
+from rotorquant.ops.strides import four_dims
 
 __all__ = ["constants", "dequantize", "dequantize_kernel", "pairs_of", "tile"]
 
@@ -186,16 +187,15 @@ def dequantize_kernel(
 
 
 def constants(head_dim: int, bits: int, turn: bool, launch: RowsLaunch) -> dict[str, object]:
-    """What the kernel is compiled for; without an extra plane one part has all columns."""
+    """What the kernel is compiled for: bits, and how its columns are cut into parts."""
     planes = planes_of(bits)
-    columns = head_dim // max(planes.fields, 2)
-    width = planes.extra_bytes(head_dim) or columns
+    width, parts = planes.column_parts(head_dim)
     return {
         "D": head_dim,
         "P": planes.primary,
         "E": planes.extra,
         "W": width,
-        "PARTS": columns // width,
+        "PARTS": parts,
         "TURN": turn,
         "BLOCK": launch.block_rows,
     }
@@ -209,14 +209,14 @@ def dequantize(
     bits: int,
     rotors: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """See `rotorquant.ops.dequantize.dequantize`; D is one of `launches.HEAD_DIMS`."""
+    """Vectors [..., D] float32 of rows, in one launch; D is one of `launches.HEAD_DIMS`."""
     shape = scale.shape
     head_dim = primary.shape[-1] * planes_of(bits).fields
     vectors = torch.empty(*shape, head_dim, dtype=torch.float32, device=primary.device)
     if scale.numel() == 0:
         return vectors
-    planes = [_rows(plane) for plane in (primary, primary if extra is None else extra)]
-    scales = _rows(scale.unsqueeze(-1))
+    planes = [four_dims(plane) for plane in (primary, primary if extra is None else extra)]
+    scales = four_dims(scale.unsqueeze(-1))
     batch, heads, tokens, _ = scales.shape
     launch = launch_rows("dequantize", head_dim, bits, dispatch.capability_of(primary))
     cos, sin = (centroids, centroids) if rotors is None else rotors
@@ -228,12 +228,3 @@ def dequantize(
         enable_fp_fusion=True,
     )  # fmt: skip
     return vectors
-
-
-def _rows(plane: torch.Tensor) -> torch.Tensor:
-    """[..., bytes] as [B, H, N, bytes], with bytes next to each other."""
-    if plane.shape[-1] != 1 and plane.stride(-1) != 1:
-        plane = plane.contiguous()
-    if plane.ndim > 4:
-        return plane.reshape(-1, *plane.shape[-3:])
-    return plane[(None,) * (4 - plane.ndim)]

@@ -15,7 +15,7 @@ __all__ = ["decode_table", "lookup", "natural_order"]
 
 
 def decode_table(values: torch.Tensor, bits: int) -> torch.Tensor:
-    """See `rotorquant.ops.dequantize.decode_table`."""
+    """Table [2**(8 + group bits), fields] of values [2**bits]: a row for a byte with its group."""
     planes = planes_of(bits)
     entry = torch.arange(planes.table_entries, device=values.device).unsqueeze(-1)
     field = torch.arange(planes.fields, device=values.device)
@@ -31,7 +31,7 @@ def lookup(
     fields: int,
     group_bits: int,
 ) -> torch.Tensor:
-    """See `rotorquant.ops.dequantize.lookup`."""
+    """Unscaled values [..., D] in storage order, `fields` of them for a primary byte."""
     entry = primary.to(torch.int32)
     if extra is not None:
         mask = 2**group_bits - 1

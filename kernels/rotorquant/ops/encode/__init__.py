@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -13,14 +10,11 @@ from rotorquant.ops.encode import reference
 from rotorquant.ops.encode.reference import BLOCK, Dense
 from rotorquant.ops.launches import HEAD_DIMS
 from rotorquant.ops.mix import Mix
-from rotorquant.ops.quantize import Packed, Room, put
+from rotorquant.ops.quantize import Packed, PackedOut, put
 
 __all__ = ["BLOCK", "Dense", "encode", "serves"]
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.encode import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def serves(tensor: torch.Tensor, head_dim: int) -> bool:
@@ -33,7 +27,7 @@ def encode(
     book: Codebook,
     by: Dense | Mix,
     matched: bool = True,
-    into: Room | None = None,
+    into: PackedOut | None = None,
 ) -> Packed:
     """Codes and scale of every mapped vector, as `ops.quantize.quantize` returns them.
 

@@ -19,7 +19,7 @@ from rotorquant.ops.mix import Mix
 from rotorquant.ops.mix.kernel import mix_packed
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.quantize.kernel import joined, nearest, pack, put_row, standardized
-from rotorquant.ops.quantize.reference import Packed, Room
+from rotorquant.ops.quantize.reference import Packed, PackedOut
 
 __all__ = ["constants", "encode", "map_kernel"]
 
@@ -135,9 +135,9 @@ def constants(head_dim: int, bits: int, launch: MapLaunch) -> dict[str, object]:
 
 
 def encode(
-    vectors: torch.Tensor, book: Codebook, by: Dense | Mix, matched: bool, into: Room | None
+    vectors: torch.Tensor, book: Codebook, by: Dense | Mix, matched: bool, into: PackedOut | None
 ) -> Packed:
-    """See `rotorquant.ops.encode.encode`; D is one of `launches.HEAD_DIMS`."""
+    """Codes and scales of mapped vectors, in one launch; D is one of `launches.HEAD_DIMS`."""
     if isinstance(by, Mix):
         return mix_packed(vectors, book, by, matched, into)
     head_dim, shaped = vectors.shape[-1], by.feedback is not None

@@ -8,7 +8,7 @@ u = z / sigma and the errors e = u - c[code] of the later blocks
 
     code_b = nearest(u_b + sum over later blocks l of F_bl e_l)
 
-(`rotorquant/shaping.py` says what for).
+(`rotorquant/calibration/statistics.py` says what for).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Dense(NamedTuple):
 def encode(
     vectors: torch.Tensor, centroids: torch.Tensor, by: Dense | Mix, matched: bool
 ) -> Packed:
-    """See `rotorquant.ops.encode.encode`."""
+    """Planes and scales of vectors [B, H, N, D], mapped by a matrix or by signs."""
     if isinstance(by, Mix):
         return quantize(mix(vectors.float(), by), centroids, matched)
     moved = vectors.float() if by.offset is None else vectors.float() - by.offset

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -12,10 +9,7 @@ from rotorquant.ops.gate import reference
 
 __all__ = ["gelu_gate"]
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.gate import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def gelu_gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:

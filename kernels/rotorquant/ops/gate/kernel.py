@@ -27,7 +27,7 @@ def gate_kernel(gate_ptr, up_ptr, product_ptr, count, BLOCK: tl.constexpr):
 
 
 def gelu_gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """See `rotorquant.ops.gate.gelu_gate`."""
+    """gelu(gate) * up of tensors of one shape and dtype, in one launch."""
     gate, up = gate.contiguous(), up.contiguous()
     product = torch.empty_like(gate)
     count = gate.numel()

@@ -12,5 +12,5 @@ __all__ = ["gelu_gate"]
 
 
 def gelu_gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """See `rotorquant.ops.gate.gelu_gate`."""
+    """gelu(gate) * up, each step rounded to the dtype of the tensors."""
     return gelu(gate, approximate="tanh") * up

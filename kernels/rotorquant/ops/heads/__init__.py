@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -13,10 +10,7 @@ from rotorquant.ops.heads.reference import Stream
 
 __all__ = ["Stream", "norm_heads"]
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.heads import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def norm_heads(
@@ -39,6 +33,6 @@ def norm_heads(
     if cos.shape[1:] != (tokens, head_dim) or cos.shape != sin.shape:
         raise ValueError(f"cos {tuple(cos.shape)} does not fit rows {tuple(like.shape)}")
     if _kernel is not None and dispatch.on_gpu(like) and like.numel() > 0:
-        made: list[torch.Tensor] = _kernel.norm_heads(streams, cos, sin, eps)
-        return made
+        results: list[torch.Tensor] = _kernel.norm_heads(streams, cos, sin, eps)
+        return results
     return [reference.norm_heads(stream, cos, sin, eps) for stream in streams]

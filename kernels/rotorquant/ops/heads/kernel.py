@@ -13,7 +13,7 @@ __all__ = ["heads_kernel", "norm_heads"]
 
 @triton.jit
 def _one_head(
-    rows_ptr, weight_ptr, cos_ptr, sin_ptr, made_ptr, token, head, heads, row_token, row_head,
+    rows_ptr, weight_ptr, cos_ptr, sin_ptr, result_ptr, token, head, heads, row_token, row_head,
     angle, half, eps, TURNED: tl.constexpr, WEIGHT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Both halves [BLOCK] of the head of a token."""
@@ -38,14 +38,15 @@ def _one_head(
         a, b = (n1 * c1).to(kind).to(tl.float32), (n2 * s1).to(kind).to(tl.float32)
         c, d = (n2 * c2).to(kind).to(tl.float32), (n1 * s2).to(kind).to(tl.float32)
         one, two = (a - b).to(kind), (c + d).to(kind)
-    target = made_ptr + (token * heads + head) * 2 * half + i
+    target = result_ptr + (token * heads + head) * 2 * half + i
     tl.store(target, one, mask=there)
     tl.store(target + half, two, mask=there)
 
 
 @triton.jit(do_not_specialize=["tokens", "angle_batch"])
 def heads_kernel(
-    rows_a, rows_b, rows_c, weight_a, weight_b, weight_c, cos_ptr, sin_ptr, made_a, made_b, made_c,
+    rows_a, rows_b, rows_c, weight_a, weight_b, weight_c, cos_ptr, sin_ptr,
+    result_a, result_b, result_c,
     tokens, heads_a, heads_b, heads_c,
     token_a, token_b, token_c, head_a, head_b, head_c, angle_batch, half, eps,
     TURNED_A: tl.constexpr, TURNED_B: tl.constexpr, TURNED_C: tl.constexpr,
@@ -55,42 +56,42 @@ def heads_kernel(
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     angle = token // tokens * angle_batch + token % tokens * 2 * half
     if head < heads_a:
-        _one_head(rows_a, weight_a, cos_ptr, sin_ptr, made_a, token, head, heads_a, token_a,
+        _one_head(rows_a, weight_a, cos_ptr, sin_ptr, result_a, token, head, heads_a, token_a,
                   head_a, angle, half, eps, TURNED_A, WEIGHT_A, BLOCK)  # fmt: skip
     elif head < heads_a + heads_b:
         head -= heads_a
-        _one_head(rows_b, weight_b, cos_ptr, sin_ptr, made_b, token, head, heads_b, token_b,
+        _one_head(rows_b, weight_b, cos_ptr, sin_ptr, result_b, token, head, heads_b, token_b,
                   head_b, angle, half, eps, TURNED_B, WEIGHT_B, BLOCK)  # fmt: skip
     else:
         head -= heads_a + heads_b
-        _one_head(rows_c, weight_c, cos_ptr, sin_ptr, made_c, token, head, heads_c, token_c,
+        _one_head(rows_c, weight_c, cos_ptr, sin_ptr, result_c, token, head, heads_c, token_c,
                   head_c, angle, half, eps, TURNED_C, WEIGHT_C, BLOCK)  # fmt: skip
 
 
 def norm_heads(
     streams: list[Stream], cos: torch.Tensor, sin: torch.Tensor, eps: float
 ) -> list[torch.Tensor]:
-    """See `rotorquant.ops.heads.norm_heads`."""
+    """All streams in one launch, a program for a head of a token."""
     # Streams that are not there have no heads, and others stand for their pointers.
     rows = [stream.rows.flatten(0, 1) for stream in streams]
     rows = [each if each.stride(-1) == 1 else each.contiguous() for each in rows]
-    made = [
+    results = [
         torch.empty(stream.rows.shape, dtype=each.dtype, device=each.device)
         for stream, each in zip(streams, rows, strict=True)
     ]
     spare = 3 - len(streams)
     given = [*streams, *[streams[0]] * spare]
     counts = [each.shape[1] for each in rows] + [0] * spare
-    lines, results = rows + rows[:1] * spare, made + made[:1] * spare
+    lines, targets = rows + rows[:1] * spare, results + results[:1] * spare
     weights = [stream.rows if stream.weight is None else stream.weight for stream in given]
     cos, sin = cos.contiguous(), sin.contiguous()
     half = cos.shape[-1] // 2
     block = triton.next_power_of_2(half)
     heads_kernel[(rows[0].shape[0], sum(counts))](
-        *lines, *weights, cos, sin, *results, cos.shape[1], *counts,
+        *lines, *weights, cos, sin, *targets, cos.shape[1], *counts,
         *(each.stride(0) for each in lines), *(each.stride(1) for each in lines),
         0 if cos.shape[0] == 1 else cos.stride(0), half, eps,
         *(stream.turned for stream in given), *(stream.weight is not None for stream in given),
         BLOCK=block, num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip
-    return made
+    return results

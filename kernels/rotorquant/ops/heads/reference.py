@@ -33,7 +33,7 @@ class Stream(NamedTuple):
 
 
 def norm_heads(stream: Stream, cos: torch.Tensor, sin: torch.Tensor, eps: float) -> torch.Tensor:
-    """See `rotorquant.ops.heads.norm_heads`."""
+    """One stream [B, T, heads, D], normed, and turned where it asks for it."""
     normed = reference.norm(stream.rows, Norm(stream.weight, eps))
     if not stream.turned:
         return normed

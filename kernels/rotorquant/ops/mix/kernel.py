@@ -16,7 +16,7 @@ from rotorquant.ops.launches import RowsLaunch, launch_rows
 from rotorquant.ops.mix.reference import Mix
 from rotorquant.ops.planes import planes_of
 from rotorquant.ops.quantize.kernel import joined, nearest, pack, put_row, standardized
-from rotorquant.ops.quantize.reference import Packed, Room
+from rotorquant.ops.quantize.reference import Packed, PackedOut
 
 __all__ = ["constants", "mix_kernel", "mix_packed"]
 
@@ -110,7 +110,7 @@ def constants(by: Mix, bits: int, launch: RowsLaunch) -> dict[str, object]:
 
 
 def mix_packed(
-    vectors: torch.Tensor, book: Codebook, by: Mix, matched: bool, into: Room | None
+    vectors: torch.Tensor, book: Codebook, by: Mix, matched: bool, into: PackedOut | None
 ) -> Packed:
     """Codes and scales of vectors [B, H, N, D]; D is one of `launches.HEAD_DIMS`."""
     capability = dispatch.capability_of(vectors)

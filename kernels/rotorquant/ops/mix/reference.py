@@ -16,8 +16,8 @@ __all__ = ["Mix", "mix"]
 
 
 class Mix(NamedTuple):
-    """See above; all float32: signs [D], right [B, B], mixed [A] of ones and zeros, left [A, A],
-    gain [A]. A and B are 16 at least, as tensor cores want it.
+    """A map made of signs, all float32: signs [D], right [B, B], mixed [A] of ones and zeros, left
+    [A, A], gain [A]. A and B are 16 at least, because tensor cores take no less.
     """
 
     signs: torch.Tensor

@@ -5,9 +5,6 @@ Every step is rounded to the dtype of the rows, as it is where the steps are apa
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -18,10 +15,7 @@ __all__ = ["COLUMNS_LIMIT", "Norm", "norm", "norm_add"]
 
 COLUMNS_LIMIT = 16384  # a program holds a row in registers
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.norm import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:

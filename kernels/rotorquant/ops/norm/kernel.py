@@ -52,7 +52,7 @@ def norm_kernel(
 
 
 def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:
-    """See `rotorquant.ops.norm.norm`."""
+    """x / rms(x) * weight of rows [..., D], in their dtype."""
     rows = rows.contiguous()
     normed = torch.empty_like(rows)
     _launch(rows, by, None, None, None, rows, normed)
@@ -66,7 +66,7 @@ def norm_add(
     factor: torch.Tensor | None,
     then: Norm | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """See `rotorquant.ops.norm.norm_add`."""
+    """The sum (residual + norm(rows)) * factor and its norm by `then`, in one launch."""
     rows, residual = rows.contiguous(), residual.contiguous()
     total = torch.empty_like(rows)
     normed = None if then is None else torch.empty_like(rows)

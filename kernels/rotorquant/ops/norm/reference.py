@@ -20,7 +20,7 @@ class Norm(NamedTuple):
 
 
 def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:
-    """See `rotorquant.ops.norm.norm`."""
+    """x / rms(x) * weight of rows [..., D], rounded once."""
     wide = rows.float()
     normed = wide * (wide.square().mean(-1, keepdim=True) + by.eps).rsqrt()
     return (normed if by.weight is None else normed * by.weight.float()).to(rows.dtype)
@@ -33,7 +33,7 @@ def norm_add(
     factor: torch.Tensor | None,
     then: Norm | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """See `rotorquant.ops.norm.norm_add`."""
+    """The sum (residual + norm(rows)) * factor, and the norm of that sum by `then`."""
     total = residual + norm(rows, by)
     if factor is not None:
         total *= factor

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -12,15 +9,12 @@ from rotorquant.ops.code_table import Codebook, make_codebook
 from rotorquant.ops.launches import HEAD_DIMS
 from rotorquant.ops.planes import HEAD_DIM_STEP, PACKED_BITS
 from rotorquant.ops.quantize import reference
-from rotorquant.ops.quantize.reference import Packed, Room, put
+from rotorquant.ops.quantize.reference import Packed, PackedOut, put
 from rotorquant.ops.rotors import Rotors, turn
 
-__all__ = ["Codebook", "Packed", "Room", "make_codebook", "pack_codes", "put", "quantize"]
+__all__ = ["Codebook", "Packed", "PackedOut", "make_codebook", "pack_codes", "put", "quantize"]
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.quantize import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def quantize(
@@ -28,7 +22,7 @@ def quantize(
     book: Codebook,
     rotors: Rotors | None = None,
     matched: bool = True,
-    into: Room | None = None,
+    into: PackedOut | None = None,
 ) -> Packed:
     """Codes and scale of every vector.
 

@@ -21,7 +21,8 @@ from rotorquant.ops import dispatch
 from rotorquant.ops.code_table import Codebook
 from rotorquant.ops.launches import MapLaunch, RowsLaunch, launch_rows
 from rotorquant.ops.planes import planes_of
-from rotorquant.ops.quantize.reference import Packed, Room
+from rotorquant.ops.quantize.reference import Packed, PackedOut
+from rotorquant.ops.strides import four_dims
 
 __all__ = [
     "constants",
@@ -167,16 +168,15 @@ def quantize_kernel(
 
 
 def constants(head_dim: int, bits: int, launch: RowsLaunch) -> dict[str, object]:
-    """What the kernel is compiled for; without an extra plane one part has all columns."""
+    """What the kernel is compiled for: bits, and how its columns are cut into parts."""
     planes = planes_of(bits)
-    columns = head_dim // max(planes.fields, 2)
-    width = planes.extra_bytes(head_dim) or columns
+    width, parts = planes.column_parts(head_dim)
     return {
         "D": head_dim,
         "P": planes.primary,
         "E": planes.extra,
         "W": width,
-        "PARTS": columns // width,
+        "PARTS": parts,
         "ROOT": head_dim**0.5,
         "BLOCK": launch.block_rows,
     }
@@ -187,9 +187,9 @@ def quantize(
     book: Codebook,
     rotors: tuple[torch.Tensor, torch.Tensor] | None,
     matched: bool,
-    into: Room | None,
+    into: PackedOut | None,
 ) -> Packed:
-    """See `rotorquant.ops.quantize.quantize`; D is one of `launches.HEAD_DIMS`."""
+    """Codes and scales of vectors [..., D] in one launch; D is one of `launches.HEAD_DIMS`."""
     head_dim = vectors.shape[-1]
     launch = launch_rows("quantize", head_dim, book.bits, dispatch.capability_of(vectors))
     return pack(
@@ -205,7 +205,7 @@ def pack(
     operands: Iterable[Any],
     book: Codebook,
     matched: bool,
-    into: Room | None,
+    into: PackedOut | None,
     launch: RowsLaunch | MapLaunch,
     **options: object,
 ) -> Packed:
@@ -219,8 +219,8 @@ def pack(
         launch: of the kernel.
         options: what it is compiled for and launched with beyond CELLS and MATCHED.
     """
-    packed = room(vectors, book.bits, into)
-    vectors = rows_of(vectors)
+    packed = packed_tensors(vectors, book.bits, into)
+    vectors = four_dims(vectors)
     batch, heads, tokens, _ = vectors.shape
     if vectors.numel() > 0:
         kernel[(triton.cdiv(tokens, launch.block_rows), batch * heads)](
@@ -232,16 +232,7 @@ def pack(
     return packed
 
 
-def rows_of(vectors: torch.Tensor) -> torch.Tensor:
-    """[..., D] as [B, H, N, D], with the values of a vector next to each other."""
-    if vectors.stride(-1) != 1 and vectors.shape[-1] != 1:
-        vectors = vectors.contiguous()
-    if vectors.ndim > 4:
-        vectors = vectors.reshape(-1, *vectors.shape[-3:])
-    return vectors[(None,) * (4 - vectors.ndim)]
-
-
-def room(vectors: torch.Tensor, bits: int, into: Room | None) -> Packed:
+def packed_tensors(vectors: torch.Tensor, bits: int, into: PackedOut | None) -> Packed:
     """Tensors for the planes and the scale of vectors [..., D]: those given, or new ones."""
     if into is not None:
         assert into[2] is not None
@@ -260,5 +251,5 @@ def targets(packed: Packed) -> tuple[torch.Tensor | int, ...]:
     """Pointers to the planes and the scale, then their strides of batch, head and token."""
     primary, extra, scale = packed
     fields = (primary, primary if extra is None else extra, scale.unsqueeze(-1))
-    strides = [rows_of(field).stride()[:3] for field in fields]
+    strides = [four_dims(field).stride()[:3] for field in fields]
     return primary, fields[1], scale, *strides[0], *strides[1], *strides[2]

@@ -16,19 +16,19 @@ import torch
 
 from rotorquant.ops.planes import planes_of
 
-__all__ = ["Packed", "Room", "finish", "pack_codes", "put", "quantize", "standardized"]
+__all__ = ["Packed", "PackedOut", "finish", "pack_codes", "put", "quantize", "standardized"]
 
 Packed = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 """Primary plane, extra plane or None, scale."""
 
-Room = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
-"""What `Packed` is written to; `attend.Rows` is one."""
+PackedOut = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+"""Tensors that a `Packed` is written to, of which some may be missing; `attend.Rows` is one."""
 
-_Fields = TypeVar("_Fields", bound=Room)
+_Fields = TypeVar("_Fields", bound=PackedOut)
 
 
 def quantize(y: torch.Tensor, centroids: torch.Tensor, matched: bool = True) -> Packed:
-    """See `rotorquant.ops.quantize.quantize`."""
+    """Planes and scales of vectors [..., D], by the formula above."""
     unit, norm = standardized(y.float())
     boundaries = (centroids[1:] + centroids[:-1]) / 2
     codes = torch.bucketize(unit, boundaries, out_int32=True)
@@ -55,7 +55,7 @@ def finish(
     return (*pack_codes(codes.to(torch.uint8), bits), scale.to(torch.float16))
 
 
-def put(packed: _Fields, into: Room | None) -> _Fields:
+def put(packed: _Fields, into: PackedOut | None) -> _Fields:
     """The same, after a copy to the tensors `into` if there are any."""
     for target, field in zip(into or (), packed, strict=into is not None):
         if target is not None and field is not None:
@@ -64,7 +64,7 @@ def put(packed: _Fields, into: Room | None) -> _Fields:
 
 
 def pack_codes(codes: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """See `rotorquant.ops.quantize.pack_codes`."""
+    """Primary and extra plane of codes [..., D] uint8; the extra one is None without extra bits."""
     planes = planes_of(bits)
     head_dim = codes.shape[-1]
     order = torch.tensor(planes.storage_order(head_dim), device=codes.device)

@@ -6,9 +6,6 @@ history it is decoded once; `ops/attend` decodes tiles anew for every program.
 
 from __future__ import annotations
 
-import contextlib
-from types import ModuleType
-
 import torch
 
 from rotorquant.ops import dispatch
@@ -19,10 +16,7 @@ from rotorquant.ops.rebuild.reference import Twist
 
 __all__ = ["Twist", "rebuild"]
 
-_kernel: ModuleType | None = None
-if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring Triton
-    with contextlib.suppress(ImportError):
-        from rotorquant.ops.rebuild import kernel as _kernel
+_kernel = dispatch.find_kernel(__name__)
 
 
 def rebuild(
@@ -42,6 +36,6 @@ def rebuild(
     if twist is not None and len(twist.still) != head_dim:
         raise ValueError(f"a twist of {len(twist.still)} places does not fit {head_dim}")
     if _kernel is not None and dispatch.on_gpu(rows.primary) and head_dim in HEAD_DIMS:
-        made: tuple[torch.Tensor, torch.Tensor] = _kernel.rebuild(rows, table, twist, dtype)
-        return made
+        rebuilt: tuple[torch.Tensor, torch.Tensor] = _kernel.rebuild(rows, table, twist, dtype)
+        return rebuilt
     return reference.rebuild(rows, table, twist, dtype)

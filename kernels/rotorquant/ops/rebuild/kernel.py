@@ -83,7 +83,7 @@ def constants(head_dim: int, table: torch.Tensor, pairs: int, launch: RowsLaunch
 def rebuild(
     rows: Rows, table: torch.Tensor, twist: Twist | None, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `rotorquant.ops.rebuild.rebuild`; D is one of `launches.HEAD_DIMS`."""
+    """Keys and values [B, H, N, D], in one launch; D is one of `launches.HEAD_DIMS`."""
     primary, extra, scale = rows
     assert scale is not None
     extra = primary if extra is None else extra

@@ -43,7 +43,7 @@ class Twist(NamedTuple):
 def rebuild(
     rows: Rows, table: torch.Tensor, twist: Twist | None, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """See `rotorquant.ops.rebuild.rebuild`."""
+    """Keys and values [B, H, N, D] of packed rows; without a twist both are the same tensor."""
     assert rows.scale is not None
     values = lookup(rows.primary, rows.extra, table) * rows.scale.float().unsqueeze(-1)
     if twist is None:
