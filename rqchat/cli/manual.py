@@ -65,7 +65,7 @@ def reference() -> str:
     """All of docs/cli.md."""
     root: Any = typer.main.get_command(app)
     parts = [_OPENING, *_command("rqchat", root), "## In the chat\n"]
-    slash = [(f"`{c.usage}`", c.summary) for c in all_commands().values()]
+    slash = [(f"`{c.usage}`", c.summary) for c in all_commands()]
     parts += [_table("command", "what it does", slash)]
     parts += [_table("key", "what it does", [(f"`{keys}`", does) for keys, does in CHAT_KEYS])]
     parts += ["## The settings file", _SETTINGS]

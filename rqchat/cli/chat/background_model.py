@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from rqchat.cli import open_session as opening
+from rqchat.cli import open_session
 from rqchat.cli.open_session import BackgroundOpening, Session
 from rqchat.engine.conversation import Message
 from rqchat.engine.events import Event, LoadProgress, Notice
@@ -14,11 +14,11 @@ from rqchat.errors import RqchatError
 from rqchat.ui.console import Screen
 from rqchat.ui.stream import load_status
 
-__all__ = ["Carried", "Served", "ServedModel"]
+__all__ = ["BackgroundModel", "ModelHost", "SessionStart"]
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class SessionStart:
     """What a session begins with, from a saved conversation or from the model before.
 
     Attributes:
@@ -34,7 +34,7 @@ class Carried:
     former: Settings | None = None
 
 
-class Served(Protocol):
+class ModelHost(Protocol):
     """Whoever a model is opened for. All of it is called in the thread that opens."""
 
     def opened(self, session: Session) -> None:
@@ -47,7 +47,7 @@ class Served(Protocol):
         """Something has changed."""
 
 
-class ServedModel:
+class BackgroundModel:
     """One model at a time.
 
     Attributes:
@@ -56,11 +56,11 @@ class ServedModel:
     """
 
     def __init__(
-        self, screen: Screen, settings: Settings, carried: Carried, served: Served
+        self, screen: Screen, settings: Settings, start: SessionStart, host: ModelHost
     ) -> None:
-        self._screen, self._served = screen, served
+        self._screen, self._host = screen, host
         self._waiting = False
-        self._prepare(settings, carried)
+        self._prepare(settings, start)
 
     def load(self) -> None:
         """Begin to load."""
@@ -85,7 +85,7 @@ class ServedModel:
     def system(self) -> str | None:
         """The instructions above the conversation."""
         session = self.session
-        return session.system if session else self._carried.system
+        return session.system if session else self._start.system
 
     def wait(self) -> Session:
         """The session, waited for in sight of the user.
@@ -110,34 +110,34 @@ class ServedModel:
             RqchatError: the present model cannot be opened.
         """
         session = self.wait()
-        carried = Carried(session.messages, session.system, session.thinking, self.settings)
+        start = SessionStart(session.messages, session.system, session.thinking, self.settings)
         session.close()
         del session
         self._opening.drop()
-        self._prepare(settings, carried)
+        self._prepare(settings, start)
         self.load()
 
-    def _prepare(self, settings: Settings, carried: Carried) -> None:
-        self.settings, self._carried, self.loading = settings, carried, "loading"
-        self._opening = BackgroundOpening(lambda: self._open(carried), self._served.wake)
+    def _prepare(self, settings: Settings, start: SessionStart) -> None:
+        self.settings, self._start, self.loading = settings, start, "loading"
+        self._opening = BackgroundOpening(lambda: self._open(start), self._host.wake)
 
-    def _open(self, carried: Carried) -> Session:
+    def _open(self, start: SessionStart) -> Session:
         try:
-            session = opening.open_session(self.settings, carried.system, self._on_load)
+            session = open_session.open_session(self.settings, start.system, self._on_load)
         except RqchatError as error:
-            if carried.former is None:
+            if start.former is None:
                 raise
-            self._served.report(error)
+            self._host.report(error)
             self._screen.note("going back to the model before", "warning")
-            self.settings = carried.former
-            session = opening.open_session(carried.former, carried.system, self._on_load)
-        if carried.messages:
-            session.restore(carried.messages)
-        session.thinking = carried.thinking
+            self.settings = start.former
+            session = open_session.open_session(start.former, start.system, self._on_load)
+        if start.messages:
+            session.restore(start.messages)
+        session.thinking = start.thinking
         try:
-            self._served.opened(session)
+            self._host.opened(session)
         except RqchatError as error:
-            self._served.report(error)
+            self._host.report(error)
         return session
 
     def _on_load(self, event: Event) -> None:
@@ -148,4 +148,4 @@ class ServedModel:
                 self.loading = load_status(event)
                 if self._waiting:
                     self._screen.status(self.loading)
-                self._served.wake()
+                self._host.wake()

@@ -6,23 +6,24 @@ loaded does.
 
 from __future__ import annotations
 
+import mimetypes
 import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rqchat.cli.chat.background_model import Carried, ServedModel
-from rqchat.cli.chat.pending_attachments import Attachments
-from rqchat.cli.chat.slash import attach_commands, table
-from rqchat.cli.chat.turn_runner import Step, Talk
+from rqchat.cli.chat.background_model import BackgroundModel, SessionStart
+from rqchat.cli.chat.pending_attachments import PendingAttachments
+from rqchat.cli.chat.slash.registry import Commands
+from rqchat.cli.chat.turn_runner import TurnRequest, TurnRunner
 from rqchat.cli.open_session import Session
 from rqchat.cli.store_access import open_recorder, resume_hint
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.events import Done, Event
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
-from rqchat.engine.inputs.references import load_documents, load_picture
+from rqchat.engine.inputs.references import load_documents, load_picture, split_paths
 from rqchat.engine.settings import SamplingSettings, Settings
-from rqchat.errors import RqchatError
+from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen
 from rqchat.ui.resumed_chat import show_resumed
 from rqchat.ui.stream import AnswerView
@@ -43,11 +44,11 @@ class Chat:
         model: the model behind the prompt.
         sampling: how the next answer is drawn.
         fold_thoughts: whether thoughts are shown in one line.
-        attached: what goes along with the next message.
-        commands: the slash commands by name.
-        talk: the turns.
-        recorder: keeps the conversation.
-        last: how the last answer ended.
+        attachments: what goes along with the next message.
+        commands: the slash commands.
+        turns: asks the model, and takes turns back.
+        recorder: saves the conversation.
+        last_done: how the last answer ended.
         editor: the line editor, once it is there.
     """
 
@@ -55,6 +56,7 @@ class Chat:
         self,
         screen: Screen,
         settings: Settings,
+        commands: Commands[Chat],
         system: str | None,
         saved: SavedConversation | None = None,
         *,
@@ -64,18 +66,18 @@ class Chat:
     ) -> None:
         self.sampling = sampling or SamplingSettings()
         self.fold_thoughts = True
-        self.attached = Attachments()
-        self.commands = table.all_commands()
-        self.talk = Talk(self)
-        self.last: Done | None = None
+        self.attachments = PendingAttachments()
+        self.commands = commands
+        self.turns = TurnRunner(self)
+        self.last_done: Done | None = None
         self.editor: LineEditor | None = None
         self.recorder = open_recorder(settings, "chat", screen)
         if saved is not None:
             self.recorder.adopt(saved)
             system = saved.record.system if system is None else system
         self._screen, self._piped = screen, piped
-        carried = Carried(saved.messages if saved else (), system, thinking)
-        self.model = ServedModel(screen, settings, carried, self)
+        start = SessionStart(saved.messages if saved else (), system, thinking)
+        self.model = BackgroundModel(screen, settings, start, self)
 
     def run(self, editor: LineEditor) -> None:
         """Read and answer until the user leaves.
@@ -90,7 +92,7 @@ class Chat:
                 pass
         finally:
             self.stop()
-            self.talk.wait(_LEAVE_S)
+            self.turns.wait(_LEAVE_S)
             self._screen.live = None
 
     def close(self) -> None:
@@ -109,14 +111,19 @@ class Chat:
             RqchatError: it cannot take what was piped in.
         """
         if self._piped is not None:
-            self.say(self.attached.add(self._piped, session))
+            self.say(self.attachments.add(self._piped, session))
             self._piped = None
 
-    def events(self, session: Session, step: Step) -> Iterator[Event]:
-        """The answer to a step, as it comes."""
-        if step.is_aside:
-            return self.recorder.follow_aside(session, step.turn, step.sampling)
-        return self.recorder.record(session, step.turn, step.sampling, begun=step.begun)
+    def events(self, session: Session, request: TurnRequest) -> Iterator[Event]:
+        """The answer to a request, as it comes."""
+        turn, sampling = request.turn, request.sampling
+        if request.is_aside:
+            return self.recorder.follow_aside(session, turn, sampling)
+        return self.recorder.record(session, turn, sampling, begun=request.begun)
+
+    def answered(self, done: Done) -> None:
+        """An answer is at its end."""
+        self.last_done = done
 
     def changed(self, session: Session) -> None:
         """The conversation has grown, or was taken back or rewritten."""
@@ -126,7 +133,7 @@ class Chat:
         """Where a saved conversation ended; a question without answer is at the prompt again."""
         show_resumed(self._screen, saved.record, saved.messages[-2:])
         if saved.pending is not None:
-            self.attached.put_back(saved.pending)
+            self.attachments.put_back(saved.pending)
             self.type(saved.pending.text)
             self.say("the last question had no answer yet; Enter asks it again")
 
@@ -148,7 +155,7 @@ class Chat:
         Raises:
             RqchatError: it cannot be used, or the model, which counts the tokens, cannot be opened.
         """
-        self.say(self.attached.add(item, self.session()))
+        self.say(self.attachments.add(item, self.session()))
 
     def attach_picture(self, reference: str) -> None:
         """Attach the picture that a path or a URL names.
@@ -168,7 +175,7 @@ class Chat:
         if len(documents) == 1:
             self.attach(documents[0])
         else:
-            self.say(self.attached.add_folder(reference, documents, self.session()))
+            self.say(self.attachments.add_folder(reference, documents, self.session()))
 
     def show(self, renderable: Renderable) -> None:
         """A table that is no answer."""
@@ -198,13 +205,13 @@ class Chat:
         session = self.model.session
         if session is None:
             return self.model.loading
-        rate = self.last.timing.decode_tokens_per_s if self.last else 0.0
-        if self.talk.is_busy and self.talk.view is not None:
-            rate = self.talk.view.deltas_per_s
+        rate = self.last_done.timing.decode_tokens_per_s if self.last_done else 0.0
+        if self.turns.is_busy and self.turns.view is not None:
+            rate = self.turns.view.deltas_per_s
         return chat_status(
             session.model_name,
             session.plan,
-            self.talk.used_tokens(session),
+            self.turns.used_tokens(session),
             session.used_bytes,
             rate,
             columns,
@@ -212,17 +219,17 @@ class Chat:
 
     def must_wait(self, line: str) -> bool:
         """Whether `line` cannot be taken before the model is there and has answered."""
-        is_at_work = self.talk.is_busy or self.model.is_pending
-        return is_at_work and not table.runs_at_once(line)
+        is_at_work = self.turns.is_busy or self.model.is_pending
+        return is_at_work and not self.commands.runs_at_once(line)
 
     def is_answering(self) -> bool:
         """Whether there is an answer that can be stopped."""
-        return self.talk.is_busy
+        return self.turns.is_busy
 
     def stop(self) -> None:
         """Stop the answer."""
         session = self.model.session
-        if session is not None and self.talk.is_busy:
+        if session is not None and self.turns.is_busy:
             session.interrupt()
 
     def failure(self) -> BaseException | None:
@@ -245,24 +252,24 @@ class Chat:
     def _turn(self, editor: LineEditor) -> bool:
         """Read a line and do what it says; whether the chat goes on."""
         try:
-            self._obey(editor.read())
-            while self.talk.is_busy and not editor.is_live:
-                self.talk.wait(0.1)  # without a timeout Ctrl-C would not be heard everywhere
+            self._handle(editor.read())
+            while self.turns.is_busy and not editor.is_live:
+                self.turns.wait(0.1)  # without a timeout Ctrl-C would not be heard everywhere
         except EOFError:
             return False
         except KeyboardInterrupt:
-            if not self.talk.is_busy:
+            if not self.turns.is_busy:
                 self.say("stopped")
             self.stop()
-            self.talk.wait(_LEAVE_S)
+            self.turns.wait(_LEAVE_S)
             return not editor.interrupted()
         return True
 
-    def _obey(self, line: str) -> None:
+    def _handle(self, line: str) -> None:
         try:
-            if table.is_command(line):
-                table.run_command(self, line)
-            elif line and not attach_commands.attach_dropped(self, line):
+            if self.commands.is_command(line):
+                self.commands.run(self, line)
+            elif line and not self._attach_dropped(line):
                 self._send(line)
         except EOFError:
             raise
@@ -271,14 +278,30 @@ class Chat:
                 raise
             self.report(error)
 
+    def _attach_dropped(self, line: str) -> bool:
+        """Attach a line that is nothing but existing files, as terminals paste dropped ones."""
+        if not line.startswith(("/", "~", "'", '"', "file://")) or "\n" in line:
+            return False
+        try:
+            paths = split_paths(line)
+        except UsageError:
+            return False
+        if not all(path.is_file() for path in paths):
+            return False
+        for path in paths:
+            kind = mimetypes.guess_type(path.name)[0] or ""
+            attach = self.attach_picture if kind.startswith("image/") else self.attach_documents
+            attach(str(path))
+        return True
+
     def _send(self, text: str) -> None:
         """Ask; where the session does not take the turn, text and attachments come back."""
         self.session()  # what was piped in is attached once it is there
-        step = Step(
+        request = TurnRequest(
             "the last turn",
-            self.attached.turn(text),
+            self.attachments.turn(text),
             self.sampling,
-            on_kept=self.attached.clear,
-            on_lost=lambda: self.type(text),
+            on_answered=self.attachments.clear,
+            on_unanswered=lambda: self.type(text),
         )
-        self.talk.start(step)
+        self.turns.start(request)

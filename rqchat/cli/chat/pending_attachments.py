@@ -13,10 +13,10 @@ from rqchat.ui.text import format_count
 if TYPE_CHECKING:
     from rqchat.cli.open_session import Session
 
-__all__ = ["Attachments"]
+__all__ = ["PendingAttachments"]
 
 
-class Attachments:
+class PendingAttachments:
     """Pictures and documents that wait for the next message."""
 
     def __init__(self) -> None:

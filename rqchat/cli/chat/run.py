@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rqchat import __version__
 from rqchat.cli import app_folders
 from rqchat.cli.chat.chat import Chat
+from rqchat.cli.chat.slash.table import all_commands
 from rqchat.cli.inputs import read_stdin
 from rqchat.cli.store_access import as_before
 from rqchat.engine.conversations.load import SavedConversation
@@ -56,6 +57,7 @@ def run_chat(
         chat = Chat(
             screen,
             as_before(settings, saved),
+            all_commands(),
             manner.system,
             saved,
             sampling=sampling,
@@ -93,6 +95,6 @@ def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
     return LineEditor(
         chat,
         history_path=app_folders.history_file(),
-        commands=chat.commands,
+        commands=chat.commands.completion,
         from_terminal=from_terminal,
     )

@@ -1,28 +1,27 @@
-"""The turns of a chat: asked in a thread of their own, kept, and taken back."""
+"""The turns of a chat: asked in a thread of their own, remembered, and taken back."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from rqchat.engine.conversation import Message, UserTurn
-from rqchat.engine.events import Done
+from rqchat.engine.events import Done, Event
 from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import UsageError
 
 if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
     from rqchat.cli.open_session import Session
     from rqchat.ui.stream import AnswerView
 
-__all__ = ["Messages", "Step", "Talk"]
+__all__ = ["Messages", "TurnHost", "TurnRequest", "TurnRunner"]
 
 Messages = tuple[Message, ...]
 
 
-def _as_it_is(messages: Messages) -> Messages:
+def _unchanged(messages: Messages) -> Messages:
     return messages
 
 
@@ -31,19 +30,19 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TurnRequest:
     """One question to the model, and what becomes of the conversation.
 
     Attributes:
-        what: the step's name in what `/undo` says.
+        what: the name of the turn in what `/undo` says.
         turn: the question.
         sampling: how the answer is drawn.
         base: the conversation that it is put to; None is the present one.
         begun: how the answer begins.
-        is_aside: the turn is saved only as far as `settle` keeps it.
-        settle: from the conversation that the model left to the one to keep, in the thread; an
-            RqchatError says why there is none, and all is as it was before.
-        on_kept, on_lost: called in the thread when the conversation has grown or not.
+        is_aside: the turn is saved only as far as `accept` keeps it.
+        accept: from the conversation that the model left to the one to go on with, in the thread;
+            an RqchatError says why there is none, and all is as it was before.
+        on_answered, on_unanswered: called in the thread when the conversation has grown or not.
     """
 
     what: str
@@ -52,30 +51,58 @@ class Step:
     base: Messages | None = None
     begun: str = ""
     is_aside: bool = False
-    settle: Callable[[Messages], Messages] = _as_it_is
-    on_kept: Callable[[], None] = _nothing
-    on_lost: Callable[[], None] = _nothing
+    accept: Callable[[Messages], Messages] = _unchanged
+    on_answered: Callable[[], None] = _nothing
+    on_unanswered: Callable[[], None] = _nothing
+
+
+class TurnHost(Protocol):
+    """What a turn needs of the chat that it belongs to."""
+
+    def session(self) -> Session:
+        """The session, waited for while the model loads; an RqchatError says why there is none."""
+
+    def new_view(self, begun: str = "", *, recalls: bool = False) -> AnswerView:
+        """A place on the screen for the next answer."""
+
+    def events(self, session: Session, request: TurnRequest) -> Iterator[Event]:
+        """The answer to a request, as it comes."""
+
+    def answered(self, done: Done) -> None:
+        """An answer is at its end. In the thread of the turn, as all below."""
+
+    def changed(self, session: Session) -> None:
+        """The conversation has grown, or was taken back or rewritten."""
+
+    def say(self, text: str, style: str = "note") -> None:
+        """Show one line that is no answer."""
+
+    def report(self, error: Exception) -> None:
+        """Show what went wrong."""
+
+    def wake(self) -> None:
+        """Tell whoever waits at the prompt that the turn has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Former:
+class _Undo:
     """What the conversation was before `what` was done, and what else takes that back."""
 
     what: str
     messages: Messages
-    undo: Callable[[], None] = _nothing
+    also: Callable[[], None] = _nothing
 
 
-class Talk:
+class TurnRunner:
     """The conversation of one chat, with every state that it went through.
 
     Attributes:
         view: the last answer on the screen.
     """
 
-    def __init__(self, chat: Chat) -> None:
-        self._chat = chat
-        self._former: list[_Former] = []
+    def __init__(self, host: TurnHost) -> None:
+        self._host = host
+        self._undos: list[_Undo] = []
         # Joining a thread is no way to wait: interrupted, it takes the thread for dead
         self._idle = threading.Event()
         self._idle.set()
@@ -94,24 +121,16 @@ class Talk:
             return session.used_tokens
         return self._count(session)
 
-    def _count(self, session: Session) -> int:
-        state = (session.model_name, session.system, session.thinking, session.messages)
-        if self._counted != state:
-            is_empty = not (session.messages or session.system)
-            parts = () if is_empty else session.context_parts()
-            self._counted, self._counted_tokens = state, sum(part.tokens for part in parts)
-        return self._counted_tokens
-
-    def start(self, step: Step) -> None:
+    def start(self, request: TurnRequest) -> None:
         """Ask in a thread of its own.
 
         Raises:
             RqchatError: the model cannot be opened.
         """
-        session = self._chat.session()
+        session = self._host.session()
         self._idle.clear()
         threading.Thread(
-            target=self._run, args=(step, session), name="rqchat-answer", daemon=True
+            target=self._run, args=(request, session), name="rqchat-answer", daemon=True
         ).start()
 
     def wait(self, timeout_s: float | None = None) -> None:
@@ -120,10 +139,10 @@ class Talk:
 
     def change(self, what: str, messages: Messages, *, undo: Callable[[], None] = _nothing) -> None:
         """Go on from other `messages`; `/undo` takes that back, and calls `undo`."""
-        session = self._chat.session()
-        self._former.append(_Former(what, session.messages, undo))
+        session = self._host.session()
+        self._undos.append(_Undo(what, session.messages, undo))
         session.restore(messages)
-        self._chat.changed(session)
+        self._host.changed(session)
 
     def undo(self) -> str:
         """Take back the last change, or the last turn of a conversation that was loaded; its name.
@@ -131,57 +150,61 @@ class Talk:
         Raises:
             UsageError: there is nothing to take back.
         """
-        session = self._chat.session()
-        if self._former:
-            former = self._former.pop()
+        session = self._host.session()
+        if self._undos:
+            undo = self._undos.pop()
         elif session.messages:
-            former = _Former("the last turn", session.messages[:-2])
+            undo = _Undo("the last turn", session.messages[:-2])
         else:
             raise UsageError("there is nothing to take back")
-        session.restore(former.messages)
-        former.undo()
-        self._chat.changed(session)
-        return former.what
+        session.restore(undo.messages)
+        undo.also()
+        self._host.changed(session)
+        return undo.what
 
-    def forget(self) -> None:
-        """What was before cannot be taken back from here on."""
-        self._former.clear()
-
-    def _run(self, step: Step, session: Session) -> None:
-        chat, former = self._chat, session.messages
-        grown = False
+    def _run(self, request: TurnRequest, session: Session) -> None:
+        before = session.messages
+        has_grown = False
         try:
-            grown = self._ask(step, session)
+            has_grown = self._ask(request, session)
         except Exception as error:
-            chat.report(error)
+            self._host.report(error)
         finally:
-            if grown:
-                self._former.append(_Former(step.what, former))
-                step.on_kept()
+            if has_grown:
+                self._undos.append(_Undo(request.what, before))
+                request.on_answered()
             else:
-                session.restore(former)
-                step.on_lost()
-            chat.changed(session)
+                session.restore(before)
+                request.on_unanswered()
+            self._host.changed(session)
             self._idle.set()
-            chat.wake()
+            self._host.wake()
 
-    def _ask(self, step: Step, session: Session) -> bool:
+    def _ask(self, request: TurnRequest, session: Session) -> bool:
         """Whether the conversation has grown."""
-        if step.base is not None:
-            session.restore(step.base)
+        if request.base is not None:
+            session.restore(request.base)
         base = session.messages
-        is_first = not (base or self._former)
-        view = self.view = self._chat.new_view(step.begun, recalls=is_first)
+        is_first = not (base or self._undos)
+        view = self.view = self._host.new_view(request.begun, recalls=is_first)
         try:
-            for event in self._chat.events(session, step):
+            for event in self._host.events(session, request):
                 view.show(event)
                 if isinstance(event, Done):
-                    self._chat.last = event
+                    self._host.answered(event)
         finally:
             view.close()
-            self._chat.say("")
+            self._host.say("")
         if len(session.messages) == len(base):
             return False
-        session.restore(step.settle(session.messages))
+        session.restore(request.accept(session.messages))
         self._count(session)  # here, where nobody waits for it
         return True
+
+    def _count(self, session: Session) -> int:
+        state = (session.model_name, session.system, session.thinking, session.messages)
+        if self._counted != state:
+            is_empty = not (session.messages or session.system)
+            parts = () if is_empty else session.context_parts()
+            self._counted, self._counted_tokens = state, sum(part.tokens for part in parts)
+        return self._counted_tokens

@@ -5,33 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rqchat.cli import app_folders
-from rqchat.errors import UsageError
+from rqchat.errors import RqchatError, StoreFullError, UsageError
 
 if TYPE_CHECKING:
     from rqchat.engine.conversations.database import Database
     from rqchat.engine.conversations.records import SessionRecord
     from rqchat.ui.console import Screen
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from rqchat.cli.commands.cache_command import kept_documents
-from rqchat.cli.store_access import open_store
-from rqchat.engine.conversations.sessions import remove_sessions
-from rqchat.errors import RqchatError, StoreFullError
+__all__ = ["app"]
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from rqchat.ui.console import Screen
-
-__all__ = ["app", "remove_for_good"]
-
+_LISTED = 20
 _TRACES = (
     "words of what was removed stay in the index of the search until the disk has room and"
     " something else is removed"
@@ -40,57 +30,6 @@ _STUCK = (
     "{} cannot be made smaller: the disk is full, and removing takes some room first, about what is"
     " removed; delete a little of something else there, and try again"
 )
-
-
-def remove_for_good(screen: Screen, ids: Sequence[str]) -> None:
-    """Remove sessions. SQLite has to write before it can remove, so that a crash harms nothing.
-
-    Where the disk has no room for that, they go a few at a time, and then what is kept of documents
-    gives way, the longest unused first: it can be had again by reading them again.
-
-    Raises:
-        StoreError: the store cannot be written, and nothing more can give way.
-    """
-    if not _removed(screen, ids):
-        screen.note(_TRACES)
-
-
-def _removed(screen: Screen, ids: Sequence[str]) -> bool:
-    """Whether no trace stays."""
-    with open_store() as database:
-        try:
-            return remove_sessions(database, ids)
-        except StoreFullError:
-            path = database.path
-    if len(ids) > 1:
-        first = len(ids) // 2
-        _removed(screen, ids[:first])
-        return _removed(screen, ids[first:])
-    _give_way(screen, path)
-    return _removed(screen, ids)
-
-
-def _give_way(screen: Screen, path: Path) -> None:
-    """Drop the longest unused entry on the disk of `path`.
-
-    Raises:
-        StoreFullError: there is none.
-    """
-    from rqchat.ui.document_cache_table import kept_rows
-
-    with suppress(RqchatError, OSError):
-        kept = kept_documents()
-        disk = path.stat().st_dev
-        for entry in reversed(kept.entries()):
-            if entry.path.stat().st_dev == disk:
-                _, of, _, size, *_ = next(kept_rows([entry]))
-                kept.remove([entry])
-                screen.note(f"the disk is full: dropped what was kept of {of}, {size}")
-                return
-    raise StoreFullError(_STUCK.format(path))
-
-
-_LISTED = 20
 _AGE_S = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 
 app = typer.Typer()
@@ -215,12 +154,11 @@ def remove(
     ],
 ) -> None:
     """Remove conversations for good, with the documents and pictures that only they had."""
-    from rqchat.cli.commands.sessions_command import remove_for_good
     from rqchat.engine.conversations.sessions import find_session
 
     with _store() as database:
         found = [find_session(database, reference) for reference in references]
-    remove_for_good(_screen(), [session.id for session in found])
+    _remove_for_good(_screen(), [session.id for session in found])
     _say_removed(_screen(), found, "removed")
 
 
@@ -263,7 +201,6 @@ def prune(
 
     With both options, what both mean is removed.
     """
-    from rqchat.cli.commands.sessions_command import remove_for_good
     from rqchat.engine.conversations.sessions import old_sessions
 
     if older_than is None and keep is None:
@@ -275,8 +212,59 @@ def prune(
     if dry_run or not found:
         _say_removed(screen, found, "would be removed" if dry_run else "removed")
     elif yes or _agreed(screen, found):
-        remove_for_good(screen, [session.id for session in found])
+        _remove_for_good(screen, [session.id for session in found])
         _say_removed(screen, found, "removed")
+
+
+def _remove_for_good(screen: Screen, ids: Sequence[str]) -> None:
+    """Remove sessions. SQLite has to write before it can remove, so that a crash harms nothing.
+
+    Where the disk has no room for that, they go a few at a time, and then what is kept of documents
+    gives way, the longest unused first: it can be had again by reading them again.
+
+    Raises:
+        StoreError: the store cannot be written, and nothing more can give way.
+    """
+    if not _removed(screen, ids):
+        screen.note(_TRACES)
+
+
+def _removed(screen: Screen, ids: Sequence[str]) -> bool:
+    """Whether no trace stays."""
+    from rqchat.engine.conversations.sessions import remove_sessions
+
+    with _store() as database:
+        try:
+            return remove_sessions(database, ids)
+        except StoreFullError:
+            path = database.path
+    if len(ids) > 1:
+        first = len(ids) // 2
+        _removed(screen, ids[:first])
+        return _removed(screen, ids[first:])
+    _give_way(screen, path)
+    return _removed(screen, ids)
+
+
+def _give_way(screen: Screen, path: Path) -> None:
+    """Drop the longest unused entry on the disk of `path`.
+
+    Raises:
+        StoreFullError: there is none.
+    """
+    from rqchat.cli.commands.cache_command import kept_documents
+    from rqchat.ui.document_cache_table import kept_rows
+
+    with suppress(RqchatError, OSError):
+        kept = kept_documents()
+        disk = path.stat().st_dev
+        for entry in reversed(kept.entries()):
+            if entry.path.stat().st_dev == disk:
+                _, of, _, size, *_ = next(kept_rows([entry]))
+                kept.remove([entry])
+                screen.note(f"the disk is full: dropped what was kept of {of}, {size}")
+                return
+    raise StoreFullError(_STUCK.format(path))
 
 
 def _store() -> Database:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rqchat.cli.chat.chat import Chat
+from rqchat.cli.chat.slash.table import all_commands
 from rqchat.engine.conversation import Message
 from rqchat.engine.settings import Settings
 from rqchat.errors import RqchatError
@@ -160,7 +161,7 @@ def test_no_terminal_says_what_to_do(run: Run, session: FakeSession) -> None:
 def test_status_line(keys: Keyboard, session: FakeSession) -> None:
     from rqchat.ui.console import Screen
 
-    chat = Chat(Screen(quiet=True), Settings(), None)
+    chat = Chat(Screen(quiet=True), Settings(), all_commands(), None)
     chat.model.load()
     chat.session()
     assert chat.status(80) == "pocket | bf16 | 4-bit KV | 0 of 1,000 tokens (0 %) | 477 MiB VRAM"

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import mimetypes
-from typing import TYPE_CHECKING
-
+from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import PATHS, Command
 from rqchat.engine.inputs.clipboard import read_clipboard
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.inputs.references import split_paths, split_references
+from rqchat.engine.inputs.references import split_references
 from rqchat.errors import UsageError
 from rqchat.ui.editor.folded_pastes import FOLD_CHARACTERS
 
-if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
-
-__all__ = ["COMMANDS", "attach_dropped"]
+__all__ = ["COMMANDS"]
 
 
 def _image(chat: Chat, argument: str) -> None:
@@ -26,23 +21,6 @@ def _image(chat: Chat, argument: str) -> None:
 def _file(chat: Chat, argument: str) -> None:
     for reference in _some_references(argument, "/file notes.txt"):
         chat.attach_documents(reference)
-
-
-def attach_dropped(chat: Chat, line: str) -> bool:
-    """Attach a line that is nothing but existing files, as terminals paste dropped ones."""
-    if not line.startswith(("/", "~", "'", '"', "file://")) or "\n" in line:
-        return False
-    try:
-        paths = split_paths(line)
-    except UsageError:
-        return False
-    if not all(path.is_file() for path in paths):
-        return False
-    for path in paths:
-        kind = mimetypes.guess_type(path.name)[0] or ""
-        is_picture = kind.startswith("image/")
-        (chat.attach_picture if is_picture else chat.attach_documents)(str(path))
-    return True
 
 
 def _paste(chat: Chat, argument: str) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import Command, words
-from rqchat.cli.chat.turn_runner import Messages, Step
+from rqchat.cli.chat.turn_runner import Messages, TurnRequest
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.model_files.resolve import POCKET
 from rqchat.errors import RqchatError, UsageError
@@ -14,7 +15,6 @@ from rqchat.ui.tables import context_table, stats_table
 from rqchat.ui.text import format_count
 
 if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
     from rqchat.cli.open_session import Session
 
 __all__ = ["COMMANDS"]
@@ -35,10 +35,10 @@ def _context(chat: Chat, argument: str) -> None:
 
 
 def _stats(chat: Chat, argument: str) -> None:
-    if chat.last is None:
+    if chat.last_done is None:
         chat.say("no answer yet")
     else:
-        chat.show(stats_table(chat.last))
+        chat.show(stats_table(chat.last_done))
 
 
 def _compact(chat: Chat, argument: str) -> None:
@@ -51,7 +51,7 @@ def _compact(chat: Chat, argument: str) -> None:
             _summarise(chat, session, older, recent)
         case "drop":
             before = _tokens(session)
-            chat.talk.change("the dropping", recent)
+            chat.turns.change("the dropping", recent)
             chat.say(_saved(f"dropped {_turns(older)}", before, _tokens(session)))
         case _:
             raise UsageError("/compact takes nothing, or 'drop'")
@@ -67,7 +67,7 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
     request = UserTurn(_REQUEST)
     _check_room(session, older)
 
-    def settle(messages: Messages) -> Messages:
+    def accept(messages: Messages) -> Messages:
         if messages[-1].interrupted or not messages[-1].text.strip():
             raise RqchatError("there is no whole summary; the conversation is as it was")
         session.restore((*messages[-2:], *recent))
@@ -83,8 +83,8 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
 
     chat.say(f"a summary of {_turns(older)}:")
     sampling = replace(chat.sampling, temperature=0.0, max_tokens=_SUMMARY_TOKENS)
-    chat.talk.start(
-        Step("the compacting", request, sampling, base=older, is_aside=True, settle=settle)
+    chat.turns.start(
+        TurnRequest("the compacting", request, sampling, base=older, is_aside=True, accept=accept)
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rqchat.cli import app_folders
+from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import PATHS, Command
 from rqchat.cli.exporting import export_text, write_new
 from rqchat.cli.store_access import load_saved, open_store
@@ -17,16 +17,13 @@ from rqchat.engine.inputs.references import as_path
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.saved_conversations import findings_list, sessions_table
 
-if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
-
 __all__ = ["COMMANDS"]
 
 
 def _clear(chat: Chat, argument: str) -> None:
-    chat.talk.change("the clearing", ())
-    chat.attached.clear()
-    chat.last = None
+    chat.turns.change("the clearing", ())
+    chat.attachments.clear()
+    chat.last_done = None
     chat.say("cleared; the next message starts anew, and /undo brings back what was")
 
 
@@ -65,7 +62,7 @@ def _load(chat: Chat, argument: str) -> None:
     session = chat.session()
     chat.recorder.adopt(saved)
     before, session.system = session.system, saved.record.system
-    chat.talk.change("the loading", saved.messages, undo=lambda: chat.instruct(before))
+    chat.turns.change("the loading", saved.messages, undo=lambda: chat.instruct(before))
     chat.show_saved(saved)
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rqchat.cli import app_folders
+from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import Command
 from rqchat.engine.model_files.resolve import POCKET
 from rqchat.ui.plan_table import plan_table
-
-if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
 
 __all__ = ["COMMANDS", "known_models"]
 

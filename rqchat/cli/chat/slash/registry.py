@@ -1,16 +1,21 @@
-"""What a slash command is. A family is a module with a tuple `COMMANDS`, named in `table`."""
+"""Slash commands: what one is, and which command a typed line means.
+
+Nothing here knows the chat: `C` is whatever the commands act on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
+from rqchat.cli.hints import did_you_mean
+from rqchat.errors import UsageError
 
-__all__ = ["PATHS", "Command", "Suggest", "words"]
+__all__ = ["PATHS", "Command", "Commands", "Suggest", "words"]
 
+C = TypeVar("C")
 Suggest = Callable[[str], Iterable[tuple[str, str]]]
 """From what is typed after a command to what may stand there: pairs of text and meaning."""
 
@@ -25,7 +30,7 @@ _NOTHING = words()
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class Command(Generic[C]):
     """One slash command.
 
     Attributes:
@@ -42,7 +47,7 @@ class Command:
     name: str
     arguments: str
     summary: str
-    run: Callable[[Chat, str], None]
+    run: Callable[[C, str], None]
     suggest: Suggest | None = _NOTHING
     aliases: tuple[str, ...] = ()
     at_once: bool = False
@@ -51,3 +56,60 @@ class Command:
     def usage(self) -> str:
         """How it is typed."""
         return f"{self.name} {self.arguments}".rstrip()
+
+
+class Commands(Generic[C]):
+    """The slash commands of one chat, in the order of `/help`.
+
+    A line is a command when its first word is `/` and a name without a further slash, and no such
+    file exists: `/home/me/cat.png` and `/tmp` are not mistaken for commands.
+    """
+
+    def __init__(self, commands: Iterable[Command[C]]) -> None:
+        self._commands = tuple(commands)
+
+    def __iter__(self) -> Iterator[Command[C]]:
+        return iter(self._commands)
+
+    @property
+    def completion(self) -> dict[str, Command[C]]:
+        """Each command by its name, for the line editor; aliases are not offered."""
+        return {command.name: command for command in self._commands}
+
+    def lookup(self, word: str) -> Command[C] | None:
+        """The command with this name or alias."""
+        for command in self._commands:
+            if word in (command.name, *command.aliases):
+                return command
+        return None
+
+    def is_command(self, line: str) -> bool:
+        """Whether `line` is meant as a slash command, known or not."""
+        word = line.split(maxsplit=1)[0] if line.strip() else ""
+        if not word.startswith("/"):
+            return self.lookup(line.strip()) is not None  # exit and quit, and nothing beside them
+        if "/" in word[1:]:
+            return False
+        return word == "/" or self.lookup(word) is not None or not Path(word).exists()
+
+    def runs_at_once(self, line: str) -> bool:
+        """Whether `line` is a command that need not wait for the model; unknown ones need not."""
+        if not self.is_command(line):
+            return False
+        command = self.lookup(line.split(maxsplit=1)[0])
+        return command is None or command.at_once
+
+    def run(self, chat: C, line: str) -> None:
+        """Do what `line` says.
+
+        Raises:
+            UsageError: there is no such command, or its argument makes no sense.
+            RqchatError: the command cannot do it.
+            EOFError: the command leaves the chat.
+        """
+        word, _, rest = line.strip().partition(" ")
+        command = self.lookup(word)
+        if command is None:
+            hint = did_you_mean(word, self.completion) or "; /help lists them"
+            raise UsageError(f"there is no command {word}{hint}")
+        command.run(chat, rest.strip())

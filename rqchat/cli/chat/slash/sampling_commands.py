@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import Command, words
 from rqchat.cli.hints import did_you_mean
 from rqchat.engine.settings import EDITING_KEYS, SamplingSettings
 from rqchat.errors import UsageError
-
-if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
 
 __all__ = ["COMMANDS", "changed_sampling"]
 
@@ -52,7 +50,7 @@ def _think(chat: Chat, argument: str) -> None:
             chat.fold_thoughts = argument == "fold"
             chat.say("thoughts take one line" if chat.fold_thoughts else "thoughts are shown")
         case "show":
-            thoughts = chat.talk.view.thoughts.strip() if chat.talk.view else ""
+            thoughts = chat.turns.view.thoughts.strip() if chat.turns.view else ""
             for line in thoughts.splitlines() or ["the last answer came without thoughts"]:
                 chat.say(line, "thought")
         case "":

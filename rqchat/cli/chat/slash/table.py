@@ -1,14 +1,8 @@
-"""All slash commands, and how a line is told to be one.
-
-A line is a command when its first word is `/` and a name without a further slash, and no such
-file exists: `/home/me/cat.png` and `/tmp` are not mistaken for commands.
-"""
+"""All slash commands and keys of the chat, in the order of `/help`: everyday ones first."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
+from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash import (
     attach_commands,
     context_commands,
@@ -17,15 +11,10 @@ from rqchat.cli.chat.slash import (
     sampling_commands,
     turn_commands,
 )
-from rqchat.cli.chat.slash.registry import Command
-from rqchat.cli.hints import did_you_mean
-from rqchat.errors import UsageError
-
-if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
+from rqchat.cli.chat.slash.registry import Command, Commands
 from rqchat.ui.tables import help_table
 
-__all__ = ["COMMANDS", "KEYS", "all_commands", "is_command", "run_command", "runs_at_once"]
+__all__ = ["KEYS", "all_commands"]
 
 KEYS = (
     ("Enter", "send"),
@@ -40,8 +29,23 @@ KEYS = (
 )
 
 
+def all_commands() -> Commands[Chat]:
+    """Every slash command of the chat."""
+    return Commands(
+        (
+            *_BASICS,
+            *attach_commands.COMMANDS,
+            *turn_commands.COMMANDS,
+            *conversation_commands.COMMANDS,
+            *sampling_commands.COMMANDS,
+            *model_commands.COMMANDS,
+            *context_commands.COMMANDS,
+        )
+    )
+
+
 def _help(chat: Chat, argument: str) -> None:
-    rows = [(command.usage, command.summary) for command in chat.commands.values()]
+    rows = [(command.usage, command.summary) for command in chat.commands]
     chat.show(help_table([*rows, ("", ""), *KEYS]))
 
 
@@ -49,7 +53,7 @@ def _exit(chat: Chat, argument: str) -> None:
     raise EOFError
 
 
-COMMANDS = (
+_BASICS = (
     Command("/help", "", "this list", _help, aliases=("/?", "help", "?"), at_once=True),
     Command(
         "/exit",
@@ -60,60 +64,3 @@ COMMANDS = (
         at_once=True,
     ),
 )
-
-
-_FAMILIES = (
-    COMMANDS,
-    attach_commands.COMMANDS,
-    turn_commands.COMMANDS,
-    conversation_commands.COMMANDS,
-    context_commands.COMMANDS,
-    sampling_commands.COMMANDS,
-    model_commands.COMMANDS,
-)
-
-
-def all_commands() -> dict[str, Command]:
-    """Every command by its name, in the order of `/help`."""
-    return {command.name: command for family in _FAMILIES for command in family}
-
-
-def is_command(line: str) -> bool:
-    """Whether `line` is meant as a slash command, known or not."""
-    word = line.split(maxsplit=1)[0] if line.strip() else ""
-    if not word.startswith("/"):
-        return _lookup(line.strip()) is not None  # exit and quit, and nothing beside them
-    if "/" in word[1:]:
-        return False
-    return word == "/" or _lookup(word) is not None or not Path(word).exists()
-
-
-def runs_at_once(line: str) -> bool:
-    """Whether `line` is a command that need not wait for the model; unknown ones need not."""
-    if not is_command(line):
-        return False
-    command = _lookup(line.split(maxsplit=1)[0])
-    return command is None or command.at_once
-
-
-def run_command(chat: Chat, line: str) -> None:
-    """Do what `line` says.
-
-    Raises:
-        UsageError: there is no such command, or its argument makes no sense.
-        RqchatError: the command cannot do it.
-        EOFError: the command leaves the chat.
-    """
-    word, _, rest = line.strip().partition(" ")
-    command = _lookup(word)
-    if command is None:
-        hint = did_you_mean(word, all_commands()) or "; /help lists them"
-        raise UsageError(f"there is no command {word}{hint}")
-    command.run(chat, rest.strip())
-
-
-def _lookup(word: str) -> Command | None:
-    for command in all_commands().values():
-        if word in (command.name, *command.aliases):
-            return command
-    return None

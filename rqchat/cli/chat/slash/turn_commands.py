@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.copy_text import write_clipboard
 from rqchat.cli.chat.slash.external_editor import edit_text, own_editor
 from rqchat.cli.chat.slash.registry import Command, words
-from rqchat.cli.chat.turn_runner import Messages, Step
+from rqchat.cli.chat.turn_runner import Messages, TurnRequest
 from rqchat.engine.conversation import Message, UserTurn
 from rqchat.errors import RqchatError, UsageError
-
-if TYPE_CHECKING:
-    from rqchat.cli.chat.chat import Chat
 
 __all__ = ["COMMANDS"]
 
@@ -24,7 +21,7 @@ _CODE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)^[ \t]*\1", re.MULTILINE 
 def _undo(chat: Chat, argument: str) -> None:
     times = _whole_number(argument, "/undo 2") if argument else 1
     for _ in range(times):
-        chat.say(f"took back {chat.talk.undo()}")
+        chat.say(f"took back {chat.turns.undo()}")
 
 
 def _retry(chat: Chat, argument: str) -> None:
@@ -43,7 +40,7 @@ def _retry(chat: Chat, argument: str) -> None:
         return messages
 
     base = chat.session().messages[:-2]
-    chat.talk.start(Step("the retry", _turn_of(asked), sampling, base=base, settle=compare))
+    chat.turns.start(TurnRequest("the retry", _turn_of(asked), sampling, base=base, accept=compare))
 
 
 def _continue(chat: Chat, argument: str) -> None:
@@ -54,15 +51,15 @@ def _continue(chat: Chat, argument: str) -> None:
             raise RqchatError("the model has nothing to add: its answer had come to an end")
         return messages
 
-    step = Step(
+    step = TurnRequest(
         "the continuation",
         _turn_of(asked),
         chat.sampling,
         base=chat.session().messages[:-2],
         begun=answer.text,
-        settle=compare,
+        accept=compare,
     )
-    chat.talk.start(step)
+    chat.turns.start(step)
 
 
 def _edit(chat: Chat, argument: str) -> None:
@@ -73,8 +70,8 @@ def _edit(chat: Chat, argument: str) -> None:
         if text is None or text == asked.text:
             chat.say("nothing was changed")
             return
-    chat.talk.change("the edit", chat.session().messages[:-2])
-    chat.attached.put_back(_turn_of(asked))
+    chat.turns.change("the edit", chat.session().messages[:-2])
+    chat.attachments.put_back(_turn_of(asked))
     chat.type(text or "")
     chat.say("the last turn is taken back; Enter sends the question anew, /undo brings it back")
 
