@@ -8,16 +8,16 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
 
-from rqchat.engine.inputs.references import document_from_bytes, load_documents, load_picture
+from rqchat.engine.conversation import UserTurn
+from rqchat.engine.inputs.clipboard import read_clipboard
+from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture, decode_picture
+from rqchat.engine.inputs.references import ReferenceReader
 from rqchat.errors import InputError, UsageError
 from rqchat.ui.console import Screen, is_terminal
-
-if TYPE_CHECKING:
-    from rqchat.engine.conversation import UserTurn
-    from rqchat.engine.inputs.documents import Document
-    from rqchat.engine.inputs.pictures import Picture
+from rqchat.ui.input_events import show_input_event
 
 __all__ = ["STDIN", "Inputs", "gather_turns", "read_stdin"]
 
@@ -67,23 +67,22 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
         UsageError: there is no question, or `-` stands twice.
         InputError: a file, a picture or standard input cannot be used.
     """
-    from rqchat.engine.conversation import UserTurn
-    from rqchat.engine.inputs.pictures import decode_picture
-
     named = [*inputs.images, *inputs.files, inputs.questions_file].count(STDIN)
     if named > 1:
         raise UsageError("'-' stands for standard input, which can be read only once")
-    questions = _questions(inputs, screen)
+    show = partial(show_input_event, screen)
+    reader = ReferenceReader(show, offline=inputs.offline, encoding=inputs.encoding)
+    questions = _questions(inputs, reader, screen)
     is_piped = not named and sys.stdin is not None and not is_terminal("stdin")
     if not questions and not is_piped:
         raise UsageError(_NO_QUESTION)
-    documents, pictures = _attachments(inputs, screen)
+    documents, pictures = _attachments(inputs, reader, screen)
     if is_piped:
         data = read_stdin(screen)
         if questions and data.startswith(_PICTURES):
             pictures.insert(0, decode_picture(data, _STDIN_NAME))
         elif data.strip():
-            piped = document_from_bytes(data, _STDIN_NAME, screen, encoding=inputs.encoding)
+            piped = reader.document(data, _STDIN_NAME)
             if questions:
                 documents.insert(0, piped)
             questions = questions or (_checked(piped.text),)
@@ -97,11 +96,11 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
     )
 
 
-def _questions(inputs: Inputs, screen: Screen) -> tuple[str, ...]:
+def _questions(inputs: Inputs, reader: ReferenceReader, screen: Screen) -> tuple[str, ...]:
     """All questions of the command line; none where standard input may be it."""
     several = list(inputs.questions)
     if inputs.questions_file is not None:
-        several += _document(inputs.questions_file, inputs, screen)[0].text.splitlines()
+        several += _documents(inputs.questions_file, reader, screen)[0].text.splitlines()
         several = [question for question in several if question.strip()]
     if several and inputs.prompt is not None:
         raise UsageError("give one PROMPT, or several questions with --question; not both")
@@ -118,34 +117,30 @@ def _checked(question: str) -> str:
     return question.strip()
 
 
-def _attachments(inputs: Inputs, screen: Screen) -> tuple[list[Document], list[Picture]]:
-    documents = [made for name in inputs.files for made in _document(name, inputs, screen)]
-    pictures = [_picture(name, inputs, screen) for name in inputs.images]
+def _attachments(
+    inputs: Inputs, reader: ReferenceReader, screen: Screen
+) -> tuple[list[Document], list[Picture]]:
+    documents = [each for name in inputs.files for each in _documents(name, reader, screen)]
+    pictures = [_picture(name, reader, screen) for name in inputs.images]
     if inputs.clipboard:
-        from rqchat.engine.inputs.clipboard import read_clipboard
-        from rqchat.engine.inputs.pictures import Picture
-
-        held = read_clipboard()
-        if isinstance(held, Picture):
-            pictures.append(held)
+        item = read_clipboard()
+        if isinstance(item, Picture):
+            pictures.append(item)
         else:
-            documents.append(held)
+            documents.append(item)
     return documents, pictures
 
 
-def _document(name: str, inputs: Inputs, screen: Screen) -> tuple[Document, ...]:
-    if name != STDIN:
-        return load_documents(name, screen, offline=inputs.offline, encoding=inputs.encoding)
-    data = read_stdin(screen)
-    return (document_from_bytes(data, _STDIN_NAME, screen, encoding=inputs.encoding),)
+def _documents(name: str, reader: ReferenceReader, screen: Screen) -> tuple[Document, ...]:
+    if name == STDIN:
+        return (reader.document(read_stdin(screen), _STDIN_NAME),)
+    return reader.documents(name)
 
 
-def _picture(name: str, inputs: Inputs, screen: Screen) -> Picture:
-    from rqchat.engine.inputs.pictures import decode_picture
-
+def _picture(name: str, reader: ReferenceReader, screen: Screen) -> Picture:
     if name == STDIN:
         return decode_picture(read_stdin(screen), _STDIN_NAME)
-    return load_picture(name, screen, offline=inputs.offline)
+    return reader.picture(name)
 
 
 def read_stdin(screen: Screen) -> bytes:

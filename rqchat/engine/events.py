@@ -11,6 +11,10 @@ from typing import Literal
 __all__ = [
     "Done",
     "Event",
+    "FilesRead",
+    "InputEvent",
+    "InputNotice",
+    "InputProgress",
     "LoadProgress",
     "MemoryUse",
     "ModelFacts",
@@ -44,6 +48,39 @@ class LoadProgress:
     done_bytes: int
     total_bytes: int
     bytes_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class InputProgress:
+    """A slow step of reading the input `name`: it begins, or it is over, well or not."""
+
+    step: Literal["fetching", "reading"]
+    name: str
+    is_over: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilesRead:
+    """What `reference`, a folder or a pattern, has come to.
+
+    Attributes:
+        reference: as the user wrote it.
+        names: of the files that were read.
+        left_out: of the files that hold no text in `encoding`.
+        encoding: such as `utf-8`.
+    """
+
+    reference: str
+    names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    encoding: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputNotice:
+    """What the user should know of an input that was read, such as pages without text."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,4 +166,5 @@ class Done:
     memory: MemoryUse
 
 
+InputEvent = InputProgress | FilesRead | InputNotice
 Event = Notice | LoadProgress | PrefillProgress | ThoughtDelta | TextDelta | Done

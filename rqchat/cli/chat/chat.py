@@ -9,6 +9,7 @@ from __future__ import annotations
 import mimetypes
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rqchat.cli.chat.background_model import BackgroundModel, SessionStart
@@ -21,10 +22,12 @@ from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.events import Done, Event
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
-from rqchat.engine.inputs.references import load_documents, load_picture, split_paths
+from rqchat.engine.inputs.reference_paths import split_paths
+from rqchat.engine.inputs.references import ReferenceReader
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen
+from rqchat.ui.input_events import show_input_event
 from rqchat.ui.resumed_chat import show_resumed
 from rqchat.ui.stream import AnswerView
 from rqchat.ui.tables import chat_status
@@ -163,7 +166,7 @@ class Chat:
         Raises:
             RqchatError: it cannot be had or used.
         """
-        self.attach(load_picture(reference, self._screen, offline=self.model.settings.offline))
+        self.attach(self._reader().picture(reference))
 
     def attach_documents(self, reference: str) -> None:
         """Attach what a path, a folder, a pattern or a URL names.
@@ -171,11 +174,15 @@ class Chat:
         Raises:
             RqchatError: it cannot be had or used.
         """
-        documents = load_documents(reference, self._screen, offline=self.model.settings.offline)
+        documents = self._reader().documents(reference)
         if len(documents) == 1:
             self.attach(documents[0])
         else:
             self.say(self.attachments.add_folder(reference, documents, self.session()))
+
+    def _reader(self) -> ReferenceReader:
+        show = partial(show_input_event, self._screen)
+        return ReferenceReader(show, offline=self.model.settings.offline)
 
     def show(self, renderable: Renderable) -> None:
         """A table that is no answer."""

@@ -6,6 +6,7 @@ Typing starts at once while the model loads behind the prompt, and goes on while
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rqchat import __version__
@@ -16,11 +17,12 @@ from rqchat.cli.inputs import read_stdin
 from rqchat.cli.store_access import as_before
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.inputs.references import document_from_bytes
+from rqchat.engine.inputs.references import ReferenceReader
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
 from rqchat.errors import UsageError
 from rqchat.ui.console import Screen, is_terminal
 from rqchat.ui.editor.typeahead import keys_kept
+from rqchat.ui.input_events import show_input_event
 from rqchat.ui.text import format_count
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ def _piped(screen: Screen) -> Document | None:
     if is_terminal("stdin"):
         return None
     screen.status(f"reading {_PIPED}")
-    document = document_from_bytes(read_stdin(screen), _PIPED, screen)
+    reader = ReferenceReader(partial(show_input_event, screen))
+    document = reader.document(read_stdin(screen), _PIPED)
     screen.note(f"read {_PIPED}: {format_count(len(document.text))} characters")
     return document
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -108,11 +109,13 @@ def _measure(
     names: list[str], source: ModelSource, made: MemoryPlan, screen: Screen, *, offline: bool
 ) -> None:
     """Says how many tokens the documents have; with exit code 4 where they do not fit."""
-    from rqchat.engine.inputs.references import load_documents
+    from rqchat.engine.inputs.references import ReferenceReader
     from rqchat.engine.measure.document_tokens import check_context, count_documents
+    from rqchat.ui.input_events import show_input_event
     from rqchat.ui.text import format_count
 
-    documents = [each for name in names for each in load_documents(name, screen, offline=offline)]
+    reader = ReferenceReader(partial(show_input_event, screen), offline=offline)
+    documents = [each for name in names for each in reader.documents(name)]
     counts = count_documents(documents, source)
     for document, count in zip(documents, counts, strict=True):
         screen.note(f"{document.name}: {format_count(count)} tokens", style="name")

@@ -1,12 +1,12 @@
-"""The text of PDF files, through pypdf. No torch."""
+"""The text of PDF files, through pypdf. No torch.
+
+pypdf is imported when the first PDF file is read: it takes a quarter of the prompt's start.
+"""
 
 from __future__ import annotations
 
 import io
 import logging
-
-from pypdf import PdfReader
-from pypdf.errors import DependencyError, PyPdfError
 
 from rqchat.engine.inputs.documents import Document
 from rqchat.errors import InputError
@@ -22,6 +22,9 @@ def pdf_document(data: bytes, name: str) -> Document:
     Raises:
         InputError: damaged, locked with a password, or without text, as scans are.
     """
+    from pypdf import PdfReader
+    from pypdf.errors import DependencyError, PyPdfError
+
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its repairs are no news for users
     try:
         reader = PdfReader(io.BytesIO(data))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rqchat.engine.inputs.references import as_path, split_paths
+from rqchat.engine.inputs.reference_paths import as_path, split_paths
 from rqchat.errors import UsageError
 
 

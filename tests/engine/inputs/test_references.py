@@ -1,172 +1,35 @@
-"""What `ask` reads: paths as typed and dropped, URLs, folders, PDF, HTML, the clipboard."""
+"""What reading a reference says meanwhile; what it gives is tested through `rqchat ask`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from rqchat.engine.conversation import UserTurn
-from tests.cli.conftest import FakeSession, Run
-from tests.helpers import WebPages, pdf_bytes
+from rqchat.engine.events import FilesRead, InputEvent, InputNotice, InputProgress
+from rqchat.engine.inputs.references import ReferenceReader
+from rqchat.errors import InputError
+from tests.helpers import pdf_bytes
 
 
-def _turn(session: FakeSession) -> UserTurn:
-    return session.asked[-1][0]
-
-
-def _texts(session: FakeSession) -> list[str]:
-    return [document.text for document in _turn(session).documents]
-
-
-def _sizes(session: FakeSession) -> list[tuple[int, int]]:
-    return [(picture.width, picture.height) for picture in _turn(session).pictures]
-
-
-@pytest.mark.parametrize("written", ["{0}", "'{0}'", '"{0}"', "{1}", "file://{2}", " {0} "])
-def test_a_picture_as_terminals_write_a_dropped_one(
-    run: Run, session: FakeSession, picture_file: Path, written: str
-) -> None:
-    path = str(picture_file)
-    name = written.format(path, path.replace(" ", "\\ "), path.replace(" ", "%20"))
-    assert run("ask", "-i", name, "What?").code == 0
-    assert _sizes(session) == [(64, 48)]
-
-
-def test_home_is_a_tilde(
-    run: Run, session: FakeSession, picture_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(picture_file.parent))
-    run("ask", "-i", "~/my cat.png", "-i", "'~/my cat.png'", "What?")
-    assert _sizes(session) == [(64, 48), (64, 48)]
-
-
-def test_every_picture_is_answered_with_its_cost(
-    run: Run, session: FakeSession, picture_file: Path
-) -> None:
-    result = run("ask", "-i", str(picture_file), "-i", str(picture_file), "What?")
-    chips = [line for line in result.err.splitlines() if line.startswith("[Image")]
-    # 64 x 48 at 280 tokens becomes 19 x 14 blocks (image_processing_gemma4.py)
-    assert chips == ["[Image 1: 64x48, 266 tokens]", "[Image 2: 64x48, 266 tokens]"]
-
-
-def test_a_picture_and_a_page_from_the_web(
-    run: Run, session: FakeSession, web: WebPages, picture_file: Path
-) -> None:
-    web.pages["/cat"] = (302, {"Location": "/cat.png"}, b"")
-    web.pages["/cat.png"] = (200, {}, picture_file.read_bytes())
-    web.pages["/page"] = (
-        200,
-        {"Content-Type": "text/html; charset=iso-8859-1"},
-        b"<p>Caf\xe9</p>",
-    )
-    web.pages["/notes.txt"] = (200, {"Content-Type": "text/plain"}, b"<p>as it is</p>")
-    names = ["-f", f"{web.root}/page", "-f", f"{web.root}/notes.txt"]
-    assert run("ask", "-i", f"{web.root}/cat", *names, "What?").code == 0
-    assert _sizes(session) == [(64, 48)]
-    assert _texts(session) == ["Café\n", "<p>as it is</p>"]
-
-
-def test_offline_refuses_urls(run: Run, session: FakeSession) -> None:
-    for option in ("-i", "-f"):
-        result = run("ask", "--offline", option, "http://localhost/x", "What?")
-        assert (result.code, result.out) == (2, "")
-        assert "which --offline forbids" in result.err
-
-
-def test_what_the_web_cannot_give_is_a_line(run: Run, session: FakeSession, web: WebPages) -> None:
-    web.pages["/x"] = (200, {"Content-Type": "text/html"}, b"<p>no picture</p>")
-    for name, said in (("/none.png", "the server answers 404"), ("/x", "is no picture")):
-        result = run("ask", "-i", web.root + name, "What?")
-        assert result.code == 1
-        assert said in result.err
-        assert session.settings is None
-
-
-def test_pdf_by_its_content_from_file_and_pipe(
-    run: Run, session: FakeSession, tmp_path: Path
-) -> None:
-    (tmp_path / "whale").write_bytes(pdf_bytes("Call me Ishmael.", ""))
-    result = run("ask", "-f", str(tmp_path / "whale"), "Who?")
-    assert _texts(session) == ["Call me Ishmael."]
-    assert "1 of 2 pages hold no text" in result.err
-    run("ask", "Who?", stdin=pdf_bytes("Piped."))
-    assert _texts(session) == ["Piped."]
-
-
-def test_html_by_name_or_look_and_text_that_speaks_of_them(
-    run: Run, session: FakeSession, tmp_path: Path
-) -> None:
-    (tmp_path / "part.htm").write_text("<b>bold</b>")
-    (tmp_path / "page").write_text("<!doctype html><title>T</title>")
-    (tmp_path / "notes.md").write_text("A PDF begins with %PDF- and a page with <html>")
-    run("ask", *(part for name in ("part.htm", "page", "notes.md") for part in
-                 ("-f", str(tmp_path / name))), "Who?")  # fmt: skip
-    assert _texts(session) == ["bold\n", "T\n", "A PDF begins with %PDF- and a page with <html>"]
-
-
-def test_a_folder_and_a_pattern(run: Run, session: FakeSession, tmp_path: Path) -> None:
-    for name in ("code/b.py", "code/sub/a.py", "code/logo.bin", "code/read.me"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"\0" if name.endswith("bin") else name.encode())
-    result = run("ask", "-f", str(tmp_path / "code"), "What?")
-    assert _texts(session) == ["code/b.py", "code/read.me", "code/sub/a.py"]
-    assert f"{tmp_path}/code: 3 files read: {tmp_path}/code/b.py, " in result.err
-    assert f"1 file left out, no text in UTF-8: {tmp_path}/code/logo.bin" in result.err
-    run("ask", "-f", str(tmp_path / "code/**/*.py"), "What?")
-    assert _texts(session) == ["code/b.py", "code/sub/a.py"]
-
-
-def test_an_encoding_that_is_said(run: Run, session: FakeSession, tmp_path: Path) -> None:
-    (tmp_path / "old.txt").write_bytes(b"caf\xe9")
-    result = run("ask", "-f", str(tmp_path / "old.txt"), "Who?")
-    assert result.code == 1
-    assert "not valid UTF-8 at byte 3; name its own with --encoding" in result.err
-    run("ask", "--encoding", "latin1", "-f", str(tmp_path / "old.txt"), "Who?")
-    assert _texts(session) == ["café"]
-    assert run("ask", "--encoding", "latin-x", "-f", str(tmp_path / "old.txt"), "Who?").code == 2
-
-
-def test_the_clipboard(
-    run: Run,
-    session: FakeSession,
-    picture_file: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "bin").mkdir()
-    program = tmp_path / "bin/wl-paste"
-    kind, data = "image/png", picture_file
-    program.write_text(
-        f"#!{sys.executable} -S\nimport sys\n"
-        f"if '--list-types' in sys.argv: print({kind!r})\n"
-        f"else: sys.stdout.buffer.write(open({str(data)!r}, 'rb').read())\n"
-    )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    run("ask", "--clipboard", "What?")
-    assert _sizes(session) == [(64, 48)]
-    program.unlink()
-    result = run("ask", "--clipboard", "What?")
-    assert result.code == 1
-    assert "install wl-clipboard (Wayland) or xclip (X11)" in result.err
-
-
-@pytest.mark.parametrize("option", ["-f", "-i"])
-def test_an_empty_name_is_not_the_folder_one_is_in(
-    run: Run, session: FakeSession, option: str
-) -> None:
-    for name in ("", "file://"):
-        result = run("ask", option, name, "What?")
-        assert (result.code, result.out) == (2, "")
-        assert "names no file; is a variable not set?" in result.err
-
-
-@pytest.mark.parametrize("option", ["-f", "-i"])
-@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "[", "*.nothing", "'open"])
-def test_names_that_cannot_be_are_a_line(
-    run: Run, session: FakeSession, option: str, name: str
-) -> None:
-    result = run("ask", option, name, "What?")
-    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+def test_reading_speaks_in_events(tmp_path: Path) -> None:
+    (tmp_path / "scan.pdf").write_bytes(pdf_bytes("Call me Ishmael.", ""))
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.4 and no more")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/a.txt").write_text("a")
+    (tmp_path / "code/b.bin").write_bytes(b"\0")
+    events: list[InputEvent] = []
+    reader = ReferenceReader(events.append)
+    scan, broken = str(tmp_path / "scan.pdf"), str(tmp_path / "broken.pdf")
+    assert [document.text for document in reader.documents(scan)] == ["Call me Ishmael."]
+    begun, over, notice = events
+    assert (begun, over) == (InputProgress("reading", scan), InputProgress("reading", scan, True))
+    assert isinstance(notice, InputNotice) and notice.text.startswith(f"{scan}: 1 of 2 pages")
+    events.clear()
+    with pytest.raises(InputError, match="damaged"):
+        reader.documents(broken)
+    assert events[-1] == InputProgress("reading", broken, is_over=True)
+    events.clear()
+    folder = str(tmp_path / "code")
+    reader.documents(folder)
+    assert events == [FilesRead(folder, (f"{folder}/a.txt",), (f"{folder}/b.bin",), "utf-8")]

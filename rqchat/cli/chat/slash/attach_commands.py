@@ -6,7 +6,7 @@ from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import PATHS, Command
 from rqchat.engine.inputs.clipboard import read_clipboard
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.inputs.references import split_references
+from rqchat.engine.inputs.reference_paths import split_references
 from rqchat.errors import UsageError
 from rqchat.ui.editor.folded_pastes import FOLD_CHARACTERS
 

@@ -13,7 +13,7 @@ from rqchat.cli.exporting import export_text, write_new
 from rqchat.cli.store_access import load_saved, open_store
 from rqchat.engine.conversations.search import search_sessions
 from rqchat.engine.conversations.sessions import find_session, list_sessions, rename_session
-from rqchat.engine.inputs.references import as_path
+from rqchat.engine.inputs.reference_paths import as_path
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.saved_conversations import findings_list, sessions_table
 

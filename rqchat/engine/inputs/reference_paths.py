@@ -1,0 +1,82 @@
+"""Paths and URLs as people type, quote and drop them. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from rqchat.errors import UsageError
+
+__all__ = ["as_path", "is_url", "one_path", "split_paths", "split_references"]
+
+_OTHER_URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+def split_paths(text: str) -> tuple[Path, ...]:
+    """The paths in `text`; all of it is one path where such a file exists, blanks and all.
+
+    Raises:
+        UsageError: a quote is not closed.
+    """
+    return tuple(as_path(word) for word in split_references(text))
+
+
+def split_references(text: str) -> tuple[str, ...]:
+    """The words in `text` without their quotes, URLs among them; an existing path is one word.
+
+    Raises:
+        UsageError: a quote is not closed.
+    """
+    if _exists(as_path(text.strip())):
+        return (text.strip(),)
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        raise UsageError(f"a quote is not closed in {text.strip()!r}") from None
+
+
+def one_path(text: str) -> Path:
+    """The path that one argument names: as it is, or unquoted where only that exists.
+
+    Terminals quote or escape the names of files that are dropped on them, and quotes around such
+    a name keep the shell from removing its own.
+
+    Raises:
+        UsageError: it names nothing, as a variable that is not set does, or a URL of another kind.
+    """
+    path = as_path(text)
+    if path == Path() and text.strip() != ".":
+        raise UsageError(f"{text!r} names no file; is a variable not set?")
+    if _OTHER_URL.match(text) and not _exists(path):
+        raise UsageError(f"{text} cannot be fetched; only http:// and https:// can, and files")
+    if not _exists(path):
+        with contextlib.suppress(UsageError):
+            unquoted = split_paths(text)
+            if len(unquoted) == 1 and _exists(unquoted[0]):
+                return unquoted[0]
+    return path
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` is the address of something on the web."""
+    return text.lower().startswith(("http://", "https://"))
+
+
+def as_path(text: str) -> Path:
+    """One path from one unquoted word: `file://` URLs are decoded and `~` is the home folder."""
+    parts = urlsplit(text) if text.startswith("file://") else None
+    path = Path(unquote(parts.path) if parts else text)
+    try:
+        return path.expanduser()
+    except RuntimeError:  # the home folder of a user who does not exist
+        return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, for one
+        return False
