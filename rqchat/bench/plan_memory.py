@@ -35,7 +35,7 @@ from rqchat.bench.memory_case import MID, Case, config_of
 from rqchat.engine.model_files.resolve import POCKET
 from rqchat.engine.planning.devices import find_devices
 from rqchat.engine.planning.formats import weights_of
-from rqchat.engine.planning.known_models import KNOWN_MODELS, known_model
+from rqchat.engine.planning.known_models import known_model, known_models
 from rqchat.engine.planning.memory import Budget
 from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import WEIGHTS
@@ -138,9 +138,9 @@ def run_memory(
     clock, table = _Clock(budget_s), _Report(report)
     on_gpu = torch.cuda.is_available()
     if on_gpu and model != POCKET and known_model(model) is None:
-        known = ", ".join(each.name for each in KNOWN_MODELS)
+        known = ", ".join(each.name for each in known_models())
         raise UsageError(f"--model is {model!r}; shapes are known of {known}")
-    large = (KNOWN_MODELS[0].name if model == POCKET else model) if on_gpu else MID
+    large = (known_models()[0].name if model == POCKET else model) if on_gpu else MID
     for case in _gpu_cases(large, contexts) if on_gpu else _cpu_cases(contexts):
         _measure(case, table, clock)
     _time_load(large, folder, table, clock)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rqchat.engine.planning.formats import HEAD_ERROR, KV_ERROR, weights_of
-from rqchat.engine.planning.known_models import KNOWN_MODELS
+from rqchat.engine.planning.known_models import known_models
 from rqchat.engine.planning.memory import MemoryBytes
 from rqchat.engine.planning.shape import ModelShape
 
@@ -122,7 +122,7 @@ def smaller_models(
     cut just as low is no way out.
     """
     said = []
-    for model in KNOWN_MODELS:
+    for model in known_models():
         shape = ModelShape.from_config(model.config)
         if shape.parameters >= parameters:
             continue

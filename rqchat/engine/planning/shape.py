@@ -14,7 +14,6 @@ from typing import Any
 from rqchat.errors import ModelError
 
 __all__ = [
-    "GEMMA4_31B_CONFIG",
     "KVLayers",
     "Matrices",
     "ModelShape",
@@ -323,42 +322,3 @@ def _per_layer_inputs(text: Mapping[str, Any]) -> tuple[int, int]:
     default = _PER_LAYER_WIDTH if text.get("model_type") == "gemma4_text" else 0
     width = int(text.get("hidden_size_per_layer_input", default) or 0)
     return width, int(text.get("vocab_size_per_layer_input", _VOCABULARY)) if width else 0
-
-
-GEMMA4_31B_CONFIG: Mapping[str, Any] = {
-    "model_type": "gemma4",
-    "tie_word_embeddings": True,
-    "text_config": {
-        "model_type": "gemma4_text",
-        "vocab_size": 262_144,
-        "hidden_size": 5376,
-        "intermediate_size": 21_504,
-        "num_hidden_layers": 60,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 16,
-        "num_global_key_value_heads": 4,
-        "head_dim": 256,
-        "global_head_dim": 512,
-        "attention_k_eq_v": True,
-        "sliding_window": 1024,
-        "max_position_embeddings": 262_144,
-        "hidden_size_per_layer_input": 0,
-        "num_kv_shared_layers": 0,
-        "use_bidirectional_attention": "vision",
-        "final_logit_softcapping": 30.0,
-    },
-    "vision_config": {
-        "model_type": "gemma4_vision",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "head_dim": 72,
-        "patch_size": 16,
-        "pooling_kernel_size": 3,
-        "position_embedding_size": 10_240,
-        "standardize": True,
-    },
-}
-"""The published configuration of Gemma 4 31B, so that `rqchat plan` needs no network."""

@@ -6,11 +6,12 @@ import pytest
 
 from rqchat.engine.generation.result import too_long
 from rqchat.engine.planning.devices import planned_card
+from rqchat.engine.planning.known_models import known_models
 from rqchat.engine.planning.plan import make_plan
-from rqchat.engine.planning.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import Settings
 
-_31B = ModelShape.from_config(GEMMA4_31B_CONFIG)
+_31B = ModelShape.from_config(known_models()[0].config)
 _MOST = 262_144
 
 

@@ -10,16 +10,16 @@ import pytest
 
 from rqchat.engine.planning.devices import planned_card
 from rqchat.engine.planning.formats import weights_of
-from rqchat.engine.planning.known_models import KNOWN_MODELS
+from rqchat.engine.planning.known_models import known_models
 from rqchat.engine.planning.memory import GPU_CONTEXT_BYTES, LEFT_FREE_BYTES, Budget, Economy
 from rqchat.engine.planning.plan import make_plan
-from rqchat.engine.planning.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import KV_BITS, WEIGHTS, Settings
 from rqchat.errors import DoesNotFitError
 
-_SHAPE = ModelShape.from_config(GEMMA4_31B_CONFIG)
+_SHAPE = ModelShape.from_config(known_models()[0].config)
 _MIXTURE = next(
-    ModelShape.from_config(m.config) for m in KNOWN_MODELS if m.name.endswith("26B-A4B-it")
+    ModelShape.from_config(m.config) for m in known_models() if m.name.endswith("26B-A4B-it")
 )
 _CARD_BYTES = 24 * 2**30
 _BUDGET = Budget(_SHAPE, _CARD_BYTES, True, 512, 280)

@@ -14,15 +14,15 @@ from rotorquant.attend import prompt_chunk
 from rotorquant.ops.attend.reference import SCORE_BUDGET, TILE_KEYS
 from rqchat.engine.planning import workspace
 from rqchat.engine.planning.devices import DeviceInfo, planned_card
-from rqchat.engine.planning.known_models import KNOWN_MODELS, KnownModel
+from rqchat.engine.planning.known_models import KnownModel, known_models
 from rqchat.engine.planning.plan import MemoryPlan, make_plan
-from rqchat.engine.planning.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import Settings
 from rqchat.engine.weights.kernels import multiply
 from rqchat.errors import DoesNotFitError, UsageError
 from tests.helpers import TINY_CONFIG
 
-_31B = ModelShape.from_config(GEMMA4_31B_CONFIG)
+_31B = ModelShape.from_config(known_models()[0].config)
 _GIB = 2**30
 
 
@@ -118,7 +118,7 @@ def test_the_bytes_of_a_24_gib_card() -> None:
 
 def test_a_mixtures_experts_in_16_bits_are_its_largest_step() -> None:
     """transformers' own layers, which cannot be counted without a GPU (`test_workspace.py`)."""
-    shape = ModelShape.from_config(next(m.config for m in KNOWN_MODELS if "26B" in m.name))
+    shape = ModelShape.from_config(next(m.config for m in known_models() if "26B" in m.name))
     chosen = make_plan(shape, planned_card(64 * _GIB), Settings()).chosen
 
     assert (chosen.weights, chosen.kv_bits, chosen.chunk_tokens) == ("bf16", 16, 2048)
@@ -240,7 +240,7 @@ def test_a_packed_checkpoint_has_the_formats_it_has() -> None:
         make_plan(_31B, card, Settings(weights="bf16"), ("int4", "int2"))
 
 
-@pytest.mark.parametrize("model", KNOWN_MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", known_models(), ids=lambda model: model.name)
 def test_every_gemma_4_can_be_planned(model: KnownModel) -> None:
     shape = ModelShape.from_config(model.config)
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from rqchat.engine.planning import memory
 from rqchat.engine.planning.candidate import Candidate, expected_error
 from rqchat.engine.planning.devices import DeviceInfo, planned_card
-from rqchat.engine.planning.known_models import KNOWN_MODELS
+from rqchat.engine.planning.known_models import known_models
 from rqchat.engine.planning.plan import make_plan
-from rqchat.engine.planning.shape import GEMMA4_31B_CONFIG, ModelShape
+from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import IMAGE_TOKEN_BUDGETS, KV_BITS, WEIGHTS, Settings
 from rqchat.errors import DoesNotFitError
 
-_31B = ModelShape.from_config(GEMMA4_31B_CONFIG)
+_31B = ModelShape.from_config(known_models()[0].config)
 _GIB = 2**30
 _asked = st.builds(
     Settings,
@@ -28,7 +28,7 @@ _asked = st.builds(
     context_tokens=st.none() | st.integers(1, 262_144),
     image_tokens=st.none() | st.sampled_from(IMAGE_TOKEN_BUDGETS),
 )
-_shapes = st.sampled_from([ModelShape.from_config(model.config) for model in KNOWN_MODELS])
+_shapes = st.sampled_from([ModelShape.from_config(model.config) for model in known_models()])
 
 
 def _within(asked: Settings, shape: ModelShape) -> Settings:

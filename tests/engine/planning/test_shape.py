@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
-from rqchat.engine.planning.known_models import KNOWN_MODELS
-from rqchat.engine.planning.shape import GEMMA4_31B_CONFIG, KVLayers, Matrices, ModelShape
+from rqchat.engine.planning.known_models import known_models
+from rqchat.engine.planning.shape import KVLayers, Matrices, ModelShape
 from rqchat.errors import ModelError
 from tests.helpers import TINY_CONFIG, small_e_model
 
@@ -76,7 +76,7 @@ def _silent_model() -> dict[str, Any]:
         SMALL_E,
         _small_moe_model(),
         _silent_model(),
-        *(model.config for model in KNOWN_MODELS if model.config["model_type"] == "gemma4"),
+        *(model.config for model in known_models() if model.config["model_type"] == "gemma4"),
     ],
     ids=["tiny", "E", "MoE", "silent", "31B", "26B", "E4B", "E2B"],
 )
@@ -117,7 +117,7 @@ def test_matrices_are_the_decoders_linears() -> None:
 
 
 def test_the_31b_is_the_published_one() -> None:
-    shape = ModelShape.from_config(GEMMA4_31B_CONFIG)
+    shape = ModelShape.from_config(known_models()[0].config)
 
     assert shape.parameters == 31_273_088_876  # 31.27 G, twice that is the 62.5 GB download
     assert shape.global_kv == KVLayers(layers=10, heads=4, head_dim=512, tied=True)
@@ -132,7 +132,7 @@ def test_layers_that_borrow_keys_store_none() -> None:
     assert shape.sliding_kv == KVLayers(layers=5, heads=2, head_dim=16)
 
 
-@pytest.mark.parametrize("config", [GEMMA4_31B_CONFIG, SMALL_E], ids=["31B", "E"])
+@pytest.mark.parametrize("config", [known_models()[0].config, SMALL_E], ids=["31B", "E"])
 def test_a_config_saved_by_transformers_reads_the_same(config: Any) -> None:
     saved = json.loads(Gemma4Config(**copy.deepcopy(dict(config))).to_json_string())
 
@@ -176,7 +176,7 @@ def _small_unified_model() -> dict[str, Any]:
     "config",
     [
         _small_unified_model(),
-        *(m.config for m in KNOWN_MODELS if m.config["model_type"] == "gemma4_unified"),
+        *(m.config for m in known_models() if m.config["model_type"] == "gemma4_unified"),
     ],
     ids=["small", "12B"],
 )

@@ -1,7 +1,8 @@
 """The header of a GGUF file: which tensors lie where, in which block format.
 
-Format: github.com/ggml-org/ggml, docs/gguf.md. The `gguf` package reads the same, but takes half a
-minute for the vocabulary of a Gemma 4 (docs/log.md), which is not needed here.
+Format: github.com/ggml-org/ggml, docs/gguf.md. The `gguf` package (0.19.0) reads the same, but makes
+several arrays for every entry of a vocabulary: 262,144 tokens with scores and types cost it 25.6 s
+of processor time, and 0.16 s here, where they are skipped.
 """
 
 from __future__ import annotations
