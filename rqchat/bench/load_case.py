@@ -87,8 +87,8 @@ def load(folder: Path, model: str, *, cold: bool = False) -> LoadOutcome:
     source = ModelSource(model, read_config(folder, model), folder)
     plan = make_plan(source.shape, device, settings, source.formats)
     files = sorted(folder.glob("*.safetensors"))
-    room = bytearray(_PIECE_BYTES)
-    read = _rate(files, lambda file: _read(file, room), cold)
+    buffer = bytearray(_PIECE_BYTES)
+    read = _rate(files, lambda file: _read(file, buffer), cold)
     if cold:
         _forget(files)
     load_s = load_model(source, plan, lambda event: None, offline=True).load_s
@@ -116,21 +116,21 @@ def _rate(files: Sequence[Path], read: Callable[[Path], int], cold: bool) -> flo
     return size / (time.perf_counter() - begun_s)
 
 
-def _read(file: Path, room: bytearray) -> int:
-    """Bytes in `file`, every one of them read into `room`."""
+def _read(file: Path, buffer: bytearray) -> int:
+    """Bytes in `file`, every one of them read into `buffer`."""
     size = 0
     with file.open("rb", buffering=0) as content:
-        while count := content.readinto(room):
+        while count := content.readinto(buffer):
             size += count
     return size
 
 
 def _read_fresh(file: Path) -> int:
     """The same into memory of its own, as `torch.empty` gives it."""
-    room = memoryview(torch.empty(file.stat().st_size, dtype=torch.uint8).numpy())  # type: ignore[arg-type]
+    buffer = memoryview(torch.empty(file.stat().st_size, dtype=torch.uint8).numpy())  # type: ignore[arg-type]
     size = 0
     with file.open("rb", buffering=0) as content:
-        while count := content.readinto(room[size : size + _PIECE_BYTES]):
+        while count := content.readinto(buffer[size : size + _PIECE_BYTES]):
             size += count
     return size
 

@@ -31,7 +31,7 @@ from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.loading.loader import LoadedModel, load_model
 from rqchat.engine.loading.memory_in_use import release_unused
-from rqchat.engine.loading.open_model import OpenedModel, claim_device, device_for
+from rqchat.engine.loading.open_model import OpenedModel, device_for, limit_gpu_memory
 from rqchat.engine.model_files.resolve import POCKET, ModelSource, resolve_model
 from rqchat.engine.planning.known_models import known_model
 from rqchat.engine.planning.plan import MemoryPlan, make_plan
@@ -147,17 +147,17 @@ def _measured(case: Case) -> Iterator[Outcome | Failure]:
         return make_plan(shape, device, dataclasses.replace(settings, context_tokens=tokens))
 
     longest = plan_of(asked, max(case.contexts))
-    claim_device(longest)
+    limit_gpu_memory(longest)
     chosen = longest.chosen
     weights = chosen.weights if chosen.weights in WEIGHTS else None  # fp32 cannot be asked for
-    held = dataclasses.replace(asked, weights=weights, head_bits=chosen.head_bits)
+    same_weights = dataclasses.replace(asked, weights=weights, head_bits=chosen.head_bits)
     with meter_of(torch.device(device.torch_name)) as meter:
         loaded = _load(case.model, longest)
         meter.count([*loaded.model.parameters(), *loaded.model.buffers()])
         load_peak = meter.peak_bytes
         for tokens in case.contexts:
             try:
-                opened = OpenedModel(loaded, plan_of(held, tokens), case.model)
+                opened = OpenedModel(loaded, plan_of(same_weights, tokens), case.model)
                 yield _answered(opened, meter, load_peak)
             except (RqchatError, torch.OutOfMemoryError) as error:
                 yield Failure(_first_line(error))

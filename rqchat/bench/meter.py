@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -24,38 +23,33 @@ def meter_of(device: torch.device) -> AllocatorMeter | TensorMeter:
 
 
 class AllocatorMeter:
-    """The same from torch's allocator on a GPU, which knows all of it."""
+    """What `TensorMeter` counts, from torch's allocator on a GPU, which knows all of it."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Nothing was begun."""
 
     @property
     def live_bytes(self) -> int:
-        """See `TensorMeter`."""
+        """Bytes of the tensors that live now."""
         return torch.cuda.memory_allocated()
 
     @property
     def peak_bytes(self) -> int:
-        """See `TensorMeter`."""
+        """The most that this has been since `restart`."""
         return torch.cuda.max_memory_allocated()
 
     def restart(self) -> None:
-        """See `TensorMeter`."""
+        """Forgets the peak so far."""
         torch.cuda.reset_peak_memory_stats()
 
     def count(self, tensors: Iterable[torch.Tensor]) -> None:
-        """See `TensorMeter`; the allocator has counted them."""
+        """Does nothing: the allocator has counted them."""
 
     def ignoring(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        """See `TensorMeter`; what lies on the host is never counted here."""
+        """`run` as it is: what lies on the host is never counted here."""
         return run
 
 
@@ -73,7 +67,7 @@ class TensorMeter(TorchDispatchMode):
         self._seen: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def restart(self) -> None:
-        """Forget the peak so far."""
+        """Forgets the peak so far."""
         self.peak_bytes = self.live_bytes
 
     def count(self, tensors: Iterable[torch.Tensor]) -> None:

@@ -184,8 +184,8 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
     """
     if clock.left_s <= 0:
         raise _EndedError("left out: the time is over")
-    with tempfile.TemporaryFile("w+") as said:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as child:
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
             timer = threading.Timer(min(clock.share_s, threading.TIMEOUT_MAX), child.kill)
             timer.start()
             try:
@@ -197,8 +197,8 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
             finally:
                 timer.cancel()
         if code := child.returncode:
-            said.seek(0)
-            last = (said.read().strip().splitlines() or [f"exit code {code}"])[-1]
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
             raise _EndedError("ended: its time is over" if code == -signal.SIGKILL else last)
 
 
@@ -206,15 +206,15 @@ def _time_load(model: str, folder: Path | None, table: _Report, clock: _Clock) -
     """Writes a 4-bit checkpoint where there is room for it, and a line on how fast it is loaded."""
     shape = ModelShape.from_config(config_of(model))
     need = Budget(shape, 0, True, 0, 0).weight_bytes(weights_of("int4"), 16)
-    place = folder or (_RAM_DISK if _has_room(_RAM_DISK, need) else Path(tempfile.gettempdir()))
+    place = folder or (_RAM_DISK if _has_space(_RAM_DISK, need) else Path(tempfile.gettempdir()))
     command = [sys.executable, "-m", "rqchat.bench.load_case"]
     try:
-        if not _has_room(place, need):
+        if not _has_space(place, need):
             raise _EndedError(f"{place} has no room for {_mb(need)}")
         with tempfile.TemporaryDirectory(dir=place) as scratch:
             list(_lines([*command, "write", scratch, model], clock))
             record = json.loads(list(_lines([*command, "load", scratch, model], clock))[-1])
-        said = (
+        line = (
             f"{model}, int4 from files in {place}: {_mb(record['file_bytes'])} in"
             f" {record['load_s']:.1f} s, {record['share']:.0%} of the slower of reading"
             f" ({record['read_bytes_per_s'] / 1e9:.2f} GB/s) and link to the GPU"
@@ -222,13 +222,13 @@ def _time_load(model: str, folder: Path | None, table: _Report, clock: _Clock) -
             f" {_mb(record['host_bytes'])}."
         )
     except _EndedError as ended:
-        record, said = {"error": str(ended)}, f"Loading was not timed: {ended}."
+        record, line = {"error": str(ended)}, f"Loading was not timed: {ended}."
     table.records.append({"load": record})
-    table.write("", said)
-    sys.stdout.write(said + "\n")
+    table.write("", line)
+    sys.stdout.write(line + "\n")
 
 
-def _has_room(place: Path, need_bytes: int) -> bool:
+def _has_space(place: Path, need_bytes: int) -> bool:
     """On a disk, or on a RAM disk that leaves as much main memory as it takes."""
     if not place.is_dir() or shutil.disk_usage(place).free < 1.05 * need_bytes:
         return False

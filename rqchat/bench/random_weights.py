@@ -56,38 +56,38 @@ class RandomSource:
         }
 
     def names(self) -> list[str]:
-        """See `WeightSource`."""
+        """The names of all tensors."""
         return list(self._shapes)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `WeightSource`."""
+        """The shape that the module has, also of a packed weight."""
         return self._shapes[name]
 
     def nbytes(self, name: str) -> int:
-        """See `WeightSource`."""
+        """Bytes that it would have in a file."""
         shape = self._shapes[name]
         return INT4.nbytes(*shape) if self.is_packed(name) else 2 * torch.Size(shape).numel()
 
     def is_packed(self, name: str) -> bool:
-        """See `WeightSource`."""
+        """Whether it is drawn on the grid `INT4`."""
         return name in self._packed
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """See `WeightSource`."""
+        """What it is drawn in; None where it is packed."""
         return None if self.is_packed(name) else torch.bfloat16
 
     def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
-        """See `WeightSource`; small enough that 60 layers of them stay finite."""
+        """Some rows [n, columns], small enough that 60 layers of them stay finite."""
         _, columns = matrix_of(self._shapes[name])
         if self.is_packed(name):
             return self._words(len(part), columns, stream).dequantize()
-        made = torch.empty(len(part), columns, dtype=torch.bfloat16, device=stream.device)
+        values = torch.empty(len(part), columns, dtype=torch.bfloat16, device=stream.device)
         if len(self._shapes[name]) < 2:
-            return made.fill_(columns**-0.5 if name.endswith("q_norm.weight") else 1.0)
-        return made.normal_(std=columns**-0.5)
+            return values.fill_(columns**-0.5 if name.endswith("q_norm.weight") else 1.0)
+        return values.normal_(std=columns**-0.5)
 
     def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
-        """See `WeightSource`."""
+        """The matrix on the grid `INT4`."""
         rows, columns = matrix_of(self._shapes[name])
         return self._words(rows, columns, stream)
 

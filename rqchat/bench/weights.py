@@ -103,11 +103,11 @@ def _figures(device: torch.device, copy_gb: float) -> Iterator[Figure]:
     for (layer, outputs, inputs), method in [*plain, *packed, *other]:
         # Groups of 64 must divide what is left
         size = max(64, outputs // shrink), max(64, inputs // shrink // 64 * 64)
-        made = _make(method, *size, device)
+        layers = _copies_of(method, *size, device)
         for count in rows:
             x = torch.randn(count, size[1], device=device, dtype=torch.bfloat16)
-            seconds = _seconds([partial(product, x) for product in made.products], device)
-            speed = made.nbytes / seconds / 1e9
+            seconds = _seconds([partial(product, x) for product in layers.products], device)
+            speed = layers.nbytes / seconds / 1e9
             yield Figure(method, layer, *size, count, seconds * 1e6, speed, speed / copy_gb)
     for experts, method in [(e, m) for e in _EXPERTS_26B for m in ("int4", "int2")]:
         yield from _expert_figures(experts, method, shrink, rows, device, copy_gb)
@@ -140,27 +140,29 @@ def _expert_figures(
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Layers:
+    """Products with copies of one layer, and the bytes of one copy."""
+
     products: list[Callable[[torch.Tensor], torch.Tensor]]
     nbytes: int
 
 
-def _make(method: str, outputs: int, inputs: int, device: torch.device) -> _Made:
+def _copies_of(method: str, outputs: int, inputs: int, device: torch.device) -> _Layers:
     """Copies of one random layer."""
     weight = torch.randn(outputs, inputs, device=device, dtype=torch.bfloat16)
     if method == "bf16":
-        copies = [weight, *(weight.clone() for _ in range(_copies(weight.nbytes) - 1))]
-        return _Made([partial(functional.linear, weight=w) for w in copies], weight.nbytes)
+        copies = [weight, *(weight.clone() for _ in range(_count(weight.nbytes) - 1))]
+        return _Layers([partial(functional.linear, weight=w) for w in copies], weight.nbytes)
     packed = fit(weight, _GRIDS[method])
-    count = _copies(packed.nbytes)
+    count = _count(packed.nbytes)
     if method == "gemlite int4":
         layers = [_gemlite_layer(packed, outputs, inputs) for _ in range(count)]
-        return _Made(layers, packed.nbytes)
+        return _Layers(layers, packed.nbytes)
     clones = [_clone(packed) for _ in range(count)]
-    return _Made([partial(multiply, weight=clone) for clone in clones], packed.nbytes)
+    return _Layers([partial(multiply, weight=clone) for clone in clones], packed.nbytes)
 
 
-def _copies(nbytes: int) -> int:
+def _count(nbytes: int) -> int:
     return max(1, _BEYOND_CACHE_BYTES // nbytes) if torch.cuda.is_available() else 1
 
 

@@ -105,7 +105,7 @@ def load_model(
     if weights is None or folder is None:
         chosen = plan.chosen.weights
         folder = fetch_model(source, offline=offline, weights=chosen, on_event=on_event)
-    _say_what_it_costs(source, plan, on_event)
+    _notice_loss(source, plan, on_event)
     small = fetch_small_files(source, folder, offline=offline, on_event=on_event)
     with _model_errors(source.name):
         model, weight_bytes = _fill(source, folder, small, plan, on_event, weights)
@@ -163,11 +163,10 @@ def _check_device(plan: MemoryPlan) -> None:
     )
 
 
-def _say_what_it_costs(
-    source: ModelSource, plan: MemoryPlan, on_event: Callable[[Event], None]
-) -> None:
-    """A word before a load that takes longer, and costs quality."""
+def _notice_loss(source: ModelSource, plan: MemoryPlan, on_event: Callable[[Event], None]) -> None:
+    """Says before the load that 2-bit weights cost quality, and that fitting takes longer."""
     weights = plan.chosen.weights
+    no_4_bits = not source.formats and checkpoint_of(source.name, "int4") == source.name
     if weights == "int2":
         lost, with_4_bits = weights_of("int2").error, weights_of("int4").error
         on_event(
@@ -176,11 +175,7 @@ def _say_what_it_costs(
                 f" {with_4_bits:.1%}): expect plain mistakes; 'rqchat plan' names smaller models"
             )
         )
-    elif (
-        weights == "int4"
-        and not source.formats
-        and checkpoint_of(source.name, "int4") == (source.name)
-    ):
+    elif weights == "int4" and no_4_bits:
         on_event(Notice("4-bit weights are fitted to the checkpoint's while loading"))
 
 
@@ -217,18 +212,18 @@ def _fill(
 def _reporter(on_event: Callable[[Event], None]) -> Callable[[int, int], None]:
     """Turns bytes read into events: the first, the last, and one every tenth of a second."""
     begun_s = time.perf_counter()
-    told_s = 0.0
+    reported_s = 0.0
 
-    def tell(done_bytes: int, total_bytes: int) -> None:
-        nonlocal told_s
+    def report(done_bytes: int, total_bytes: int) -> None:
+        nonlocal reported_s
         now_s = time.perf_counter()
-        if 0 < done_bytes < total_bytes and now_s - told_s < _REPORT_S:
+        if 0 < done_bytes < total_bytes and now_s - reported_s < _REPORT_S:
             return
-        told_s = now_s
+        reported_s = now_s
         rate = done_bytes / max(now_s - begun_s, 1e-9)
         on_event(LoadProgress("loading weights", done_bytes, total_bytes, rate))
 
-    return tell
+    return report
 
 
 def _free_bytes(device: torch.device) -> int | None:

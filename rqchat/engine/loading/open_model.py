@@ -24,31 +24,7 @@ from rqchat.engine.planning.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import Settings, order_gpus_by_bus
 from rqchat.errors import ModelError
 
-__all__ = ["OpenedModel", "claim_device", "device_for", "make_cache", "open_model"]
-
-
-def claim_device(plan: MemoryPlan) -> None:
-    """Holds torch to the plan's device: a load that takes too much fails, and no desktop with it.
-
-    Call it before anything else touches the GPU, whose number it settles.
-
-    Raises:
-        ModelError: torch sees fewer GPUs than their driver.
-    """
-    order_gpus_by_bus()
-    device = plan.device
-    if not device.torch_name.startswith("cuda") or not torch.cuda.is_available():
-        return
-    number, count = torch.device(device.torch_name).index or 0, torch.cuda.device_count()
-    if number >= count:
-        raise ModelError(
-            f"{device.name} is there as {device.torch_name}, but torch sees {count} GPUs; leave"
-            " CUDA_VISIBLE_DEVICES unset, or name another one with --device"
-        )
-    allowed = device.free_bytes - GPU_CONTEXT_BYTES - LEFT_FREE_BYTES
-    whole = torch.cuda.get_device_properties(device.torch_name).total_memory
-    share = min(max(allowed / whole, 0.0), 1.0)
-    torch.cuda.set_per_process_memory_fraction(share, device.torch_name)
+__all__ = ["OpenedModel", "device_for", "limit_gpu_memory", "make_cache", "open_model"]
 
 
 class OpenedModel(NamedTuple):
@@ -73,7 +49,7 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
     plan = make_plan(source.shape, device, settings, source.formats)
     if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
         on_event(Notice(plan.reason))
-    claim_device(plan)
+    limit_gpu_memory(plan)
     loaded = load_model(source, plan, on_event, offline=settings.offline)
     if settings.image_tokens is None:
         own = loaded.image_processor.max_soft_tokens
@@ -113,3 +89,28 @@ def device_for(settings: Settings) -> DeviceInfo:
         free_bytes=min(settings.vram_bytes, device.free_bytes),
         source="--vram",
     )
+
+
+def limit_gpu_memory(plan: MemoryPlan) -> None:
+    """Lets torch take what was free on the plan's GPU and no more; nothing on other devices.
+
+    A load that takes too much then fails alone, and not the desktop with it. It has to be called
+    before anything else touches the GPU, because it fixes the order in which CUDA numbers them.
+
+    Raises:
+        ModelError: torch sees fewer GPUs than their driver.
+    """
+    order_gpus_by_bus()
+    device = plan.device
+    if not device.torch_name.startswith("cuda") or not torch.cuda.is_available():
+        return
+    number, count = torch.device(device.torch_name).index or 0, torch.cuda.device_count()
+    if number >= count:
+        raise ModelError(
+            f"{device.name} is there as {device.torch_name}, but torch sees {count} GPUs; leave"
+            " CUDA_VISIBLE_DEVICES unset, or name another one with --device"
+        )
+    allowed = device.free_bytes - GPU_CONTEXT_BYTES - LEFT_FREE_BYTES
+    whole = torch.cuda.get_device_properties(device.torch_name).total_memory
+    share = min(max(allowed / whole, 0.0), 1.0)
+    torch.cuda.set_per_process_memory_fraction(share, device.torch_name)

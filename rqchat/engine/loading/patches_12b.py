@@ -27,16 +27,16 @@ class MergedPatches:
         self.max_soft_tokens: int = inner.max_soft_tokens
 
     def __call__(self, **arguments: Any) -> dict[str, torch.Tensor]:
-        """See `Gemma4ImageProcessorPil`.
+        """The patches of some pictures; takes the arguments of `Gemma4ImageProcessorPil`.
 
         Returns:
             `pixel_values` [pictures, tokens, 6912] in (row, column, colour) order and
             `image_position_ids` [pictures, tokens, 2] as (x, y), -1 where padded.
         """
-        made = self._inner(**arguments)
+        patches = self._inner(**arguments)
         merged = [
             self._merge(*one)
-            for one in zip(made["pixel_values"], made["image_position_ids"], strict=True)
+            for one in zip(patches["pixel_values"], patches["image_position_ids"], strict=True)
         ]
         pixels, places = zip(*merged, strict=True)
         return {

@@ -128,8 +128,8 @@ def hub_errors(name: str) -> Iterator[None]:
 def _failed(name: str, error: BaseException, code: int, headers: Any) -> ModelError:
     again = f"run 'rqchat pull {name}', which goes on where it stopped"
     if code == http.client.TOO_MANY_REQUESTS:
-        said = (headers or {}).get("Retry-After")
-        wait = f"{said} seconds" if said else "some minutes"
+        after_s = (headers or {}).get("Retry-After")
+        wait = f"{after_s} seconds" if after_s else "some minutes"
         return ModelError(
             f"{name} could not be downloaded: the hub has had too many requests from here; wait"
             f" {wait} and {again}; it allows more after 'hf auth login'"
@@ -208,7 +208,7 @@ class _Pull:
         blob, part = self.blobs / file.key, self._part(file)
         begun = self.done
         if not blob.is_file():
-            with part.open("ab") as out, _only_one(out, self.repository):
+            with part.open("ab") as out, _locked(out, self.repository):
                 self._read(file, out)
             self._verify(file, part)
             part.replace(blob)
@@ -274,8 +274,8 @@ class _Pull:
 
 
 @contextmanager
-def _only_one(file: BinaryIO, repository: str) -> Iterator[None]:
-    """Nobody else writes to `file` meanwhile; the lock goes when the file is closed."""
+def _locked(file: BinaryIO, repository: str) -> Iterator[None]:
+    """Locks `file` against other writers; the lock goes when the file is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

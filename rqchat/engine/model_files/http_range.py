@@ -37,7 +37,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: Any,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """See `HTTPRedirectHandler`; only http and https are followed."""
+        """The request to follow a redirect with; only http and https are followed."""
         if urlsplit(newurl).scheme not in ("http", "https"):
             raise urllib.error.HTTPError(newurl, code, f"redirect to {newurl}", headers, fp)
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -75,8 +75,8 @@ def pause_s(error: urllib.error.HTTPError) -> float | None:
     An address that expired on its way is asked for anew.
     """
     if error.code in _TROUBLED:
-        said = (error.headers.get("Retry-After") or "").strip() if error.headers else ""
-        wait_s = float(said) if said.isdigit() else (_BUSY_S if error.code == 429 else 0.0)
+        after = (error.headers.get("Retry-After") or "").strip() if error.headers else ""
+        wait_s = float(after) if after.isdigit() else (_BUSY_S if error.code == 429 else 0.0)
         return wait_s if wait_s <= LONGEST_WAIT_S else None
     return None if is_of_hub(error) else 0.0
 

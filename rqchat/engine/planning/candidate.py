@@ -11,9 +11,10 @@ from rqchat.engine.planning.known_models import known_models
 from rqchat.engine.planning.memory import MemoryBytes
 from rqchat.engine.planning.shape import ModelShape
 
-__all__ = ["Candidate", "choose", "expected_error", "smaller_models"]
+__all__ = ["Candidate", "choose", "expected_error", "suggest_models"]
 
 _QUALITY_TOKENS = 32_768  # the context that quality may not fall below where nobody asked for one
+_MODELS_NAMED = 2
 _FAST_WEIGHT_BITS = _FAST_KV_BITS = 4  # what speed may not fall below where anything else fits
 
 
@@ -110,26 +111,26 @@ def _fastest(candidates: Sequence[Candidate]) -> Candidate:
     return min(sound or candidates, key=lambda c: c.read_bytes)
 
 
-_MODELS_NAMED = 2
-
-
-def smaller_models(
-    fit: Callable[[ModelShape], Candidate | None], parameters: int, above_bits: int
+def suggest_models(
+    plan: Callable[[ModelShape], Candidate | None], parameters: int, above_bits: int
 ) -> list[str]:
-    """Advice on the largest published models under `parameters` that `fit` takes.
+    """Advice to take one of the largest published models that are smaller and fit.
 
-    Only those whose weights then have more than `above_bits` bits: a smaller model that has to be
-    cut just as low is no way out.
+    Args:
+        plan: what would be taken of a model; None where it does not fit.
+        parameters: of the model that was asked for.
+        above_bits: a suggested model has more bits per weight than this: one that has to be
+            quantized just as far is no way out.
     """
-    said = []
+    advice: list[str] = []
     for model in known_models():
         shape = ModelShape.from_config(model.config)
         if shape.parameters >= parameters:
             continue
-        taken = fit(shape)
+        taken = plan(shape)
         if taken is not None and taken.weight_bits > above_bits:
-            said.append(
+            advice.append(
                 f"take --model {model.name}, which fits with {taken.weights} weights and"
                 f" {taken.context_tokens:,} tokens"
             )
-    return said[:_MODELS_NAMED]
+    return advice[:_MODELS_NAMED]

@@ -59,7 +59,7 @@ class Weights:
 
 
 def _measured(divergence: float) -> str:
-    """As `python -m rqchat.bench loss` shows it."""
+    """The loss that `python -m rqchat.bench loss` measured, in nats."""
     return f"KL divergence {divergence} on the pocket model"
 
 

@@ -67,7 +67,7 @@ class DeviceInfo:
 
 
 def find_gpus() -> tuple[DeviceInfo, ...]:
-    """Every GPU, NVIDIA's in the order of their bus, which torch is told to keep, too."""
+    """Every GPU; NVIDIA's in the order of their bus, which `order_gpus_by_bus` sets for torch."""
     found = _nvml_gpus() or _smi_gpus() or _amd_gpus(Path("/sys/class/drm")) or _apple_gpu()
     return tuple(found)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rqchat.engine.planning.candidate import Candidate, choose, smaller_models
+from rqchat.engine.planning.candidate import Candidate, choose, suggest_models
 from rqchat.engine.planning.formats import Weights, weights_of
 from rqchat.engine.planning.gpus import DeviceInfo
 from rqchat.engine.planning.memory import Budget, Economy, MemoryBytes, short_chunk
@@ -128,7 +128,7 @@ class _Planner:
         if self.settings.kv_bits is not None:
             return (self.settings.kv_bits,)
         ladder = tuple(sorted(KV_BITS, reverse=True))
-        # On a CPU a short of memory is rare and the packed cache is what there is to show
+        # On a CPU memory is seldom short, and the packed cache is what there is to show
         return ladder if self.device.is_gpu else tuple(b for b in ladder if b <= _CPU_KV_BITS)
 
     def _economies(self) -> list[Economy]:
@@ -229,8 +229,10 @@ class _Planner:
                 f" {longest.weights} weights with up to {longest.context_tokens:,} tokens."
             )
         elif chosen.weight_bits < 4:
-            others = smaller_models(self._fits_smaller, self.shape.parameters, chosen.weight_bits)
-            yield f"{chosen.weight_bits}-bit weights cost quality{': ' if others else ''}" + (
+            others = suggest_models(
+                self._plan_by_default, self.shape.parameters, chosen.weight_bits
+            )
+            yield f"{bits}-bit weights cost quality{': ' if others else ''}" + (
                 f"{''.join(others[:1])}."
             )
 
@@ -245,19 +247,19 @@ class _Planner:
         if position:
             weights = self.ladder[position - 1]
             parts.append((f"{weights.name} weights", weights, self.kv_ladder[-1]))
-        said = []
+        missing_for = []
         for name, weights, kv_bits in parts:
             missing = self._least_total(weights, kv_bits, self.asked) - self.device.free_bytes
             if missing > 0:
-                said.append(f"{name} would need {_gib(missing)} more")
-        if said:
-            yield f"For that context {' and '.join(said)}."
+                missing_for.append(f"{name} would need {_gib(missing)} more")
+        if missing_for:
+            yield f"For that context {' and '.join(missing_for)}."
 
     def _least_total(self, weights: Weights, kv_bits: int, tokens: int) -> int:
         return min(self.budget.of(weights, kv_bits, e, tokens).total for e in self.economies)
 
-    def _fits_smaller(self, shape: ModelShape) -> Candidate | None:
-        """What would be taken of a smaller model without any override; None if it does not fit."""
+    def _plan_by_default(self, shape: ModelShape) -> Candidate | None:
+        """What would be taken of another model without any override; None if it does not fit."""
         try:
             return make_plan(shape, self.device, Settings()).chosen
         except DoesNotFitError:
@@ -276,8 +278,8 @@ class _Planner:
             taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
             ways.append(f"close {taken} ({_gib(used)} are taken)")
         parameters = self.shape.parameters
-        ways += smaller_models(self._fits_smaller, parameters, 2) or smaller_models(
-            self._fits_smaller, parameters, 0
+        ways += suggest_models(self._plan_by_default, parameters, 2) or suggest_models(
+            self._plan_by_default, parameters, 0
         )
         ways.append("take --model pocket, which runs anywhere")
         return DoesNotFitError(

@@ -13,64 +13,11 @@ from typing import Any
 
 from rqchat.errors import ModelError
 
-__all__ = [
-    "KVLayers",
-    "Matrices",
-    "ModelShape",
-    "audio_parameters",
-    "mixture_fields",
-    "vision_parameters",
-]
+__all__ = ["KVLayers", "Matrices", "ModelShape"]
 
-
-def vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
-    """Parameters of the image tower with its projection to `text_hidden`, buffers included."""
-    if vision.get("model_type") == "gemma4_unified_vision":
-        return _unified_vision_parameters(vision, text_hidden)
-    hidden, inner = int(vision["hidden_size"]), int(vision["intermediate_size"])
-    head_dim = int(vision["head_dim"])
-    query_rows = int(vision["num_attention_heads"]) * head_dim
-    kv_rows = int(vision["num_key_value_heads"]) * head_dim
-    layer = 2 * hidden * query_rows + 2 * hidden * kv_rows + 3 * hidden * inner
-    layer += 4 * hidden + 2 * head_dim
-    if vision.get("use_clipped_linears", False):
-        layer += 7 * 4  # four bounds at each of seven linears
-    patch = 3 * int(vision.get("patch_size", 16)) ** 2 * hidden
-    positions = 2 * int(vision.get("position_embedding_size", 10_240)) * hidden
-    standardize = 2 * hidden if vision.get("standardize", False) else 0
-    layers = int(vision["num_hidden_layers"])
-    return layers * layer + patch + positions + standardize + hidden * text_hidden
-
-
-def _unified_vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
-    """The 12B has no tower: three LayerNorms and a biased linear over 48 x 48 pixels."""
-    width = int(vision.get("mm_embed_dim", 3840))
-    side = int(vision.get("patch_size", 16)) * int(vision.get("pooling_kernel_size", 3))
-    pixels = 3 * side**2
-    positions = 2 * int(vision.get("mm_posemb_size", 1120)) * width
-    norms = 2 * pixels + 4 * width
-    projection = int(vision.get("output_proj_dims", width)) * text_hidden
-    return norms + pixels * width + width + positions + projection
-
-
-def audio_parameters(audio: Mapping[str, Any], text_hidden: int) -> int:
-    """Parameters of the audio tower with its projection, buffers included."""
-    if audio.get("model_type") == "gemma4_unified_audio":
-        return int(audio.get("audio_embed_dim", 640)) * text_hidden
-    hidden = int(audio.get("hidden_size", 1024))
-    layers = int(audio.get("num_hidden_layers", 12))
-    first, second = (int(n) for n in audio.get("subsampling_conv_channels", (128, 32)))
-    width = int(audio.get("output_proj_dims", 1536))
-    subsampling = 9 * first + first + 9 * first * second + second
-    subsampling += (first // 4) * second * hidden
-    feed_forward = 8 * hidden**2 + 2 * hidden
-    head_dim = hidden // int(audio.get("num_attention_heads", 8))
-    attention = 5 * hidden**2 + head_dim
-    convolution = 3 * hidden**2 + int(audio.get("conv_kernel_size", 5)) * hidden + 2 * hidden
-    layer = 2 * feed_forward + attention + convolution + 3 * hidden
-    if audio.get("use_clipped_linears", True):
-        layer += 10 * 4  # four bounds at each of ten clipped linears
-    return subsampling + layers * layer + hidden * width + width + width * text_hidden
+_FAMILIES = ("gemma4", "gemma4_unified")
+_PER_LAYER_WIDTH, _VOCABULARY = 256, 262_144
+_DEFAULT_PATTERN = 6  # every sixth layer is global where the config names no layer types
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +34,8 @@ class Matrices:
 
     @property
     def weights(self) -> int:
-        """All of them."""
+        """Weights of all of these layers together."""
         return self.count * self.rows * self.columns
-
-
-def mixture_fields(text: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    """The fields of `ModelShape` that describe experts; every layer has some, or none has."""
-    if not text.get("enable_moe_block", False):
-        return {"experts": (), "top_experts": 0, "routers": 0}
-    hidden, inner = int(text["hidden_size"]), int(text["moe_intermediate_size"])
-    experts, top = int(text["num_experts"]), int(text["top_k_experts"])
-    sizes = (2 * inner, hidden), (hidden, inner)
-    return {
-        "experts": tuple(Matrices(*size, layers * experts, layers * top) for size in sizes),
-        "top_experts": top,
-        "routers": layers * hidden * experts,
-    }
-
-
-_FAMILIES = ("gemma4", "gemma4_unified")
-_PER_LAYER_WIDTH, _VOCABULARY = 256, 262_144
-_DEFAULT_PATTERN = 6  # every sixth layer is global where the config names no layer types
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +111,7 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """Parameters and persistent buffers of the whole model."""
         text = self.linears + self.embedding + self.head + self.norms
         return text + self.vision + self.audio
 
@@ -210,7 +138,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Of one decoder layer: its linears as (rows, columns), and counts of the other weights."""
+    """One decoder layer: its linears as (rows, columns), and how many other weights it has."""
 
     linears: tuple[tuple[int, int], ...]
     norms: int
@@ -235,14 +163,14 @@ def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> Mod
     sliding_heads, sliding_dim = _kv_heads(text, is_global=False)
     return ModelShape(
         matrices=tuple(Matrices(*size, n, n) for size, n in Counter(linears).items()),
-        **mixture_fields(text, len(layers)),
+        **_mixture_fields(text, len(layers)),
         embedding=vocabulary * hidden + ple_vocabulary * ple_row,
         embedding_rows=vocabulary + ple_vocabulary,
         embedding_row=hidden + ple_row,
         head=vocabulary * hidden if own_head else 0,
         norms=sum(layer.norms for layer in layers) + hidden + ple_width,
-        vision=vision_parameters(vision, hidden) if vision else 0,
-        audio=audio_parameters(audio, hidden) if audio else 0,
+        vision=_vision_parameters(vision, hidden) if vision else 0,
+        audio=_audio_parameters(audio, hidden) if audio else 0,
         hidden=hidden,
         query_heads=int(text["num_attention_heads"]),
         vocabulary=vocabulary,
@@ -322,3 +250,67 @@ def _per_layer_inputs(text: Mapping[str, Any]) -> tuple[int, int]:
     default = _PER_LAYER_WIDTH if text.get("model_type") == "gemma4_text" else 0
     width = int(text.get("hidden_size_per_layer_input", default) or 0)
     return width, int(text.get("vocab_size_per_layer_input", _VOCABULARY)) if width else 0
+
+
+def _mixture_fields(text: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    """The fields of `ModelShape` that describe experts; every layer has some, or none has."""
+    if not text.get("enable_moe_block", False):
+        return {"experts": (), "top_experts": 0, "routers": 0}
+    hidden, inner = int(text["hidden_size"]), int(text["moe_intermediate_size"])
+    experts, top = int(text["num_experts"]), int(text["top_k_experts"])
+    sizes = (2 * inner, hidden), (hidden, inner)
+    return {
+        "experts": tuple(Matrices(*size, layers * experts, layers * top) for size in sizes),
+        "top_experts": top,
+        "routers": layers * hidden * experts,
+    }
+
+
+def _vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
+    """Parameters of the image tower with its projection to `text_hidden`, buffers included."""
+    if vision.get("model_type") == "gemma4_unified_vision":
+        return _unified_vision_parameters(vision, text_hidden)
+    hidden, inner = int(vision["hidden_size"]), int(vision["intermediate_size"])
+    head_dim = int(vision["head_dim"])
+    query_rows = int(vision["num_attention_heads"]) * head_dim
+    kv_rows = int(vision["num_key_value_heads"]) * head_dim
+    layer = 2 * hidden * query_rows + 2 * hidden * kv_rows + 3 * hidden * inner
+    layer += 4 * hidden + 2 * head_dim
+    if vision.get("use_clipped_linears", False):
+        layer += 7 * 4  # four bounds at each of seven linears
+    patch = 3 * int(vision.get("patch_size", 16)) ** 2 * hidden
+    positions = 2 * int(vision.get("position_embedding_size", 10_240)) * hidden
+    standardize = 2 * hidden if vision.get("standardize", False) else 0
+    layers = int(vision["num_hidden_layers"])
+    return layers * layer + patch + positions + standardize + hidden * text_hidden
+
+
+def _unified_vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
+    """The 12B has no tower: three LayerNorms and a biased linear over 48 x 48 pixels."""
+    width = int(vision.get("mm_embed_dim", 3840))
+    side = int(vision.get("patch_size", 16)) * int(vision.get("pooling_kernel_size", 3))
+    pixels = 3 * side**2
+    positions = 2 * int(vision.get("mm_posemb_size", 1120)) * width
+    norms = 2 * pixels + 4 * width
+    projection = int(vision.get("output_proj_dims", width)) * text_hidden
+    return norms + pixels * width + width + positions + projection
+
+
+def _audio_parameters(audio: Mapping[str, Any], text_hidden: int) -> int:
+    """Parameters of the audio tower with its projection, buffers included."""
+    if audio.get("model_type") == "gemma4_unified_audio":
+        return int(audio.get("audio_embed_dim", 640)) * text_hidden
+    hidden = int(audio.get("hidden_size", 1024))
+    layers = int(audio.get("num_hidden_layers", 12))
+    first, second = (int(n) for n in audio.get("subsampling_conv_channels", (128, 32)))
+    width = int(audio.get("output_proj_dims", 1536))
+    subsampling = 9 * first + first + 9 * first * second + second
+    subsampling += (first // 4) * second * hidden
+    feed_forward = 8 * hidden**2 + 2 * hidden
+    head_dim = hidden // int(audio.get("num_attention_heads", 8))
+    attention = 5 * hidden**2 + head_dim
+    convolution = 3 * hidden**2 + int(audio.get("conv_kernel_size", 5)) * hidden + 2 * hidden
+    layer = 2 * feed_forward + attention + convolution + 3 * hidden
+    if audio.get("use_clipped_linears", True):
+        layer += 10 * 4  # four bounds at each of ten clipped linears
+    return subsampling + layers * layer + hidden * width + width + width * text_hidden

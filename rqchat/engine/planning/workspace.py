@@ -1,8 +1,8 @@
 """Temporary tensors of the largest step: a chunk through attention or MLP, or a picture. No torch.
 
-Counted from the code that makes them, by the largest moment of each phase; held to it by
-`tests/engine/test_workspace.py`, which counts the tensors of the GPU's own path without a GPU, and
-by `python -m rqchat.bench memory`.
+Counted from the code that makes them, by the largest moment of each phase.
+`tests/engine/planning/test_workspace.py` compares it with the tensors of the GPU's own path, which
+it counts without a GPU, and `python -m rqchat.bench memory` with what a model takes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ __all__ = ["Workspace"]
 
 _PATCHES_PER_SOFT_TOKEN, _PIXELS = 9, 3 * 16**2  # of a patch, in float32
 # What rotorquant holds of a long history at once: decoded keys and values for a kernel, scores and
-# their rotary part in float32 in its reference (`chunks.py`, `ops/attend`)
+# their rotary part in float32 in its reference (`attend/prompt_chunk.py`,
+# `ops/attend`)
 _HISTORY_TOKENS = 8192
 _TURNED = 4  # a head's dimensions over those that a position turns (proportional RoPE)
 _SPACE_ROWS = 1024  # of queries or sums that change their space at a time
@@ -24,8 +25,7 @@ _SCORES, _TILE_TOKENS = 2**23, 4096
 _LOGITS = 3  # rows in float32
 # What torch gives cuBLAS and cuBLASLt on Hopper, each; elsewhere less (CublasHandlePool.cpp)
 _PRODUCT_BYTES = 2 * 2**25
-_CAPTURE_BYTES = 2**26  # what CUDA and torch hold for a captured decode step
-_SCRATCH_VALUES = 57_802_752  # of a packed matrix, unpacked for a chunk (`weights/multiply.py`)
+_SCRATCH_VALUES = 57_802_752  # of a packed matrix, unpacked for a chunk (`kernels/multiply.py`)
 _CPU_UNPACKED_VALUES, _CPU_UNPACKED_BYTES = 2**18, 11  # codes and values while they are unpacked
 
 
@@ -168,8 +168,8 @@ class Workspace:
         queries = self.chunk_tokens * self._width
         if self.kv_bits < 16:
             leaving = min(queries, _SPACE_ROWS * self._values) * 4 * 2
-            made = (2 * piece + (angles if tied else 0)) * size
-            return queries * (size + 4) + max(leaving, made)
+            unpacked = (2 * piece + (angles if tied else 0)) * size
+            return queries * (size + 4) + max(leaving, unpacked)
         return queries * 4 + (piece * (size + 4) if tied else 0)
 
     def _reference_history_bytes(self) -> int:

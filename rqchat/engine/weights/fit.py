@@ -58,8 +58,8 @@ def _fit_part(values: torch.Tensor, grid: Grid) -> Packed:
         scale = _rows(values) if grid.group == 0 else _step(values, grid)
         offset = -grid.zero * scale.float()
     codes = _round(values, scale.float(), offset.float(), grid)
-    kept = offset.squeeze(-1) if grid.has_offset else None
-    return Packed.pack(grid, codes.to(torch.uint8).flatten(-2), scale.squeeze(-1), kept)
+    stored = offset.squeeze(-1) if grid.has_offset else None
+    return Packed.pack(grid, codes.to(torch.uint8).flatten(-2), scale.squeeze(-1), stored)
 
 
 def _rows(values: torch.Tensor) -> torch.Tensor:

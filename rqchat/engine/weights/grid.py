@@ -6,7 +6,8 @@ A symmetric grid stores no offset: offset = -2**(bits - 1) * scale. Codes lie in
 words along k: code k in bits (k mod fields) * bits of word k // fields, fields = 32 / bits. For 4
 bits and groups of 32 this is how compressed-tensors stores a `pack-quantized` weight, to the byte.
 
-This file is the specification, in torch; `kernel.py` computes the same on a GPU.
+This file is the specification, in torch; `kernels/linear.py` computes the same on
+a GPU.
 """
 
 from __future__ import annotations
@@ -23,23 +24,6 @@ __all__ = ["INT2", "INT4", "INT8_ROWS", "Grid", "Packed", "matrix_of", "part_val
 
 _PART_VALUES = 2**22  # a fit holds 6.5 float32 tensors of a part: 0.11 GB
 _CPU_PART_VALUES = 2**18  # stays in a cache; measured twice as fast as 2**24
-
-
-def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of a tensor whose last dimension is that of a row."""
-    return math.prod(shape[:-1]), shape[-1] if shape else 1
-
-
-def part_values(device: torch.device) -> int:
-    """Values that are unpacked, fitted or converted at a time with torch alone."""
-    return _CPU_PART_VALUES if device.type == "cpu" else _PART_VALUES
-
-
-def row_parts(rows: int, columns: int, most_values: int) -> Iterator[range]:
-    """The rows in runs of at most so many values, one row at least."""
-    step = max(1, most_values // columns)
-    for begin in range(0, rows, step):
-        yield range(begin, min(begin + step, rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +118,7 @@ class Packed:
         return whole
 
     def _empty(self, rows: int) -> Packed:
-        """Room for so many rows of the same kind."""
+        """An uninitialized matrix of that many rows on the same grid."""
         words = self.words.new_empty(rows, self.words.shape[1])
         scale = self.scale.new_empty(rows, self.scale.shape[1])
         return Packed(
@@ -175,3 +159,20 @@ class Packed:
         """The rows that `index` names: a view for a slice, a copy for a tensor [n]."""
         offset = None if self.offset is None else self.offset[index]
         return Packed(self.grid, self.words[index], self.scale[index], offset)
+
+
+def matrix_of(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a tensor whose last dimension is that of a row."""
+    return math.prod(shape[:-1]), shape[-1] if shape else 1
+
+
+def part_values(device: torch.device) -> int:
+    """Values that are unpacked, fitted or converted at a time with torch alone."""
+    return _CPU_PART_VALUES if device.type == "cpu" else _PART_VALUES
+
+
+def row_parts(rows: int, columns: int, most_values: int) -> Iterator[range]:
+    """The rows in runs of at most so many values, one row at least."""
+    step = max(1, most_values // columns)
+    for begin in range(0, rows, step):
+        yield range(begin, min(begin + step, rows))

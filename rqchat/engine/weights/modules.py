@@ -95,8 +95,8 @@ class PackedExperts(nn.Module):
         chosen = top_k_index.flatten()
         gate_up, down = self.gate_up_proj.packed, self.down_proj.packed
         inner = self._gated(multiply_experts(hidden_states, gate_up, self.num_experts, chosen))
-        made = multiply_experts(inner, down, self.num_experts, chosen)
-        return made.view(*top_k_index.shape, -1).mul_(top_k_weights.unsqueeze(-1)).sum(1)
+        outputs = multiply_experts(inner, down, self.num_experts, chosen)
+        return outputs.view(*top_k_index.shape, -1).mul_(top_k_weights.unsqueeze(-1)).sum(1)
 
     def _gated(self, gate_up: torch.Tensor) -> torch.Tensor:
         gate, up = gate_up.chunk(2, dim=-1)

@@ -40,7 +40,7 @@ _HEAD = "lm_head.weight"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What becomes of the weights.
+    """The format that weights are loaded in, and the bytes that they may take.
 
     Attributes:
         name: what errors call the model.
@@ -130,8 +130,8 @@ class _Placing:
             return INT8_ROWS.nbytes(rows, columns)
         return int(self.wanted[name].numel()) * self.recipe.dtype.itemsize
 
-    def check_room(self, name: str, need_bytes: int, left_bytes: int | None) -> None:
-        """Whether the device has room for one more; `need_bytes` is what all weights take.
+    def check_memory(self, name: str, need_bytes: int, left_bytes: int | None) -> None:
+        """Checks that one more tensor fits the device; `need_bytes` is what all weights take.
 
         Raises:
             ModelError: another program took what was free.
@@ -184,10 +184,10 @@ class _Placing:
         rows, columns = matrix_of(shape)
         if self.source.dtype(name) == dtype:
             return self.source.rows(name, range(rows), self.stream).view(shape)
-        made = torch.empty(rows, columns, dtype=dtype, device=self.stream.device)
+        values = torch.empty(rows, columns, dtype=dtype, device=self.stream.device)
         for part in row_parts(rows, columns, part_values(self.stream.device)):
-            made[part.start : part.stop] = self.source.rows(name, part, self.stream)
-        return made.view(shape)
+            values[part.start : part.stop] = self.source.rows(name, part, self.stream)
+        return values.view(shape)
 
     def _pack_experts(self, name: str, module: Any, leaf: str) -> None:
         """One of the two tensors of a layer's experts; the first one replaces the module."""
@@ -249,7 +249,7 @@ def place_weights(
     done, total = 0, sum(source.nbytes(name) for name in names)
     on_progress(0, total)
     for name in names:
-        placing.check_room(name, need, free_bytes())
+        placing.check_memory(name, need, free_bytes())
         placing.place(name)
         done += source.nbytes(name)
         on_progress(done, total)

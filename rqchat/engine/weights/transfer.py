@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -22,14 +21,22 @@ _BLOCK_BYTES = 2**22  # all of them stay in a cache between thread and link
 _BLOCKS = 8
 _AHEAD = 3  # blocks behind the one that is asked for, so two places of a file fit
 _READERS = 4
+_POPULATE_READ = 22  # madvise(2), Linux 5.14; Python has no name for it yet
+_PIECE_BYTES = 2**22  # madvise keeps other threads of Python waiting, so a millisecond at a time
 
 
 @dataclass(slots=True)
-class _Stage:
-    """A buffer; when the device is done with what it held, and how many bytes it will hold."""
+class _Block:
+    """A buffer in main memory for one block of a file.
 
-    room: torch.Tensor
-    sent: torch.cuda.Event | None
+    Attributes:
+        buffer: [block_bytes] uint8.
+        copied: when the last copy out of it is over; None where copies do not overlap with reads.
+        filled: how many bytes a reader has put into it.
+    """
+
+    buffer: torch.Tensor
+    copied: torch.cuda.Event | None
     filled: Future[int] = field(default_factory=Future)
 
 
@@ -41,19 +48,20 @@ class BlockRing:
         self._device, self._block_bytes = device, block_bytes
         pinned = device.type == "cuda"
         self._free = [
-            _Stage(
+            _Block(
                 torch.empty(block_bytes, dtype=torch.uint8, pin_memory=pinned),
                 torch.cuda.Event() if pinned else None,
             )
             for _ in range(_BLOCKS)
         ]
-        self._held: dict[tuple[Path, int], _Stage] = {}  # the first one is the next to make room
+        # By file and number, the next one to be given up first
+        self._blocks: dict[tuple[Path, int], _Block] = {}
         self._readers = ThreadPoolExecutor(_READERS, "weights")
 
     def close(self) -> None:
         """Ends the threads, as soon as they have read the blocks that they are at."""
         self._readers.shutdown(cancel_futures=True)
-        self._held.clear()
+        self._blocks.clear()
         self._free.clear()
 
     def read(self, path: Path, begin: int, target: torch.Tensor) -> None:
@@ -69,56 +77,52 @@ class BlockRing:
         while done < end:
             index, skip = divmod(done, self._block_bytes)
             count = min(self._block_bytes - skip, end - done)
-            stage = self._block(path, index, size)
-            if stage.filled.result() < skip + count:
+            block = self._block(path, index, size)
+            if block.filled.result() < skip + count:
                 raise OSError("the file was cut off meanwhile")
-            self._send(stage, skip, target[done - begin : done - begin + count])
+            self._copy_out(block, skip, target[done - begin : done - begin + count])
             done += count
             if skip + count == self._block_bytes:
-                self._free.append(self._held.pop((path, index)))
+                self._free.append(self._blocks.pop((path, index)))
 
-    def _send(self, stage: _Stage, skip: int, part: torch.Tensor) -> None:
-        part.copy_(stage.room[skip : skip + part.numel()], non_blocking=stage.sent is not None)
-        if stage.sent is not None:
-            stage.sent.record(torch.cuda.current_stream(self._device))
+    def _copy_out(self, block: _Block, skip: int, part: torch.Tensor) -> None:
+        part.copy_(block.buffer[skip : skip + part.numel()], non_blocking=block.copied is not None)
+        if block.copied is not None:
+            block.copied.record(torch.cuda.current_stream(self._device))
 
-    def _block(self, path: Path, index: int, size: int) -> _Stage:
+    def _block(self, path: Path, index: int, size: int) -> _Block:
         """The block, read or on its way, with the next ones on theirs."""
         last = min(index + _AHEAD, (size - 1) // self._block_bytes)
         wanted = [(path, place) for place in range(index, last + 1)]
-        known = [key for key in wanted if key in self._held]
-        self._held |= {key: self._held.pop(key) for key in reversed(known)}
+        known = [key for key in wanted if key in self._blocks]
+        self._blocks |= {key: self._blocks.pop(key) for key in reversed(known)}
         for key in wanted:
-            if key not in self._held:
-                self._held[key] = self._begin(*key)
-        return self._held[path, index]
+            if key not in self._blocks:
+                self._blocks[key] = self._begin(*key)
+        return self._blocks[path, index]
 
-    def _begin(self, path: Path, index: int) -> _Stage:
-        stage = self._free.pop(0) if self._free else self._held.pop(next(iter(self._held)))
-        if not stage.filled.cancel():
-            stage.filled.exception()  # nobody asked for it, but a thread is at it
-        stage.filled = self._readers.submit(self._fill, stage, path, index * self._block_bytes)
-        return stage
+    def _begin(self, path: Path, index: int) -> _Block:
+        block = self._free.pop(0) if self._free else self._blocks.pop(next(iter(self._blocks)))
+        if not block.filled.cancel():
+            block.filled.exception()  # nobody asked for it, but a thread is at it
+        block.filled = self._readers.submit(self._fill, block, path, index * self._block_bytes)
+        return block
 
-    def _fill(self, stage: _Stage, path: Path, begin: int) -> int:
-        if stage.sent is not None:
-            stage.sent.synchronize()
+    def _fill(self, block: _Block, path: Path, begin: int) -> int:
+        if block.copied is not None:
+            block.copied.synchronize()
         with path.open("rb", buffering=0) as file:
-            return fill(file, begin, stage.room)
+            return fill(file, begin, block.buffer)
 
 
-def fill(file: FileIO, begin: int, room: torch.Tensor) -> int:
-    """Reads as many bytes as `room`, contiguous in main memory, has; returns how many there are."""
-    view = memoryview(room.numpy())  # type: ignore[arg-type]
+def fill(file: FileIO, begin: int, buffer: torch.Tensor) -> int:
+    """Reads bytes from `begin` on into `buffer`, uint8 [n]; returns how many of the n there are."""
+    view = memoryview(buffer.numpy())  # type: ignore[arg-type]
     file.seek(begin)
     done = 0
     while done < len(view) and (count := file.readinto(view[done:])):
         done += count
     return done
-
-
-_POPULATE_READ = 22  # madvise(2), Linux 5.14; Python has no name for it yet
-_PIECE_BYTES = 2**22  # madvise keeps other threads of Python waiting, so a millisecond at a time
 
 
 class MappedFile:
@@ -181,12 +185,7 @@ class ByteStream:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Ends the reading, closes the files and frees the buffers; tensors stay."""
         if self._ring is not None:
             self._ring.close()

@@ -1,4 +1,4 @@
-"""Which figure is asked for on which device; and what a process may claim of a GPU."""
+"""Which figure is asked for on which device, and how much of a GPU a process may take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rqchat.engine.loading.memory_in_use import peak_bytes, used_bytes
-from rqchat.engine.loading.open_model import claim_device
+from rqchat.engine.loading.open_model import limit_gpu_memory
 from rqchat.engine.planning.devices import DeviceInfo, cpu_device
 from rqchat.engine.planning.memory import GPU_CONTEXT_BYTES, LEFT_FREE_BYTES
 from rqchat.engine.planning.plan import make_plan
@@ -29,14 +29,14 @@ def test_metal_is_asked_for_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_process_holds_its_resident_size() -> None:
-    held = torch.ones(2**22)
+    tensor = torch.ones(2**22)
 
-    assert used_bytes(cpu_device()) > held.nbytes
-    assert peak_bytes(cpu_device()) >= held.nbytes
+    assert used_bytes(cpu_device()) > tensor.nbytes
+    assert peak_bytes(cpu_device()) >= tensor.nbytes
 
 
 @pytest.mark.parametrize("free_gib", [20, 24])
-def test_torch_is_held_to_what_was_free(monkeypatch: pytest.MonkeyPatch, free_gib: int) -> None:
+def test_torch_may_take_what_was_free(monkeypatch: pytest.MonkeyPatch, free_gib: int) -> None:
     whole, free = 24 * 2**30, free_gib * 2**30
     asked: list[Any] = []
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "")  # so that it is taken back
@@ -50,7 +50,7 @@ def test_torch_is_held_to_what_was_free(monkeypatch: pytest.MonkeyPatch, free_gi
     card = DeviceInfo("card", whole, free, "test", "cuda:1")
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    claim_device(make_plan(_SHAPE, card, Settings()))
+    limit_gpu_memory(make_plan(_SHAPE, card, Settings()))
 
     ((share, name),) = asked
     assert name == "cuda:1"
@@ -61,4 +61,4 @@ def test_torch_is_held_to_what_was_free(monkeypatch: pytest.MonkeyPatch, free_gi
 def test_a_cpu_is_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
 
-    claim_device(make_plan(_SHAPE, cpu_device(), Settings()))
+    limit_gpu_memory(make_plan(_SHAPE, cpu_device(), Settings()))

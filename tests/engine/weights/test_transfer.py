@@ -72,9 +72,9 @@ def test_two_places_of_a_file_are_read_once_each(
     read: Counter[int] = Counter()
     fill = transfer.fill
 
-    def counted(file: FileIO, begin: int, room: torch.Tensor) -> int:
+    def counted(file: FileIO, begin: int, buffer: torch.Tensor) -> int:
         read[begin] += Path(str(file.name)) == path
-        return fill(file, begin, room)
+        return fill(file, begin, buffer)
 
     monkeypatch.setattr(transfer, "fill", counted)
     with ByteStream(CPU, BlockRing(CPU, _BLOCK)) as stream:

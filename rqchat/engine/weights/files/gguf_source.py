@@ -97,40 +97,40 @@ class GgufSource:
                 self._stored[_model_name(key)] = tensor
 
     def names(self) -> list[str]:
-        """See `WeightSource`."""
+        """The names of all tensors, in the order of the bytes."""
         return list(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `WeightSource`."""
+        """The shape that the module has, also of a packed weight."""
         shape = self._stored[name].shape
         if name == _PATCHES:
             return shape[0], shape[1] * shape[2] * shape[3]
         return () if name.endswith(("_min", "_max")) else shape
 
     def nbytes(self, name: str) -> int:
-        """See `WeightSource`."""
+        """Bytes in the files."""
         return self._stored[name].nbytes
 
     def is_packed(self, name: str) -> bool:
-        """See `WeightSource`."""
+        """Whether it is stored on the grid `INT4`, as Q4_0 blocks."""
         return self._stored[name].kind == "Q4_0"
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """See `WeightSource`."""
+        """What it is stored in; None where it has to be unpacked."""
         return PLAIN.get(self._stored[name].kind)
 
     def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
-        """See `WeightSource`."""
+        """Some rows [n, columns] in a floating type."""
         tensor = self._stored[name]
         _, columns = matrix_of(self.shape(name))
-        made = unpack(self._read(name, part, stream), tensor.kind, (len(part), columns))
+        values = unpack(self._read(name, part, stream), tensor.kind, (len(part), columns))
         if name == _PATCHES:
             # [width, colour, row, column] as a convolution has it, to [width, row, column, colour]
-            made = made.view(-1, *tensor.shape[1:]).permute(0, 2, 3, 1).reshape(made.shape)
-        return made
+            values = values.view(-1, *tensor.shape[1:]).permute(0, 2, 3, 1).reshape(values.shape)
+        return values
 
     def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
-        """See `WeightSource`; blocks are taken apart in any case."""
+        """The matrix on the grid `INT4`, always a copy: blocks order their bytes otherwise."""
         rows, columns = matrix_of(self.shape(name))
         pieces = (
             pack_q4_0(self._read(name, part, stream), (len(part), columns))

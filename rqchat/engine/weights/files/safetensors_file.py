@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,7 @@ def _tensors_of(path: Path, name: str) -> dict[str, StoredTensor]:
 def _stored(entry: dict[str, Any], path: Path, base: int) -> StoredTensor:
     begin, end = (int(place) for place in entry["data_offsets"])
     dtype, shape = _DTYPES[entry["dtype"]], tuple(int(size) for size in entry["shape"])
-    nbytes = dtype.itemsize
-    for size in shape:
-        nbytes *= size
+    nbytes = dtype.itemsize * math.prod(shape)
     if begin < 0 or end - begin != nbytes:
         raise ValueError("a tensor's bytes do not fit its shape")
     return StoredTensor(path, base + begin, nbytes, dtype, shape)

@@ -80,35 +80,35 @@ class SafetensorsSource:
             _check_packed(self._stored, weight, name)
 
     def names(self) -> list[str]:
-        """See `WeightSource`."""
+        """The names of all tensors, in the order of the bytes."""
         weight_of = {weight + suffix: weight for weight in self._packed for suffix in _SUFFIXES}
         # Where its last part lies: words fill the first half of a file, scales lie among the norms
         places = {weight_of.get(key, key): place for place, key in enumerate(self._stored)}
         return sorted(places, key=places.__getitem__)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `WeightSource`."""
+        """The shape that the module has, also of a packed weight."""
         if not self.is_packed(name):
             return self._stored[name].shape
         rows, words = self._stored[name + "_packed"].shape
         return rows, words * INT4.fields
 
     def nbytes(self, name: str) -> int:
-        """See `WeightSource`."""
+        """Bytes in the files."""
         if not self.is_packed(name):
             return self._stored[name].nbytes
         return self._stored[name + "_packed"].nbytes + self._stored[name + "_scale"].nbytes
 
     def is_packed(self, name: str) -> bool:
-        """See `WeightSource`."""
+        """Whether it is stored on the grid `INT4`."""
         return name in self._packed
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """See `WeightSource`."""
+        """What it is stored in; None where it has to be unpacked."""
         return None if self.is_packed(name) else self._stored[name].dtype
 
     def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
-        """See `WeightSource`."""
+        """Some rows [n, columns] in a floating type."""
         if not self.is_packed(name):
             return self._stored[name].rows(part, stream)
         words, scale = (
@@ -117,7 +117,7 @@ class SafetensorsSource:
         return Packed(INT4, words, scale).dequantize()
 
     def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
-        """See `WeightSource`."""
+        """The matrix on the grid `INT4`."""
         words = self._stored[name + "_packed"].read(stream, keep=keep)
         stored = self._stored[name + "_scale"]
         if stored.dtype != torch.float32:

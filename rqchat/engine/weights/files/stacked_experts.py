@@ -46,11 +46,11 @@ class StackedExperts:
         self._names = list(names)
 
     def names(self) -> list[str]:
-        """See `WeightSource`."""
+        """The names of all tensors, those of experts sorted by expert."""
         return self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """See `WeightSource`."""
+        """The shape that the module has: of stacked experts [experts, rows, columns]."""
         pieces = self._pieces(name)
         if name not in self._stacks:
             return self._source.shape(name)
@@ -59,19 +59,19 @@ class StackedExperts:
         return len(pieces) // each, each * rows, columns
 
     def nbytes(self, name: str) -> int:
-        """See `WeightSource`."""
+        """Bytes in the files, of all experts together."""
         return sum(self._source.nbytes(piece) for piece in self._pieces(name))
 
     def is_packed(self, name: str) -> bool:
-        """See `WeightSource`."""
+        """Whether every expert's matrix is stored on the grid `INT4`."""
         return all(self._source.is_packed(piece) for piece in self._pieces(name))
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """See `WeightSource`."""
+        """What it is stored in; None for experts, which have to be put together."""
         return None if name in self._stacks else self._source.dtype(name)
 
     def rows(self, name: str, part: range, stream: ByteStream) -> torch.Tensor:
-        """See `WeightSource`."""
+        """Some rows [n, columns] in a floating type."""
         begin, found = 0, []
         for piece in self._pieces(name):
             end = begin + matrix_of(self._source.shape(piece))[0]
@@ -82,7 +82,7 @@ class StackedExperts:
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
-        """See `WeightSource`."""
+        """The matrix on the grid `INT4`, experts one below the other."""
         if name not in self._stacks:
             return self._source.packed(name, stream, keep=keep)
         pieces = (self._source.packed(piece, stream, keep=False) for piece in self._pieces(name))

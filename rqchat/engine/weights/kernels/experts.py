@@ -103,7 +103,7 @@ def expert_gemv(
 
 
 def expert_dot(x: torch.Tensor, weight: Packed, experts: int, chosen: torch.Tensor) -> torch.Tensor:
-    """As `expert_gemv`, for many slots."""
+    """What `expert_gemv` computes, by tiles of slots that share an expert: for many slots."""
     rows, words = weight.words.shape
     outputs, slots = rows // experts, chosen.numel()
     launch, tile_rows = expert_launch(slots, experts, weight.grid.bits)

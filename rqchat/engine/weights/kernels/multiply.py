@@ -20,7 +20,7 @@ if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring 
         from rqchat.engine.weights.kernels import linear as _kernel
 
 # Half of Gemma 4 31B's largest linear: whole, it would be the largest tensor of a chunk. The plan
-# counts it (`workspace.py`)
+# counts it (`planning/workspace.py`)
 _SCRATCH_VALUES = 57_802_752
 
 
@@ -50,8 +50,8 @@ def multiply_experts(
     if _expert_kernel is not None and on_gpu(x) and chosen.numel():
         few = chosen.numel() <= GEMV_SLOTS
         product = _expert_kernel.expert_gemv if few else _expert_kernel.expert_dot
-        made: torch.Tensor = product(x, weight, experts, chosen)
-        return made
+        found: torch.Tensor = product(x, weight, experts, chosen)
+        return found
     outputs = weight.words.shape[0] // experts
     out = torch.empty(chosen.numel(), outputs, dtype=x.dtype, device=x.device)
     for expert in chosen.unique().tolist():
@@ -75,5 +75,5 @@ def _through_dense(flat: torch.Tensor, weight: Packed, kernel: ModuleType | None
         some = weight.rows(own)
         dense = kernel.dequantize(some, flat.dtype) if kernel else some.dequantize(flat.dtype)
         torch.mm(flat, dense.mT, out=out[:, own])
-        del dense  # the next part needs its room
+        del dense  # the next part needs its memory
     return out
