@@ -229,9 +229,8 @@ class _Planner:
                 f" {longest.weights} weights with up to {longest.context_tokens:,} tokens."
             )
         elif chosen.weight_bits < 4:
-            others = suggest_models(
-                self._plan_by_default, self.shape.parameters, chosen.weight_bits
-            )
+            parameters, bits = self.shape.parameters, chosen.weight_bits
+            others = suggest_models(self._plan_by_default, parameters, bits)
             yield f"{bits}-bit weights cost quality{': ' if others else ''}" + (
                 f"{''.join(others[:1])}."
             )
