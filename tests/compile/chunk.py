@@ -1,4 +1,4 @@
-"""What reads prompts, as the cache launches it, for `tests.compile.ops`."""
+"""What reads prompts, as the cache launches it."""
 
 from __future__ import annotations
 

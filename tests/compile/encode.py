@@ -1,4 +1,4 @@
-"""What turns vectors into rows, as the cache launches it, for `tests.compile.ops`."""
+"""What turns vectors into rows, as the cache launches it."""
 
 from __future__ import annotations
 

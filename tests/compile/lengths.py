@@ -1,7 +1,7 @@
 """Says how often each kernel is compiled for a layer whose lengths change, as they do in a chat.
 
-Needs a process of its own, as `tests.compile.ops` does: `python -m tests.compile.lengths`.
-A line of JSON on stdout.
+Nothing is compiled: launches are told apart by their digests. JSON on stdout.
+Needs a process without Triton's interpreter: `python -m tests.compile.lengths`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from typing import Any
 
 import torch
-from triton.runtime import driver
 
 from rotorquant.codec.codebook import lloyd_max
-from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Part, Rows
 from rotorquant.ops.attend import kernel as attend
 from rotorquant.ops.chunk import Rules, reach_of
@@ -29,7 +26,8 @@ from rotorquant.ops.encode import Dense
 from rotorquant.ops.encode import kernel as encode
 from rotorquant.ops.quantize import kernel as quantize
 from rotorquant.ops.rebuild import kernel as rebuild
-from tests.compile import ops as compiling
+from tests.compile.compiler import pretend, record
+from tests.compile.ops import rows_of
 
 CAPACITY, HEAD_DIM, HEADS, GROUP = 1024, 64, 2, 4
 # New tokens, and those before them.
@@ -37,15 +35,12 @@ LENGTHS = ((2, 47), (16, 64), (33, 129), (48, 336), (40, 200), (16, 33), (64, 63
 
 
 def main() -> int:
-    compiled: list[tuple[str, Any]] = []
-    for module, name in compiling.KERNELS:
-        setattr(module, name, compiling.Compiler(getattr(module, name), compiled))
-    driver.set_active(compiling.Absent(86))
-    setattr(dispatch, "capability_of", lambda tensor: (8, 6))  # noqa: B010
-    setattr(dispatch, "processors_of", lambda tensor: 100)  # noqa: B010
+    made: dict[str, set[str]] = defaultdict(set)
+    record(lambda *launch: made[launch[0]].add(launch[1]), lambda digest: False)
+    pretend(86)
     book = make_codebook(lloyd_max(3), torch.device("cpu"))
     exact = torch.zeros(1, HEADS, CAPACITY, HEAD_DIM, dtype=torch.bfloat16)
-    planes, _ = compiling.rows_of(HEAD_DIM, 3, False)
+    planes, _ = rows_of(HEAD_DIM, 3, False)
     room = Rows(
         *(
             torch.zeros(1, HEADS, CAPACITY, *f.shape[3:], dtype=f.dtype)
@@ -56,10 +51,7 @@ def main() -> int:
     for new, past in LENGTHS:
         pack(book, exact, room, new, past)
         read(book, exact, room, new, past)
-    made = defaultdict(set)
-    for name, kernel in compiled:
-        made[name].add(id(kernel))
-    sys.stdout.write(json.dumps({name: len(kinds) for name, kinds in made.items()}) + "\n")
+    sys.stdout.write(json.dumps({name: len(kinds) for name, kinds in made.items()}))
     return 0
 
 

@@ -7,55 +7,51 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 # Bytes of shared memory that one block may have (CUDA C++ programming guide, compute capabilities).
-SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
+SHARED_BYTES = {86: 101_376, 90: 232_448, 80: 166_912, 120: 101_376, 100: 232_448, 89: 101_376}
+CARDS = tuple(SHARED_BYTES)
 
 # Sums that fill the registers leave none for what is used before and behind their loop alone, in
 # kernels that read prompts.
 SPILLS_OUTSIDE_LOOPS = ("chunk_kernel", "dot_kernel", "expert_dot_kernel")
 OLD_TRITON, OLD_SPILLS_BYTES = "3.6", 16  # which is short of a register or two now and then
 TENSOR_COLUMNS = 512  # of a Blackwell multiprocessor (PTX, tcgen05.alloc)
-FIGURES = "registers", "stack_bytes", "loop_spills", "float64"
+_SHOWN = "registers", "stack_bytes", "loop_spills", "float64"
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def report(results: Iterable[dict[str, Any]]) -> int:
-    """Writes a line of JSON for each result as it comes, then table and faults to stderr.
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What compiled code takes of a card.
 
-    Returns:
-        The exit code: 1 if anything does not fit.
+    Registers and stack bytes are those of a thread; `loop_spills` is how often a loop uses that
+    stack; `float64` counts operands; tensor memory is counted in columns.
     """
-    seen = []
-    for result in results:
-        seen.append(result)
-        sys.stdout.write(json.dumps(result) + "\n")
-    found = faults(seen)
-    sys.stderr.write("\n".join([table(seen), *found]) + "\n")
-    return 1 if found else 0
+
+    shared_bytes: int
+    registers: int
+    stack_bytes: int
+    loop_spills: int
+    float64: int
+    tensor_columns: int
 
 
-def run_compiler(module: str, cache: Path) -> list[dict[str, Any]]:
-    """What `python -m module few` reports, of all cards."""
-    results = run_without_interpreter(module, cache)
-    assert {one["card"] for one in results} == set(SHARED_BYTES)
-    return results
-
-
-def run_without_interpreter(module: str, cache: Path) -> list[dict[str, Any]]:
-    """Lines of JSON from `python -m module few`, in a process that compiles."""
+def run_without_interpreter(cache: Path, module: str, *arguments: str) -> Any:
+    """What `python -m module` writes to stdout as JSON, in a process that compiles."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels"))),
         "TRITON_CACHE_DIR": str(cache),
         "TRITON_INTERPRET": "0",
     }
-    command = [sys.executable, "-m", module, "few"]
+    command = [sys.executable, "-m", module, *arguments]
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    return [json.loads(line) for line in run.stdout.splitlines()]
+    return json.loads(run.stdout)
 
 
 def faults(results: list[dict[str, Any]]) -> list[str]:
@@ -125,7 +121,7 @@ def table(results: list[dict[str, Any]]) -> str:
     head = f"{'kernel':18} {'case':14} compiled  shared {shared}  regs  stack  in loops  f64"
     lines = [head]
     for (kernel, case), group in rows.items():
-        top = {field: max(one[field] for one in group) for field in FIGURES}
+        top = {field: max(one[field] for one in group) for field in _SHOWN}
         most = [
             max(
                 (one["shared_bytes"] for one in group if SHARED_BYTES[one["card"]] == limit),

@@ -1,4 +1,4 @@
-"""The small ops of a layer, in the sizes of Gemma 4 31B, for `tests.compile.ops`."""
+"""The small ops of a layer, in the sizes of Gemma 4 31B."""
 
 from __future__ import annotations
 

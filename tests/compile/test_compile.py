@@ -2,48 +2,84 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.compile.limits import faults, loop_spills, run_compiler, run_without_interpreter, table
+from tests.compile.limits import CARDS, Figures, faults, loop_spills, run_without_interpreter
+from tests.compile.proofs import (
+    SAMPLE,
+    disagreements,
+    launches_to_compile,
+    read_proofs,
+    write_proofs,
+)
 
 pytest.importorskip("triton", reason="triton is not installed")
+
+FIGURES = Figures(1024, 64, 0, 0, 0, 0)
+KERNELS = {
+    *("quantize_kernel", "dequantize_kernel", "attend_kernel", "join_kernel", "decode_kernel"),
+    *("merge_kernel", "chunk_kernel", "rebuild_kernel", "map_kernel", "mix_kernel", "norm_kernel"),
+    *("gate_kernel", "heads_kernel", "append_kernel", "finite_kernel", "scaled_kernel"),
+    *("gemv_kernel", "dot_kernel", "expert_gemv_kernel", "expert_dot_kernel"),
+}
+
+
+@pytest.mark.slow
+def test_kernels_fit_every_card(
+    tmp_path: Path,
+    pytestconfig: pytest.Config,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """What has changed, and ten others at random; `--compile-all` takes every case."""
+    mode = "all" if pytestconfig.getoption("--compile-all") else "changed"
+    found = run_without_interpreter(tmp_path, "tests.compile", mode)
+    record_property("summary", found["summary"])
+    assert {one["card"] for one in found["results"]} == set(CARDS)
+    assert {one["kernel"] for one in found["results"]} == KERNELS
 
 
 def test_a_kernel_is_compiled_once_whatever_the_lengths_are(tmp_path: Path) -> None:
     """Or answers would stop for seconds, and a captured step could not be made."""
-    (made,) = run_without_interpreter("tests.compile.lengths", tmp_path)
+    made = run_without_interpreter(tmp_path, "tests.compile.lengths")
     assert {"decode_kernel", "map_kernel", "quantize_kernel"} <= made.keys()
     # Of the new tokens and of all, whether they are a multiple of 16; its loop needs to know.
     assert 1 <= made.pop("chunk_kernel") <= 4
     assert made == dict.fromkeys(made, 1)
 
 
-def test_kernels_fit_every_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What differs most; `python -m tests.compile.ops all` takes every case, in some minutes."""
-    results = run_compiler("tests.compile.ops", tmp_path)
-    with capsys.disabled():
-        sys.stdout.write("\n" + table(results) + "\n")
-    assert {one["kernel"] for one in results} == {
-        "quantize_kernel",
-        "dequantize_kernel",
-        "attend_kernel",
-        "join_kernel",
-        "decode_kernel",
-        "merge_kernel",
-        "chunk_kernel",
-        "rebuild_kernel",
-        "map_kernel",
-        "mix_kernel",
-        "norm_kernel",
-        "gate_kernel",
-        "heads_kernel",
-        "append_kernel",
-        "finite_kernel",
-        "scaled_kernel",
-    }
+def test_a_changed_kernel_has_another_digest_and_an_unchanged_one_has_not(tmp_path: Path) -> None:
+    found = run_without_interpreter(tmp_path, "tests.compile.planted")
+    same = [what for what, equal in found["equal"].items() if equal]
+    assert same == ["the_same", "a launch"]
+    assert "plain is <object" in found["refused"]
+
+
+def test_what_is_not_proven_is_compiled_and_ten_others() -> None:
+    proofs = dict.fromkeys(map(str, range(100)), FIGURES)
+    launched = {"new", *map(str, range(50))}
+    samples = [launches_to_compile(launched, proofs, seed) for seed in (1, 2, 1)]
+    assert all("new" in one and len(one) == 1 + SAMPLE and one <= launched for one in samples)
+    assert samples[0] == samples[2] != samples[1]
+    assert launches_to_compile(launched, {}, 1) == launched
+
+
+def test_a_proof_that_does_not_hold_is_found() -> None:
+    other = Figures(1024, 65, 0, 0, 0, 0)
+    assert disagreements({"a": FIGURES, "new": other}, {"a": FIGURES, "b": other}) == []
+    (fault,) = disagreements({"a": FIGURES}, {"a": other})
+    assert "registers=64" in fault and "registers=65" in fault
+
+
+def test_proofs_are_read_as_written_and_never_under_another_triton(tmp_path: Path) -> None:
+    path = tmp_path / "proofs.txt"
+    assert read_proofs(path) == {}
+    write_proofs({"b": "k", "a": "k"}, {"a": FIGURES, "b": FIGURES, "gone": FIGURES}, path)
+    assert read_proofs(path) == {"a": FIGURES, "b": FIGURES}
+    path.write_text(path.read_text().replace("triton ", "triton 0"))
+    assert read_proofs(path) == {}
 
 
 def test_what_does_not_fit_is_found() -> None:
