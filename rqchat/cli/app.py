@@ -63,7 +63,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-@options.taking(options.MANNER, options.SESSION, options.ANSWER)
+@options.accepts(options.MANNER, options.SESSION, options.ANSWER)
 def chat(
     context: typer.Context,
     continue_: options.Continue = False,
@@ -78,7 +78,7 @@ def chat(
         ),
     ] = False,
     *,
-    given: options.Given,
+    given: options.GivenOptions,
 ) -> None:
     """Chat with Gemma 4 on your own GPU, with the longest context that fits it.
 

@@ -35,18 +35,18 @@ __all__ = [
     "SESSION",
     "Command",
     "Continue",
-    "Given",
+    "GivenOptions",
     "Group",
     "Quiet",
     "Resume",
-    "taking",
+    "accepts",
 ]
 
 Command = Callable[..., None]
 Group = Mapping[str, Any]  # field of the settings -> its option
 
 
-class Given:
+class GivenOptions:
     """What was given on the command line, with what the other layers say below it."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class Given:
         return {field.name: found[field.name].value for field in fields(record)}
 
 
-def taking(*groups: Group) -> Callable[[Command], Command]:
+def accepts(*groups: Group) -> Callable[[Command], Command]:
     """Gives a command the options of `groups`; it gets them as its one parameter `given`."""
     options = {name: option for group in groups for name, option in group.items()}
 
@@ -106,7 +106,7 @@ def taking(*groups: Group) -> Callable[[Command], Command]:
         @functools.wraps(command)
         def run(**values: Any) -> None:
             taken = {name: values.pop(name) for name in options}
-            command(**values, given=Given(taken))
+            command(**values, given=GivenOptions(taken))
 
         run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
         return run

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
@@ -14,10 +12,10 @@ from rich.text import Text
 from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done
 from rqchat.engine.planning.plan import MemoryPlan
+from rqchat.ui.finding import Finding
 from rqchat.ui.text import format_bytes, format_count, format_seconds, safe_line
 
 __all__ = [
-    "Finding",
     "chat_status",
     "context_table",
     "findings_table",
@@ -28,23 +26,6 @@ __all__ = [
 
 
 _BAR_CELLS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that `rqchat doctor` looked at.
-
-    Attributes:
-        name: what it is, such as `torch`.
-        state: `ok`, `note` (works, could be better) or `broken` (rqchat cannot work).
-        detail: what was found.
-        remedy: the command or step that mends it; empty where nothing needs mending.
-    """
-
-    name: str
-    state: Literal["ok", "note", "broken"]
-    detail: str
-    remedy: str = ""
 
 
 def findings_table(findings: Iterable[Finding]) -> RenderableType:

@@ -21,7 +21,7 @@ _OUTPUT = "Output"
 _SCHEMA_TOKENS = 4096  # a string without maxLength may go on until the context ends
 
 
-@options.taking(options.MANNER, options.SESSION, options.ANSWER)
+@options.accepts(options.MANNER, options.SESSION, options.ANSWER)
 def ask(
     prompt: Annotated[
         str | None,
@@ -113,7 +113,7 @@ def ask(
     continue_: options.Continue = False,
     resume: options.Resume = None,
     *,
-    given: options.Given,
+    given: options.GivenOptions,
 ) -> None:
     """Answer one question about text, files and pictures.
 

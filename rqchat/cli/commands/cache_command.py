@@ -80,7 +80,7 @@ def kept_documents() -> KvStore:
     """
     from rqchat.engine.document_cache.cache_folder import KvStore
 
-    return KvStore(_folder(), options.Given({}).settings().cache_bytes)
+    return KvStore(_folder(), options.GivenOptions({}).settings().cache_bytes)
 
 
 def _remove(store: KvStore, entries: tuple[Stored, ...] | list[Stored]) -> None:

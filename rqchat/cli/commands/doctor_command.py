@@ -1,4 +1,4 @@
-"""`rqchat doctor`: what rqchat finds on this machine, what is wrong, and what mends it.
+"""`rqchat doctor`: what rqchat finds on this machine, what is wrong, and how to repair it.
 
 Nothing is imported that it reports on: versions come from the installed metadata, and how torch
 was built from its version file, so that a broken torch is reported and not run into.
@@ -10,32 +10,130 @@ import json
 import platform
 import re
 import shutil
-from collections.abc import Sequence
-from importlib import metadata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib import metadata, util
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from rqchat import __version__
 from rqchat.cli import app_folders, options
+from rqchat.ui.finding import Finding
 
 if TYPE_CHECKING:
     from rqchat.engine.planning.gpus import DeviceInfo
-    from rqchat.ui.tables import Finding
-from collections.abc import Iterator
-from importlib import util
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-__all__ = ["doctor", "hardware", "torch_build", "torch_fits"]
+__all__ = ["doctor"]
 
+_NEEDED = ("torch", "transformers")
+_FOR_GPUS = {
+    "triton": "the GPU kernels",
+    "bitsandbytes": "int8-bnb and nf4 weights",
+    "nvidia-ml-py": "seeing who else uses the GPU",
+}
 # The oldest driver of each CUDA generation (NVIDIA, CUDA compatibility, table of minor versions)
 _LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 _KERNELS = (7, 5)  # what Triton compiles for
 _BFLOAT16 = (8, 0)
+_REINSTALL = "run ./install.sh again"
 _REBUILD = "rm -r .venv && ./install.sh"
+_ANGLE_TABLES_BYTES = 2**14  # rotary tables lie beside the weights and are no weights
+_DOWNLOAD_BYTES = 25 * 10**9  # Gemma 4 31B at 4 bits with room for partial files
 
 
-def torch_build() -> str:
+@options.accepts(options.MODEL)
+def doctor(
+    load: Annotated[
+        bool,
+        typer.Option("--load", help="Load the model; planned beside measured."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    *,
+    given: options.GivenOptions,
+) -> None:
+    """Show what was found on this machine, what is wrong, and what mends it.
+
+    Ends with 0 when rqchat can work here, with 1 when something is broken.
+    """
+    from rqchat.engine.planning import gpus
+    from rqchat.engine.planning.devices import find_devices
+    from rqchat.ui.console import Screen
+    from rqchat.ui.tables import findings_table
+
+    devices, driver = find_devices(), gpus.nvidia_driver()
+    has_gpu = any(device.is_gpu for device in devices)
+    findings = [
+        _python(),
+        *_packages(devices, driver),
+        *_hardware(devices, driver),
+        _pocket_model(),
+        *_model_cache(has_gpu),
+    ]
+    if load:
+        findings += _loaded(given)
+    usable = all(finding.state != "broken" for finding in findings)
+    screen = Screen()
+    if as_json:
+        record = {"usable": usable, "findings": [asdict(finding) for finding in findings]}
+        screen.answer(json.dumps(record) + "\n")
+    else:
+        screen.table(findings_table(findings))
+    if not usable:
+        raise typer.Exit(1)
+
+
+def _python() -> Finding:
+    return Finding("rqchat", "ok", f"{__version__} on Python {platform.python_version()}")
+
+
+def _packages(devices: Sequence[DeviceInfo], driver: str | None) -> list[Finding]:
+    findings = []
+    for name in _NEEDED:
+        version, least = _version(name), _least(name)
+        if version is None:
+            findings.append(Finding(name, "broken", "is not installed", _REINSTALL))
+        elif _numbers(version) < _numbers(least):
+            detail = f"{version}, and rqchat needs {least} or newer"
+            findings.append(Finding(name, "broken", detail, _REINSTALL))
+        elif name == "torch":
+            findings.append(_torch_fits(version, _torch_build(), devices, driver))
+        else:
+            findings.append(_ok(name, version))
+    for name, use in _FOR_GPUS.items():
+        version = _version(name)
+        if version is not None:
+            findings.append(_ok(name, version))
+        elif any(device.is_gpu for device in devices):
+            detail = f"is not installed; {use} needs it"
+            findings.append(Finding(name, "note", detail, f"pip install {name}"))
+    return findings
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _least(name: str) -> str:
+    """The oldest version of a package that rqchat's own metadata admits; empty where unknown."""
+    try:
+        requirements = metadata.requires("rqchat") or []
+    except metadata.PackageNotFoundError:  # run from its sources
+        return ""
+    found = (re.match(rf"{name}\b[^;]*>=\s*([\d.]+)", wanted) for wanted in requirements)
+    return next((match[1] for match in found if match), "")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version: (2, 13) of `2.13.0+cpu`."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:2])
+
+
+def _torch_build() -> str:
     """`CUDA 12.8`, `ROCm 6.4` or `CPU`, as torch/version.py says."""
     spec = util.find_spec("torch")
     text = ""
@@ -49,12 +147,10 @@ def torch_build() -> str:
     return "CPU"
 
 
-def torch_fits(
+def _torch_fits(
     version: str, build: str, devices: Sequence[DeviceInfo], driver: str | None
 ) -> Finding:
     """Whether torch, built for `build`, can use the GPUs that were found."""
-    from rqchat.ui.tables import Finding
-
     sources = {device.source for device in devices if device.is_gpu}
     kind = build.split()[0]
     if kind == "CPU" and sources - {"sysctl"}:
@@ -74,35 +170,22 @@ def torch_fits(
     return Finding("torch", "ok", f"{version}, built for {build}")
 
 
-def hardware(devices: Sequence[DeviceInfo], driver: str | None) -> Iterator[Finding]:
+def _hardware(devices: Sequence[DeviceInfo], driver: str | None) -> Iterator[Finding]:
     """One finding per device, one for the driver or the lack of a GPU, one for several."""
-    from rqchat.ui.tables import Finding
-
     gpus = [device for device in devices if device.is_gpu]
     for device in devices:
         yield _device(device)
     if driver:
         yield Finding("driver", "ok", f"NVIDIA {driver}")
     elif not gpus:
-        yield no_gpu()
+        yield _no_gpu()
     if len(gpus) > 1:
         most = max(gpus, key=lambda gpu: gpu.free_bytes)
         detail = f"{len(gpus)} GPUs; rqchat uses one, {most.torch_name}, which has most room"
         yield Finding("GPUs", "note", detail, "--device cuda:N takes another one")
 
 
-def no_gpu() -> Finding:
-    """Nothing found, or a driver that hides what it has."""
-    from rqchat.ui.tables import Finding
-
-    if Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia").exists():
-        remedy = "run nvidia-smi to see why; reinstall the NVIDIA driver if it fails"
-        return Finding("GPU", "broken", "an NVIDIA driver is there, but shows no GPU", remedy)
-    return Finding("GPU", "note", "none found: rqchat uses the pocket model on the CPU")
-
-
 def _device(device: DeviceInfo) -> Finding:
-    from rqchat.ui.tables import Finding
     from rqchat.ui.text import format_bytes
 
     said = [
@@ -124,109 +207,51 @@ def _device(device: DeviceInfo) -> Finding:
     return Finding(name, "ok", detail)
 
 
-_NEEDED = ("torch", "transformers")
-_FOR_GPUS = {
-    "triton": "the GPU kernels",
-    "bitsandbytes": "int8-bnb and nf4 weights",
-    "nvidia-ml-py": "seeing who else uses the GPU",
-}
-_REINSTALL = "run ./install.sh again"
-_ANGLE_TABLES_BYTES = 2**14  # rotary tables lie beside the weights and are no weights
-_DOWNLOAD_BYTES = 25 * 10**9  # Gemma 4 31B at 4 bits with room for partial files
+def _no_gpu() -> Finding:
+    """Nothing found, or a driver that hides what it has."""
+    if Path("/dev/nvidiactl").exists() or Path("/proc/driver/nvidia").exists():
+        remedy = "run nvidia-smi to see why; reinstall the NVIDIA driver if it fails"
+        return Finding("GPU", "broken", "an NVIDIA driver is there, but shows no GPU", remedy)
+    return Finding("GPU", "note", "none found: rqchat uses the pocket model on the CPU")
 
 
-@options.taking(options.MODEL)
-def doctor(
-    load: Annotated[
-        bool,
-        typer.Option("--load", help="Load the model; planned beside measured."),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    *,
-    given: options.Given,
-) -> None:
-    """Show what was found on this machine, what is wrong, and what mends it.
+def _pocket_model() -> Finding:
+    from rqchat.engine.model_files.resolve import resolve_model
+    from rqchat.engine.settings import Settings
+    from rqchat.errors import ModelError
 
-    Ends with 0 when rqchat can work here, with 1 when something is broken.
-    """
-    from dataclasses import asdict
-
-    from rqchat.engine.planning import gpus
-    from rqchat.engine.planning.devices import find_devices
-    from rqchat.ui.console import Screen
-    from rqchat.ui.tables import findings_table
-
-    devices, driver = find_devices(), gpus.nvidia_driver()
-    has_gpu = any(device.is_gpu for device in devices)
-    findings = [
-        _python(),
-        *_packages(devices, driver),
-        *hardware(devices, driver),
-        _pocket_model(),
-        *_model_cache(has_gpu),
-    ]
-    if load:
-        findings += _loaded(given)
-    usable = all(finding.state != "broken" for finding in findings)
-    screen = Screen()
-    if as_json:
-        record = {"usable": usable, "findings": [asdict(finding) for finding in findings]}
-        screen.answer(json.dumps(record) + "\n")
-    else:
-        screen.table(findings_table(findings))
-    if not usable:
-        raise typer.Exit(1)
-
-
-def _python() -> Finding:
-    from rqchat import __version__
-    from rqchat.ui.tables import Finding
-
-    return Finding("rqchat", "ok", f"{__version__} on Python {platform.python_version()}")
-
-
-def _packages(devices: Sequence[DeviceInfo], driver: str | None) -> list[Finding]:
-    from rqchat.ui.tables import Finding
-
-    findings = []
-    for name in _NEEDED:
-        version, least = _version(name), _least(name)
-        if version is None:
-            findings.append(Finding(name, "broken", "is not installed", _REINSTALL))
-        elif _numbers(version) < _numbers(least):
-            detail = f"{version}, and rqchat needs {least} or newer"
-            findings.append(Finding(name, "broken", detail, _REINSTALL))
-        elif name == "torch":
-            findings.append(torch_fits(version, torch_build(), devices, driver))
-        else:
-            findings.append(_ok(name, version))
-    for name, use in _FOR_GPUS.items():
-        version = _version(name)
-        if version is not None:
-            findings.append(_ok(name, version))
-        elif any(device.is_gpu for device in devices):
-            detail = f"is not installed; {use} needs it"
-            findings.append(Finding(name, "note", detail, f"pip install {name}"))
-    return findings
-
-
-def _least(name: str) -> str:
-    """The oldest version of a package that rqchat's own metadata admits; empty where unknown."""
     try:
-        requirements = metadata.requires("rqchat") or []
-    except metadata.PackageNotFoundError:  # run from its sources
-        return ""
-    found = (re.match(rf"{name}\b[^;]*>=\s*([\d.]+)", wanted) for wanted in requirements)
-    return next((match[1] for match in found if match), "")
+        source = resolve_model(Settings(model="pocket"), has_gpu=False)
+    except ModelError as error:
+        return Finding("pocket model", "broken", str(error), _REINSTALL)
+    millions = source.shape.parameters / 1e6
+    return Finding("pocket model", "ok", f"{millions:.1f} million parameters")
 
 
-def _loaded(given: options.Given) -> list[Finding]:
+def _model_cache(has_gpu: bool) -> list[Finding]:
+    from rqchat.ui.text import format_bytes
+
+    folder = app_folders.model_cache_folder()
+    names = sorted(path.name for path in folder.glob("models--*gemma-4*"))
+    models = [name.removeprefix("models--").replace("--", "/") for name in names]
+    listed = ", ".join(models) or "no Gemma 4 downloaded yet"
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free_bytes = shutil.disk_usage(place).free
+    disk = f"{format_bytes(free_bytes)} free"
+    if has_gpu and not models and free_bytes < _DOWNLOAD_BYTES:
+        detail = f"{disk}; Gemma 4 31B needs about {format_bytes(_DOWNLOAD_BYTES)}"
+        finding = Finding("disk", "note", detail, "export HF_HOME=FOLDER_ON_A_LARGER_DISK")
+    else:
+        finding = _ok("disk", disk)
+    return [_ok("model cache", f"{folder}: {listed}"), finding]
+
+
+def _loaded(given: options.GivenOptions) -> list[Finding]:
     """Loads what would be loaded, and compares it with the plan."""
     from rqchat.engine.measure.plan_check import measure_load
     from rqchat.errors import RqchatError
     from rqchat.ui.console import Screen
     from rqchat.ui.stream import AnswerView
-    from rqchat.ui.tables import Finding
     from rqchat.ui.text import format_bytes, format_count, format_seconds
 
     view = AnswerView(Screen())
@@ -251,52 +276,5 @@ def _loaded(given: options.Given) -> list[Finding]:
     return findings
 
 
-def _pocket_model() -> Finding:
-    from rqchat.engine.model_files.resolve import resolve_model
-    from rqchat.engine.settings import Settings
-    from rqchat.errors import ModelError
-    from rqchat.ui.tables import Finding
-
-    try:
-        source = resolve_model(Settings(model="pocket"), has_gpu=False)
-    except ModelError as error:
-        return Finding("pocket model", "broken", str(error), _REINSTALL)
-    millions = source.shape.parameters / 1e6
-    return Finding("pocket model", "ok", f"{millions:.1f} million parameters")
-
-
-def _model_cache(has_gpu: bool) -> list[Finding]:
-    from rqchat.ui.tables import Finding
-    from rqchat.ui.text import format_bytes
-
-    folder = app_folders.model_cache_folder()
-    names = sorted(path.name for path in folder.glob("models--*gemma-4*"))
-    models = [name.removeprefix("models--").replace("--", "/") for name in names]
-    held = ", ".join(models) or "no Gemma 4 downloaded yet"
-    place = next(path for path in (folder, *folder.parents) if path.exists())
-    free_bytes = shutil.disk_usage(place).free
-    disk = f"{format_bytes(free_bytes)} free"
-    if has_gpu and not models and free_bytes < _DOWNLOAD_BYTES:
-        detail = f"{disk}; Gemma 4 31B needs about {format_bytes(_DOWNLOAD_BYTES)}"
-        finding = Finding("disk", "note", detail, "export HF_HOME=FOLDER_ON_A_LARGER_DISK")
-    else:
-        finding = _ok("disk", disk)
-    return [_ok("model cache", f"{folder}: {held}"), finding]
-
-
 def _ok(name: str, detail: str) -> Finding:
-    from rqchat.ui.tables import Finding
-
     return Finding(name, "ok", detail)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The leading numbers of a version: (2, 13) of `2.13.0+cpu`."""
-    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0])[:2])

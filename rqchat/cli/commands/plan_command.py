@@ -26,7 +26,7 @@ Vram = Annotated[
 ]
 
 
-@options.taking(options.MODEL)
+@options.accepts(options.MODEL)
 def plan(
     vram: Vram = None,
     bandwidth: Annotated[
@@ -44,7 +44,7 @@ def plan(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
-    given: options.Given,
+    given: options.GivenOptions,
 ) -> None:
     """Show which weights, KV bits and context fit, and which rqchat would take.
 

@@ -12,7 +12,7 @@ from rqchat.cli.commands.plan_command import Vram, find, make
 __all__ = ["pull"]
 
 
-@options.taking({name: options.MODEL[name] for name in ("weights", "kv_bits", "offline")})
+@options.accepts({name: options.MODEL[name] for name in ("weights", "kv_bits", "offline")})
 def pull(
     model: Annotated[
         str | None, typer.Argument(metavar="MODEL", help="Hub id; else the one that fits here.")
@@ -24,7 +24,7 @@ def pull(
     ] = False,
     quiet: options.Quiet = False,
     *,
-    given: options.Given,
+    given: options.GivenOptions,
 ) -> None:
     """Download a model ahead, verify every file, and show where it is.
 

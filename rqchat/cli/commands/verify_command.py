@@ -30,7 +30,7 @@ File = Annotated[
 ]
 
 
-@options.taking(options.MODEL)
+@options.accepts(options.MODEL)
 def verify(
     file: File = None,
     tokens: Annotated[
@@ -38,7 +38,7 @@ def verify(
     ] = 4096,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
-    given: options.Given,
+    given: options.GivenOptions,
 ) -> None:
     """Measure what the planned KV cache costs your model, against an exact one.
 
@@ -57,14 +57,14 @@ def verify(
         screen.answer(found.verdict + "\n")
 
 
-@options.taking(options.MODEL)
+@options.accepts(options.MODEL)
 def calibrate(
     file: File = None,
     tokens: Annotated[
         int, typer.Option(metavar="N", min=_LEAST, max=_MOST, help="Most tokens of it to read.")
     ] = 8192,
     *,
-    given: options.Given,
+    given: options.GivenOptions,
 ) -> None:
     """Let rqchat get to know a model, so that its packed KV cache loses less.
 

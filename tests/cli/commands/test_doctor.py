@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from rqchat.cli.commands import doctor_command
-from rqchat.cli.commands import doctor_command as machine_findings
 from rqchat.engine.planning import devices, gpus
 from rqchat.engine.planning.devices import DeviceInfo
 from tests.cli.conftest import Run
@@ -27,12 +26,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
     """A healthy machine without a GPU; tests break it."""
     monkeypatch.setattr(devices, "find_devices", lambda: (CPU,))
     monkeypatch.setattr(gpus, "nvidia_driver", lambda: None)
-    monkeypatch.setattr(machine_findings, "no_gpu", lambda: doctor_command._ok("GPU", "none"))
+    monkeypatch.setattr(doctor_command, "_no_gpu", lambda: doctor_command._ok("GPU", "none"))
     requirements = ["torch<2.14,>=2.11", "transformers<5.24,>=5.17", 'triton; extra == "gpu"']
     monkeypatch.setattr(metadata, "requires", {"rqchat": requirements}.get)
     versions = {"torch": "2.13.0+cpu", "transformers": "5.23.0"}
     monkeypatch.setattr(doctor_command, "_version", versions.get)
-    monkeypatch.setattr(machine_findings, "torch_build", lambda: "CPU")
+    monkeypatch.setattr(doctor_command, "_torch_build", lambda: "CPU")
     monkeypatch.setattr(
         doctor_command, "_pocket_model", lambda: doctor_command._ok("pocket model", "there")
     )
@@ -114,7 +113,7 @@ def test_doctor_finds_a_torch_that_does_not_match(
 ) -> None:
     machine.setattr(devices, "find_devices", lambda: (device, CPU))
     machine.setattr(gpus, "nvidia_driver", lambda: driver)
-    machine.setattr(machine_findings, "torch_build", lambda: build)
+    machine.setattr(doctor_command, "_torch_build", lambda: build)
     result = run("doctor", "--json")
     (found,) = (f for f in json.loads(result.out)["findings"] if f["name"] == "torch")
     assert result.code == 1
@@ -126,7 +125,7 @@ def test_doctor_finds_a_torch_that_does_not_match(
 def test_doctor_takes_a_torch_that_matches(run: Run, machine: pytest.MonkeyPatch) -> None:
     machine.setattr(devices, "find_devices", lambda: (GPU, CPU))
     machine.setattr(gpus, "nvidia_driver", lambda: "570.86")
-    machine.setattr(machine_findings, "torch_build", lambda: "CUDA 12.8")
+    machine.setattr(doctor_command, "_torch_build", lambda: "CUDA 12.8")
     assert findings(run)[1]["torch"] == ("ok", "")
 
 
@@ -142,7 +141,7 @@ def test_doctor_says_what_a_gpu_can_do_and_who_uses_it(
     )
     machine.setattr(devices, "find_devices", lambda: (GPU, old, CPU))
     machine.setattr(gpus, "nvidia_driver", lambda: "570.86")
-    machine.setattr(machine_findings, "torch_build", lambda: "CUDA 12.8")
+    machine.setattr(doctor_command, "_torch_build", lambda: "CUDA 12.8")
     shown = run("doctor").out
     assert "compute capability 6.1, 484 GB/s, used by game (900 MiB)" in " ".join(shown.split())
     assert "too old for the GPU kernels" in shown
@@ -196,7 +195,7 @@ def test_how_torch_was_built(
         origin = str(tmp_path / "__init__.py")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: Spec)
-    assert machine_findings.torch_build() == build
+    assert doctor_command._torch_build() == build
 
 
 def test_versions_come_from_the_installed_metadata() -> None:
