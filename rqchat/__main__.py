@@ -1,4 +1,7 @@
-"""`python -m rqchat` is `rqchat`."""
+"""The entry point of `rqchat` and `python -m rqchat`: runs the command line, then ends fast.
+
+The command line is imported within the `try`, so that Ctrl-C during the imports is quiet too.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def main() -> NoReturn:
             continue  # closed, or its reader has gone
         except OSError:
             code = code or 1
-    # All is written and closed. Python would take torch apart, object by object: a second's work
+    # Everything is written and closed; a normal exit would spend a second taking torch apart
     os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 

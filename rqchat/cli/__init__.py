@@ -1,1 +1,1 @@
-"""The commands: typed options in, settings to the engine, events to the screen."""
+"""The command line: options become settings for the engine, and its events go to the screen."""

@@ -1,4 +1,7 @@
-"""What users of ollama, llm, aichat and llama.cpp type, and what it is called here."""
+"""Hints for what was typed wrong: the nearest known word, or what another program's word is here.
+
+The other programs are ollama, llm, aichat and llama.cpp.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,10 @@ from typing import Any
 
 __all__ = ["did_you_mean", "usage_message"]
 
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean /image?`, or nothing where no known word is near."""
-    nearest = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
-
-
-_ASKING = 'one answer: rqchat ask "QUESTION"'
+_ASK_HINT = 'one answer: rqchat ask "QUESTION"'
 _COMMANDS = {
-    "run": f"a chat: rqchat; {_ASKING}",
-    "chat": f"a chat: rqchat; {_ASKING}",
+    "run": f"a chat: rqchat; {_ASK_HINT}",
+    "chat": f"a chat: rqchat; {_ASK_HINT}",
     "help": "all commands: rqchat --help",
     "version": "rqchat --version",
     "logs": "conversations: rqchat sessions",
@@ -54,7 +50,13 @@ def usage_message(error: Any) -> str:
     if missing and missing[1] in _COMMANDS:
         return f"there is no 'rqchat {missing[1]}' here; {_COMMANDS[missing[1]]}"
     if missing and said == missing[0]:
-        return f"there is no command {missing[1]!r}; {_ASKING}; 'rqchat --help' lists commands"
+        return f"there is no command {missing[1]!r}; {_ASK_HINT}; 'rqchat --help' lists commands"
     if "unexpected extra argument" in said and command == "rqchat ask":
         return f"{said}: a question of several words stands in quotes"
     return f"{said} ('{command} --help' explains)"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean /image?`, or nothing where no known word is near."""
+    nearest = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -14,7 +14,7 @@ from rqchat.cli.chat.slash.table import KEYS as CHAT_KEYS
 from rqchat.cli.chat.slash.table import all_commands
 from rqchat.cli.setting_layers import KEYS
 
-__all__ = ["reference"]
+__all__ = ["manual_page"]
 
 _OPENING = """# Command line
 
@@ -61,8 +61,8 @@ installs it for the shell that it is called from: bash, zsh, fish or PowerShell.
 """
 
 
-def reference() -> str:
-    """All of docs/cli.md."""
+def manual_page() -> str:
+    """The whole text of docs/cli.md."""
     root: Any = typer.main.get_command(app)
     parts = [_OPENING, *_command("rqchat", root), "## In the chat\n"]
     slash = [(f"`{c.usage}`", c.summary) for c in all_commands()]
@@ -128,4 +128,4 @@ def _cell(text: str) -> str:
 _TYPERS_OWN = ("help", "install_completion", "show_completion")
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.stdout.write(manual_page())

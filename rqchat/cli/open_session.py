@@ -1,4 +1,4 @@
-"""The one door to the torch side: a session, opened here or behind a prompt that is typed in.
+"""Opens a chat session, in the foreground or in a thread; torch is imported here alone.
 
 Tests put a fake in place of `open_session`; commands know a session by `Session` alone.
 """
@@ -68,7 +68,7 @@ def open_session(
     Raises:
         RqchatError: the model cannot be had, does not fit, or cannot be read.
     """
-    with _nothing_collected():
+    with _no_garbage_collection():
         from rqchat.engine.document_cache.cache_folder import KvStore
         from rqchat.engine.session import ChatSession
 
@@ -78,8 +78,8 @@ def open_session(
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Within, Python looks for no garbage: a quarter of the time that importing torch takes."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Garbage collection is off within: it takes a quarter of the time of importing torch."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -103,7 +103,7 @@ class BackgroundOpening:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin to open."""
+        """Begin to open the session."""
         threading.Thread(target=self._open, name="rqchat-opening", daemon=True).start()
 
     @property
@@ -118,14 +118,14 @@ class BackgroundOpening:
 
     @property
     def error(self) -> BaseException | None:
-        """What opening ended with, where it failed."""
+        """Why there is no session, where opening failed."""
         return self._error
 
     def wait(self) -> Session:
         """The session, waited for.
 
         Raises:
-            RqchatError: opening failed; whatever else it raised is passed on too.
+            BaseException: whatever opening raised, an RqchatError as a rule.
         """
         # Without a timeout Ctrl-C would not be heard on every platform; and a join that is
         # interrupted takes the thread for dead.
@@ -137,7 +137,7 @@ class BackgroundOpening:
         return self._session
 
     def drop(self) -> None:
-        """Let go of the session, so that its memory is free for another."""
+        """Forget the session, so that its memory is free for another."""
         self._session = None
 
     def _open(self) -> None:
@@ -155,7 +155,7 @@ def open_in_foreground(
     """`open_session`, with a Ctrl-C that no library's catch-all can swallow while it is imported.
 
     Raises:
-        RqchatError: see `open_session`.
+        RqchatError: the model cannot be had, does not fit, or cannot be read.
         KeyboardInterrupt: Ctrl-C was pressed meanwhile, at the latest when the session is there.
     """
     pressed = False
@@ -174,7 +174,7 @@ def open_in_foreground(
 
 @contextmanager
 def interruptible(session: Session) -> Iterator[None]:
-    """Within, the first Ctrl-C asks the session to stop and a second one raises KeyboardInterrupt.
+    """A context in which Ctrl-C asks the session to stop; a second one raises KeyboardInterrupt.
 
     The session then ends its answer with `Done(stop_reason="interrupted")` and keeps the text.
     """
@@ -193,7 +193,10 @@ def interruptible(session: Session) -> Iterator[None]:
 
 @contextmanager
 def _on_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within, Ctrl-C calls `handler`; ignored, as for `rqchat ask ... &`, it stays ignored."""
+    """A context in which Ctrl-C calls `handler`.
+
+    Where Ctrl-C is ignored, as for `rqchat ask ... &`, it stays ignored.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return

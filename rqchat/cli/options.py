@@ -1,7 +1,7 @@
-"""The options that several commands share, in groups by the fields of the settings.
+"""The options that several commands share, and how their values become settings.
 
-An option that was not given is None and leaves the default where it is written: in `Settings`
-and `SamplingSettings`.
+The groups `MODEL`, `SESSION`, `MANNER` and `ANSWER` are named by the fields of the settings. An
+option that was not given is None, so that defaults stand in one place: `rqchat.engine.settings`.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ Group = Mapping[str, Any]  # field of the settings -> its option
 
 
 class GivenOptions:
-    """What was given on the command line, with what the other layers say below it."""
+    """The options of one call, which override what the file and the environment set."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        """`values` are by the names of the settings' fields; None and False are not given."""
-        self._values = _given(values)
+        """`values` are by the names of the settings' fields; None and False mean: not given."""
+        self._values = _without_unset(values)
         self._preset = self._values.pop("preset", None)
 
     def has(self, name: str) -> bool:
@@ -59,10 +59,10 @@ class GivenOptions:
         return name in self._values
 
     def settings(self, **more: Any) -> Settings:
-        """How to pick, plan and load a model; `more` stands beside what was given.
+        """How to pick, plan and load a model; `more` are options of one command alone.
 
         Raises:
-            UsageError: a value is out of range; see `layers.layered`.
+            UsageError: a value is out of range, here, in the settings file or the environment.
         """
         return Settings(**self._of(Settings, more))
 
@@ -70,7 +70,7 @@ class GivenOptions:
         """How answers are drawn.
 
         Raises:
-            UsageError: a value is out of range; see `layers.layered`.
+            UsageError: a value is out of range, here, in the settings file or the environment.
         """
         values = self._of(SamplingSettings, {})
         try:
@@ -82,17 +82,17 @@ class GivenOptions:
         """How answers begin.
 
         Raises:
-            UsageError: see `layers.layered`.
+            UsageError: the settings file or the environment holds what makes no sense.
         """
         return Manner(**self._of(Manner, {}))
 
     def _of(self, record: type, more: Mapping[str, Any]) -> dict[str, Any]:
-        found = layered({**self._values, **_given(more)}, self._preset)
+        found = layered({**self._values, **_without_unset(more)}, self._preset)
         return {field.name: found[field.name].value for field in fields(record)}
 
 
 def accepts(*groups: Group) -> Callable[[Command], Command]:
-    """Gives a command the options of `groups`; it gets them as its one parameter `given`."""
+    """A decorator that gives a command the options of `groups`, in its parameter `given`."""
     options = {name: option for group in groups for name, option in group.items()}
 
     def decorate(command: Command) -> Command:
@@ -114,8 +114,8 @@ def accepts(*groups: Group) -> Callable[[Command], Command]:
     return decorate
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without options that were left out and flags that were not set."""
+def _without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without options that were left out and flags that were not set."""
     return {name: v for name, v in values.items() if v is not None and v is not False}
 
 
@@ -156,8 +156,8 @@ def _value(
 
 def _choice(kind: type, metavar: str, help: str, values: tuple[object, ...], *names: str) -> Any:
     """One of `values`, which stand in place of the braces in `help`."""
-    told = help.format(", ".join(map(str, values)))
-    return _value(kind, metavar, told, *names, panel=_MODEL, autocompletion=_offer(*values))
+    text = help.format(", ".join(map(str, values)))
+    return _value(kind, metavar, text, *names, panel=_MODEL, autocompletion=_offer(*values))
 
 
 def _flag(help: str, *names: str, panel: str | None = None) -> Any:

@@ -23,7 +23,7 @@ from rqchat.engine.settings import (
 )
 from rqchat.errors import UsageError
 
-__all__ = ["KEYS", "Key", "Sourced", "defaults", "layered", "read_file", "written"]
+__all__ = ["KEYS", "Key", "Sourced", "defaults", "format_value", "layered", "read_file"]
 
 _PRESETS = "presets"
 _KINDS = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
@@ -53,7 +53,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """A value, and which layer it comes from, in words."""
+    """A value and the layer that it comes from, in words."""
 
     value: Any
     source: str
@@ -105,7 +105,7 @@ def defaults() -> dict[str, Any]:
 
 
 def layered(given: Mapping[str, Any], preset: str | None) -> dict[str, Sourced]:
-    """The value of every field with its source; `given` is what flags say.
+    """The value of every field with its source; `given` are the values of flags.
 
     Raises:
         UsageError: the file or the environment holds what makes no sense; no such preset.
@@ -132,7 +132,7 @@ def layered(given: Mapping[str, Any], preset: str | None) -> dict[str, Sourced]:
 
 
 def read_file(path: Path | None) -> SettingsFile:
-    """What the settings file says; nothing where there is none.
+    """The values and presets of the settings file; none where there is no file.
 
     Raises:
         UsageError: it is not TOML, has an unknown key, or a value that makes no sense.
@@ -154,8 +154,8 @@ def read_file(path: Path | None) -> SettingsFile:
     )
 
 
-def written(key: Key, value: object) -> str:
-    """A value as the file would have it; a dash where there is none."""
+def format_value(key: Key, value: object) -> str:
+    """A value as it is written in the settings file; a dash where there is none."""
     if value is None:
         return "-"
     if key.field in _SIZES and isinstance(value, int):
@@ -164,7 +164,7 @@ def written(key: Key, value: object) -> str:
 
 
 def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The values of one table by field, each of its kind and within its range."""
+    """The values of one table by field, each checked for its type and range."""
     values = {}
     for name, value in table.items():
         key = _BY_NAME.get(name)

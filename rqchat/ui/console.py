@@ -2,7 +2,7 @@
 
 The answer goes to standard output through `Screen.answer`; everything else goes to standard error
 through `Screen.note` and its like. Each stream is asked on its own whether it is a terminal.
-`NO_COLOR`, `FORCE_COLOR` and `TERM=dumb` are rich's to obey, and it does.
+rich itself follows `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Screen:
         self.out = _console(stderr=False, width=width)
         self.err = _console(stderr=True, width=width)
         self._status_shown = False
-        self._held = ""  # of a line that has not ended, above a prompt
+        self._open_line = ""  # above a prompt, what has come of a line that has not ended
 
     @property
     def can_rewrite(self) -> bool:
@@ -165,7 +165,7 @@ class Screen:
     def draft(self, text: str, style: str = "") -> None:
         """Show a text that still grows, in place of what was shown before it.
 
-        Above a prompt as much of its end as there is room for, else the end of its last line.
+        Above a prompt as much of its end as the screen can show, else the end of its last line.
         """
         if self.live is None:
             *_, text = safe_text(text).rsplit("\n", 1)
@@ -194,10 +194,10 @@ class Screen:
         if self.live is None:
             self._write(stream, self._styled(text, style))
             return
-        lines, newline, self._held = (self._held + text).rpartition("\n")
+        lines, newline, self._open_line = (self._open_line + text).rpartition("\n")
         if newline:
             self.live.put(stream, self._styled(lines + newline, style))
-        self.live.draw(self._held, style)
+        self.live.draw(self._open_line, style)
 
     def _line(self, text: str, style: str) -> None:
         line = safe_line(text)
@@ -245,7 +245,7 @@ def _unpadded(console: Console, renderable: RenderableType) -> str:
 def write_text(stream: TextIO, text: str) -> None:
     """Write at once; what the stream's encoding lacks becomes `?`.
 
-    Where standard error is lost nobody can be told, and the answer goes on without it.
+    Where standard error cannot be written there is nobody to tell, and the answer goes on.
 
     Raises:
         ReaderGoneError: the stream has been closed.

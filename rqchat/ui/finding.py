@@ -16,7 +16,7 @@ class Finding:
         name: what it is, such as `torch`.
         state: `ok`, `note` (works, could be better) or `broken` (rqchat cannot work).
         detail: what was found.
-        remedy: the command or step that mends it; empty where nothing needs mending.
+        remedy: the command or step that repairs it; empty where nothing needs repair.
     """
 
     name: str

@@ -54,7 +54,7 @@ def plan_table(
 
 
 class _Ladder:
-    """The table, with as many of its columns as the screen has room for."""
+    """The table, with as many of its columns as the screen is wide enough for."""
 
     def __init__(self, rows: Sequence[tuple[str, ...]]) -> None:
         self._rows = rows

@@ -1,4 +1,4 @@
-"""Where a saved conversation ended, drawn as it was when it came."""
+"""Shows where a saved conversation ended, drawn as it was when it came."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINES_A_ROW = 4  # of Markdown; some of them, such as fences, are not drawn
 _ROWS_BESIDE = 6  # of a screen: what is said above and below, the prompt and the status line
 
 
-class _Sheet:
+class _Capture:
     """Takes what a screen writes above a prompt."""
 
     def __init__(self) -> None:
@@ -66,14 +66,14 @@ def show_resumed(screen: Screen, session: SessionRecord, last: Sequence[Message]
 def _drawn(screen: Screen, text: str, rows: int) -> tuple[list[str], bool]:
     """The lines of an answer as `screen` shows one that comes, colours included; and whether these
     are all, or only more than so many rows of its end, which take no time."""
-    sheet, aside = _Sheet(), Screen(width=screen.out.width)
-    aside.live = sheet
+    capture, aside = _Capture(), Screen(width=screen.out.width)
+    aside.live = capture
     lines = text.splitlines(keepends=True)
     cut = max(len(lines) - _LINES_A_ROW * rows, 0)
     view = AnswerView(aside, begun="".join(lines[:cut]))
     view.show(TextDelta("".join(lines[cut:])))
     view.close()
-    return sheet.text.splitlines(), not cut
+    return capture.text.splitlines(), not cut
 
 
 def _fitting(lines: Sequence[str], columns: int, rows: int) -> int:

@@ -1,4 +1,4 @@
-"""The engine's events on the screen, as they come."""
+"""Shows the engine's events on the screen as they come."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _BAR_CELLS = 16
 
 
 def findings_table(findings: Iterable[Finding]) -> RenderableType:
-    """One row per finding, what mends it below."""
+    """One row for each finding, with its remedy below."""
     marks = {"ok": ("ok", "good"), "note": ("note", "warning"), "broken": ("broken", "bad")}
     table = Table.grid(padding=(0, 2, 0, 0))
     for finding in findings:
@@ -120,17 +120,17 @@ def chat_status(
     percent = 100 * used_tokens // max(total_tokens, 1)
     used = f"{format_count(used_tokens)} of {format_count(total_tokens)} tokens ({percent} %)"
     briefly = f"{_in_k(used_tokens)} of {_in_k(total_tokens)} ({percent}%)"
-    held = (chosen.weights, f"{chosen.kv_bits}-bit KV")
+    formats = (chosen.weights, f"{chosen.kv_bits}-bit KV")
     memory = (f"{format_bytes(used_bytes)} {'VRAM' if plan.device.is_gpu else 'RAM'}",)
     rate = f"{tokens_per_s:.0f} tok" if tokens_per_s else ""
     brief_rate, whole_rate = ((f"{rate}/s",), (f"{rate}ens/s",)) if rate else ((), ())
     name = model_name.rstrip("/").rpartition("/")[2]
     forms = (
-        (model_name, *held, used, *memory, *whole_rate),
-        (name, *held, used, *memory, *whole_rate),
-        (name, *held, briefly, *memory, *brief_rate),
-        (name, *held, briefly, *memory),
-        (name, *held, briefly),
+        (model_name, *formats, used, *memory, *whole_rate),
+        (name, *formats, used, *memory, *whole_rate),
+        (name, *formats, briefly, *memory, *brief_rate),
+        (name, *formats, briefly, *memory),
+        (name, *formats, briefly),
         (name, briefly),
     )
     lines = [" | ".join(form) for form in forms]

@@ -1,4 +1,4 @@
-"""Plain strings for the screen: text made safe for a terminal, and numbers made readable."""
+"""Strings for the screen: text that is safe for a terminal, and numbers that people can read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def safe_text(text: str) -> str:
-    """`text` without anything that a terminal would obey instead of show.
+    """`text` without the characters that a terminal would act on instead of showing them.
 
     Works character by character, so that it may be applied to each piece of a stream: an escape
     sequence split over two pieces loses its escape character all the same. Lone surrogates, which

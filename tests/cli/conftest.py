@@ -16,7 +16,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from rqchat.cli import app, open_session
-from rqchat.cli.chat import run as repl
+from rqchat.cli.chat import run as chat_run
 from rqchat.cli.chat.chat import Chat
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.events import (
@@ -249,15 +249,15 @@ def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Keyboard]:
     """A keyboard, on a terminal that draws nothing, with a home of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(repl, "is_terminal", lambda name: True)
-    open_editor = repl._open_editor
+    monkeypatch.setattr(chat_run, "is_terminal", lambda name: True)
+    open_editor = chat_run._open_editor
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
         keyboard = Keyboard(pipe)
 
-        def open_watched(chat: Chat, *, from_terminal: bool) -> object:
-            return keyboard.watch(chat, open_editor(chat, from_terminal=from_terminal))
+        def open_with_keyboard(chat: Chat, *, from_terminal: bool) -> object:
+            return keyboard.type_into(chat, open_editor(chat, from_terminal=from_terminal))
 
-        monkeypatch.setattr(repl, "_open_editor", open_watched)
+        monkeypatch.setattr(chat_run, "_open_editor", open_with_keyboard)
         yield keyboard
 
 

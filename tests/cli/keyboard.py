@@ -39,7 +39,7 @@ class Keyboard:
         """Typed now, whatever goes on."""
         self._pipe.send_text(text)
 
-    def watch(self, chat: Chat, editor: Any) -> Any:
+    def type_into(self, chat: Chat, editor: Any) -> Any:
         """Types from now on; returns `editor`, whose readings are noted."""
         lines, self._text = _LINE.findall(self._text), ""
         read, taken, left = editor.read, threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""`rqchat` over a fake model that does what it is told: the program of the terminal tests."""
+"""`rqchat` over a fake model with scripted answers: the program of the terminal tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rqchat.cli import app
-from rqchat.cli import open_session as opening
+from rqchat.cli import app, open_session
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.events import Event, LoadProgress, PrefillProgress
 from rqchat.engine.settings import SamplingSettings, Settings
@@ -78,5 +77,5 @@ def main() -> None:
         time.sleep(LOAD_S)
         return Talker()
 
-    opening.open_session = open_fake
+    open_session.open_session = open_fake
     app.main([])

@@ -20,7 +20,7 @@ from tests.cli.test_app import environment, process
 
 ENDLESS = """
 import itertools, time
-from rqchat.cli import app, opening
+from rqchat.cli import app, open_session
 from tests.cli.conftest import FakeSession
 
 def endless():
@@ -30,7 +30,7 @@ def endless():
 
 fake = FakeSession()
 fake.script = endless()
-opening.open_session = lambda settings, system, on_event: fake
+open_session.open_session = lambda settings, system, on_event: fake
 app.main()
 """
 

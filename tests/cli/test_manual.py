@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rqchat.cli.manual import reference
+from rqchat.cli.manual import manual_page
 from tests.cli.conftest import Run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_page_is_what_the_help_says() -> None:
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
-    assert page == reference(), "run: python -m rqchat.cli.manual > docs/cli.md"
+    assert page == manual_page(), "run: python -m rqchat.cli.manual > docs/cli.md"
 
 
 @pytest.mark.parametrize(

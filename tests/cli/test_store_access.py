@@ -87,9 +87,9 @@ def test_what_cannot_be_resumed_is_said_before_the_model_loads(
 def test_several_questions_are_conversations_of_their_own(run: Run, session: FakeSession) -> None:
     result = run("ask", "-q", "One", "-q", "Two")
     assert [[turn.question for turn in turns] for turns in saved()] == [["One"], ["Two"]]
-    told = [json.loads(line)["session"] for line in result.out.splitlines()]
+    ids = [json.loads(line)["session"] for line in result.out.splitlines()]
     with Database.open(app_folders.store_file()) as database:
-        assert told == [each.id for each in list_sessions(database, 2)][::-1]
+        assert ids == [each.id for each in list_sessions(database, 2)][::-1]
     assert run("ask", "-c", "-q", "Three", "-q", "Four").code == 2
 
 

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import contextlib, os, sys
 from tests.cli.conftest import FakeSession
-from rqchat.cli import app, opening
+from rqchat.cli import app, open_session
 fake = FakeSession([f"word{number} " for number in range(200)])
-opening.open_session = lambda *given: fake
+open_session.open_session = lambda *given: fake
 if sys.argv[1] == "as-nobody":
     with contextlib.suppress(SystemExit):
         app.main(["ask", "--no-log", "--max-tokens", "1", "All is imported now"])

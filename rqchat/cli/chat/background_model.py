@@ -1,4 +1,4 @@
-"""The model behind the prompt: loaded while typing goes on, waited for, changed for another."""
+"""Loads the model in a thread while the user types, and switches to another one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["BackgroundModel", "ModelHost", "SessionStart"]
 
 @dataclass(frozen=True, slots=True)
 class SessionStart:
-    """What a session begins with, from a saved conversation or from the model before.
+    """The state that a session begins with: of a saved conversation, or of the model before.
 
     Attributes:
         messages: the conversation so far.
@@ -35,7 +35,7 @@ class SessionStart:
 
 
 class ModelHost(Protocol):
-    """Whoever a model is opened for. All of it is called in the thread that opens."""
+    """The chat that a model is opened for. Its methods are called in the thread that opens it."""
 
     def opened(self, session: Session) -> None:
         """The session is there; an RqchatError is reported, and it stays."""
@@ -48,7 +48,7 @@ class ModelHost(Protocol):
 
 
 class BackgroundModel:
-    """One model at a time.
+    """The one model of a chat, which may still be loading.
 
     Attributes:
         settings: how it was picked.
@@ -63,7 +63,7 @@ class BackgroundModel:
         self._prepare(settings, start)
 
     def load(self) -> None:
-        """Begin to load."""
+        """Begin to load the model."""
         self._opening.start()
 
     @property
@@ -73,12 +73,12 @@ class BackgroundModel:
 
     @property
     def is_pending(self) -> bool:
-        """Whether it is neither there nor failed."""
+        """Whether the model is still loading."""
         return self._opening.is_pending
 
     @property
     def error(self) -> BaseException | None:
-        """Why there is none."""
+        """Why there is no session, where loading failed."""
         return self._opening.error
 
     @property
@@ -88,7 +88,7 @@ class BackgroundModel:
         return session.system if session else self._start.system
 
     def wait(self) -> Session:
-        """The session, waited for in sight of the user.
+        """The session; while it is waited for, the screen shows how loading goes.
 
         Raises:
             RqchatError: it cannot be opened.

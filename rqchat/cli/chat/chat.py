@@ -1,7 +1,7 @@
-"""One conversation at the prompt.
+"""One conversation at the prompt: lines in, answers and errors out.
 
-An error never ends it and never loses what was typed or attached; only a model that cannot be
-loaded does.
+An error never ends the chat and never loses what was typed or attached; only a model that cannot
+be loaded ends it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LEAVE_S = 5.0  # to wait for an answer to stop, so that what came of it is kept
 
 
 class Chat:
-    """One conversation at the prompt, and what is attached to the next message.
+    """The state of one chat, and what its commands can do.
 
     Attributes:
         model: the model behind the prompt.
@@ -108,7 +108,7 @@ class Chat:
             self.say(hint)
 
     def opened(self, session: Session) -> None:
-        """A model is there. In the thread that opened it.
+        """A model was opened. Called in the thread that opened it.
 
         Raises:
             RqchatError: it cannot take what was piped in.

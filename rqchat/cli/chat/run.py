@@ -1,4 +1,4 @@
-"""`rqchat` without a command: a chat from its first line to its last.
+"""Runs the chat of `rqchat` without a command, from its first line to its last.
 
 Typing starts at once while the model loads behind the prompt, and goes on while it answers.
 """
@@ -92,7 +92,7 @@ def _piped(screen: Screen) -> Document | None:
 
 
 def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
-    """The line editor; `from_terminal` reads keys from the terminal past a piped input."""
+    """The line editor; `from_terminal` reads keys from the terminal, as standard input is piped."""
     from rqchat.ui.editor.line_editor import LineEditor
 
     return LineEditor(

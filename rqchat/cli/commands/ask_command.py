@@ -160,7 +160,7 @@ def ask(
         raise UsageError("a conversation goes on with one question; ask the others after it")
     screen = Screen(quiet=quiet)
     turns = gather_turns(inputs, screen)
-    report = Report(screen, Output(form, stats, several, held=shape is not None))
+    report = Report(screen, Output(form, stats, several, whole_only=shape is not None))
     recorder = open_recorder(settings, "ask", screen)
     try:
         screen.status("loading")

@@ -1,4 +1,4 @@
-"""How the answers of `rqchat ask` leave: text, JSON objects or JSON events, and statistics."""
+"""The output of `rqchat ask`: answers as text, JSON objects or JSON events, and statistics."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ _EVENT_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the command line asks of the output.
+    """How answers are to be written.
 
     Attributes:
         form: `text` as it comes, `raw` exactly as the model gives it, `json` one object for each
             answer, `jsonl` one object for each event.
         stats: a table of tokens, speed and memory after each answer.
         several: there are several questions, so that objects name theirs.
-        held: text is shown when it is whole, or not at all.
+        whole_only: text is shown when it is complete, or not at all.
     """
 
     form: Form = "text"
     stats: bool = False
     several: bool = False
-    held: bool = False
+    whole_only: bool = False
 
 
 def choose_form(*, raw: bool, as_json: bool, as_events: bool, several: bool) -> Form:
@@ -75,7 +75,8 @@ class Report:
 
     def __init__(self, screen: Screen, output: Output) -> None:
         self._screen, self._output = screen, output
-        self._echo = output.form == "text" and not output.held
+        self._echo = output.form == "text" and not output.whole_only
+        self._echo_raw = output.form == "raw" and not output.whole_only
         self._view = AnswerView(screen, echo=self._echo, recalls=True)
 
     def show(self, event: Event) -> None:
@@ -89,7 +90,7 @@ class Report:
             return
         if self._output.form == "jsonl":
             self._write({"event": _EVENT_NAMES[type(event)], **asdict(event)})
-        elif self._output.form == "raw" and not self._output.held and isinstance(event, TextDelta):
+        elif self._echo_raw and isinstance(event, TextDelta):
             self._screen.answer_raw(event.text)
 
     def finish(
@@ -109,9 +110,9 @@ class Report:
         """
         text = self._view.text
         match self._output.form:
-            case "text" if self._output.held:
+            case "text" if self._output.whole_only:
                 self._screen.answer(text + "\n")
-            case "raw" if self._output.held:
+            case "raw" if self._output.whole_only:
                 self._screen.answer_raw(text)
             case "json" | "jsonl" as form:
                 self._write(

@@ -1,4 +1,4 @@
-"""Turns to answers: cut where that was asked for, one by one, to their end or to Ctrl-C."""
+"""Answers the turns of `rqchat ask` one by one; cuts documents where that was asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_all", "fit_turns"]
 
-_ANSWER_ROOM_TOKENS = 1024  # what --truncate leaves for an answer without a limit of its own
+_ANSWER_TOKENS = 1024  # what --truncate leaves for an answer without a limit of its own
 
 
 def fit_turns(
@@ -40,12 +40,12 @@ def fit_turns(
     cutting was not asked for.
 
     Raises:
-        ContextLengthError: what is no document takes all the room.
+        ContextLengthError: the turn is too long even without its documents.
     """
     if place is None:
         return turns, None
     context = session.context_tokens
-    limit = context - min(answer_tokens or _ANSWER_ROOM_TOKENS, context // 4)
+    limit = context - min(answer_tokens or _ANSWER_TOKENS, context // 4)
     longest = max(turns, key=session.count_tokens)
     cut = cut_documents(longest, limit, place, session.count_tokens)
     if cut.dropped_tokens:
@@ -75,7 +75,7 @@ def answer_all(
     """
     for turn in turns[1:]:
         # For its length alone: nothing is answered if one of them is too long
-        with _ways_out(turn):
+        with _truncate_hint(turn):
             session.ask(turn, sampling)
     before = session.messages
     for turn in turns:
@@ -112,7 +112,7 @@ def _answer(
     report: Report,
 ) -> Done:
     done: Done | None = None
-    with _ways_out(turn), open_session.interruptible(session):
+    with _truncate_hint(turn), open_session.interruptible(session):
         for event in recorder.record(session, turn, sampling, schema=schema):
             report.show(event)
             if isinstance(event, Done):
@@ -122,8 +122,8 @@ def _answer(
 
 
 @contextmanager
-def _ways_out(turn: UserTurn) -> Iterator[None]:
-    """Within, a prompt that is too long also says what can be done about documents."""
+def _truncate_hint(turn: UserTurn) -> Iterator[None]:
+    """A context in which the error of a prompt that is too long mentions --truncate."""
     try:
         yield
     except ContextLengthError as error:

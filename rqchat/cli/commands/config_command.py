@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from rqchat.cli import app_folders
-from rqchat.cli.setting_layers import KEYS, layered, read_file, written
+from rqchat.cli.setting_layers import KEYS, format_value, layered, read_file
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "template"]
@@ -48,7 +48,7 @@ def show(
         screen.answer(json.dumps(record) + "\n")
         return
     shown = [(key, found[key.field]) for key in KEYS]
-    screen.table(settings_table((k.name, written(k, s.value), s.source) for k, s in shown))
+    screen.table(settings_table((k.name, format_value(k, s.value), s.source) for k, s in shown))
 
 
 @app.command("path")

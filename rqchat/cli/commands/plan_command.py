@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rqchat.engine.settings import Settings
     from rqchat.ui.console import Screen
 
-__all__ = ["Vram", "find", "make", "plan"]
+__all__ = ["Vram", "find_model_and_device", "make_memory_plan", "plan"]
 
 Vram = Annotated[
     str | None,
@@ -56,18 +56,18 @@ def plan(
     from rqchat.ui.plan_table import plan_table
 
     settings = given.settings(vram_bytes=_bytes_of(vram))
-    source, made = make(settings, (bandwidth or 0) * 10**9)
+    source, memory_plan = make_memory_plan(settings, (bandwidth or 0) * 10**9)
     screen = Screen()
     if as_json:
-        screen.answer(json.dumps(made.as_json(source.name)) + "\n")
+        screen.answer(json.dumps(memory_plan.as_json(source.name)) + "\n")
     else:
-        downloads = {c.weights: source.download_bytes(c.weights) for c in made.candidates}
-        screen.table(plan_table(made, source.name, downloads))
+        downloads = {c.weights: source.download_bytes(c.weights) for c in memory_plan.candidates}
+        screen.table(plan_table(memory_plan, source.name, downloads))
     if doc:
-        _measure(doc, source, made, screen, offline=settings.offline)
+        _measure(doc, source, memory_plan, screen, offline=settings.offline)
 
 
-def make(settings: Settings, bandwidth: int = 0) -> tuple[ModelSource, MemoryPlan]:
+def make_memory_plan(settings: Settings, bandwidth: int = 0) -> tuple[ModelSource, MemoryPlan]:
     """The model that `settings` name, and its plan for their card or for this machine's device.
 
     `bandwidth` is of the device's memory, in bytes per second; 0 is what is known of it.
@@ -77,13 +77,13 @@ def make(settings: Settings, bandwidth: int = 0) -> tuple[ModelSource, MemoryPla
     """
     from rqchat.engine.planning.plan import make_plan
 
-    source, target = find(settings)
+    source, target = find_model_and_device(settings)
     if bandwidth:
         target = replace(target, bandwidth=bandwidth, stands_for="")
     return source, make_plan(source.shape, target, settings, source.formats)
 
 
-def find(settings: Settings) -> tuple[ModelSource, DeviceInfo]:
+def find_model_and_device(settings: Settings) -> tuple[ModelSource, DeviceInfo]:
     """The model and the device that `settings` name, whether they suit each other or not.
 
     Raises:
@@ -106,7 +106,7 @@ def _bytes_of(vram: str | None) -> int | None:
 
 
 def _measure(
-    names: list[str], source: ModelSource, made: MemoryPlan, screen: Screen, *, offline: bool
+    names: list[str], source: ModelSource, memory_plan: MemoryPlan, screen: Screen, *, offline: bool
 ) -> None:
     """Says how many tokens the documents have; with exit code 4 where they do not fit."""
     from rqchat.engine.inputs.references import ReferenceReader
@@ -119,5 +119,5 @@ def _measure(
     counts = count_documents(documents, source)
     for document, count in zip(documents, counts, strict=True):
         screen.note(f"{document.name}: {format_count(count)} tokens", style="name")
-    left = check_context(sum(counts), made)
+    left = check_context(sum(counts), memory_plan)
     screen.note(f"fits, with {format_count(left)} tokens left for questions and answers", "good")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rqchat.cli import options
-from rqchat.cli.commands.plan_command import Vram, find, make
+from rqchat.cli.commands.plan_command import Vram, find_model_and_device, make_memory_plan
 
 __all__ = ["pull"]
 
@@ -44,14 +44,14 @@ def pull(
     settings = given.settings(vram_bytes=size, **({"model": model} if model else {}))
     if settings.offline:
         raise UsageError("pull downloads, and --offline forbids it; leave one of them out")
-    source, _ = find(settings)
+    source, _ = find_model_and_device(settings)
     screen = Screen(quiet=quiet)
     if source.folder is not None:
         screen.note(f"{source.name} lies in {source.folder}: nothing to download")
         return
     weights = settings.weights
     if not weights and not tokenizer:
-        weights = make(settings)[1].chosen.weights
+        weights = make_memory_plan(settings)[1].chosen.weights
     view = AnswerView(screen)
     try:
         pulled = pull_model(source, weights=weights, small=tokenizer, on_event=view.show)

@@ -1,4 +1,4 @@
-"""Big pastes, folded to a chip in the line and unfolded when it is sent."""
+"""Big pastes: one chip in the line that is typed, the whole text when the line is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines typed so far, kept across runs."""
+"""The history file: lines that were typed in this and earlier runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field that is typed in, between what others write above it and the status line below."""
+"""The field that the user types in, with a region above it and the status line below."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from rqchat.ui.editor.folded_pastes import Pastes
 from rqchat.ui.editor.history import open_history
 from rqchat.ui.editor.input_field import PROMPT, open_field
 from rqchat.ui.editor.keys import make_bindings
-from rqchat.ui.editor.live_region import LiveArea
+from rqchat.ui.editor.live_region import LiveRegion
 from rqchat.ui.text import one_row, safe_line
 
 __all__ = ["LEAVE_WITHIN_S", "LineEditor", "Work"]
@@ -100,7 +100,7 @@ class LineEditor:
         self._lock = threading.Lock()
         self._waiting: deque[str] = deque()
         self._pastes = Pastes()
-        self.live = LiveArea(lambda: [safe_line(line) for line in self._waiting])
+        self.live = LiveRegion(lambda: [safe_line(line) for line in self._waiting])
         self._session = open_field(
             history=open_history(history_path, self._pastes.unfold),
             completer=SlashCompleter(commands),
@@ -217,9 +217,9 @@ class LineEditor:
         """Open what is typed, pastes unfolded, in the user's editor."""
         buffer = event.current_buffer
         self._retype(self._pastes.unfold(buffer.text))
-        self.live.hold(True)
+        self.live.pause(True)
         task = buffer.open_in_editor()
-        task.add_done_callback(lambda done: self.live.hold(False))
+        task.add_done_callback(lambda done: self.live.pause(False))
 
     @property
     def _app(self) -> Application[str]:

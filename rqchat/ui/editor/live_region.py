@@ -1,4 +1,4 @@
-"""What stands above the prompt: lines written for good, and the part that may still change."""
+"""The region above the prompt: lines written for good, then a part that may still change."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from prompt_toolkit.layout import ConditionalContainer, Dimension, FormattedText
 from rqchat.ui.console import Stream, write_text
 from rqchat.ui.text import tail
 
-__all__ = ["LiveArea"]
+__all__ = ["LiveRegion"]
 
 _ROWS_BELOW = 6  # for what is typed, the completion menu and the status line
 
 
-class LiveArea:
+class LiveRegion:
     """Takes text from any thread and shows it above the prompt, in the prompt's own thread.
 
     While no prompt is shown, lines are written at once.
@@ -38,7 +38,7 @@ class LiveArea:
         self._lines: list[tuple[Stream, str]] = []
         self._text = self._style = ""
         self._error: Exception | None = None
-        self._scheduled = self._held = False
+        self._scheduled = self._paused = False
         self.container = ConditionalContainer(
             Window(
                 FormattedTextControl(self._fragments),
@@ -85,9 +85,9 @@ class LiveArea:
                 self._app, self._scheduled = None, False
                 self._write()
 
-    def hold(self, held: bool) -> None:
-        """While held, another program has the terminal, and nothing is shown."""
-        self._held = held
+    def pause(self, paused: bool) -> None:
+        """While paused, another program has the terminal, and nothing is shown."""
+        self._paused = paused
         self.refresh()
 
     def _schedule(self) -> None:
@@ -103,7 +103,7 @@ class LiveArea:
         with self._lock:
             self._scheduled = False
             app = self._app
-            if app is None or not app.is_running or self._held:
+            if app is None or not app.is_running or self._paused:
                 return
             if self._lines:
                 app.renderer.erase()
@@ -115,7 +115,9 @@ class LiveArea:
         try:
             for stream, text in lines:
                 write_text(self._streams[stream], text)
-        except Exception as error:  # told to whoever writes next; the prompt has no use for it
+        except (
+            Exception
+        ) as error:  # raised where something is written next, not in the prompt's own loop
             self._error = error
 
     def _size(self) -> tuple[int, int]:

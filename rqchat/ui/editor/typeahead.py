@@ -1,4 +1,4 @@
-"""What is typed while nobody reads the keys."""
+"""Keeps the keys that are typed while no line editor reads them."""
 
 from __future__ import annotations
 

@@ -85,16 +85,16 @@ def test_turns(chat: Chat) -> None:
 def test_the_status_line_counts_the_conversation(chat: Chat) -> None:
     """As `/context` does, whatever was said and taken back in between."""
 
-    def held() -> str:
+    def counted() -> str:
         said = re.search(r"^([\d,]+) of .* free$", chat.say("/context", " free"), re.MULTILINE)
         shown = re.search(r"KV \| ([\d,]+) of ", chat.shown)
         assert said and shown and said[1] == shown[1]
         return said[1]
 
     chat.say("hello", HELLO)
-    one = held()
+    one = counted()
     chat.say("who are you", WHO)
-    two = held()
+    two = counted()
     for line, said, count in (
         ("/retry", "again;", two),
         ("/undo", "took back the retry", two),
@@ -105,11 +105,11 @@ def test_the_status_line_counts_the_conversation(chat: Chat) -> None:
         ("/compact drop", "nothing to compact", one),
     ):
         chat.say(line, said)
-        assert held() == (count or held())
+        assert counted() == (count or counted())
     chat.say("/clear", "cleared")
     assert "KV | 0 of " in chat.shown
     chat.say("/load counted", "going on with counted")
-    assert held() == one != two
+    assert counted() == one != two
 
 
 def test_copy_and_statistics(chat: Chat) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rqchat.cli import open_session as opening
-from rqchat.cli.chat import run as repl
+from rqchat.cli import open_session
+from rqchat.cli.chat import run as chat_run
 from rqchat.cli.chat.chat import Chat
 from rqchat.engine.settings import Settings
 from tests.cli.conftest import CTRL_D, ENTER, FakeSession, NoGpuError, Run, Talk, texts
@@ -76,15 +76,15 @@ def test_a_folder_is_attached_with_one_chip(
 def test_a_piped_document_is_attached_first(
     keys: Keyboard, run: Run, session: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(repl, "is_terminal", lambda name: name != "stdin")
-    open_editor = repl._open_editor
+    monkeypatch.setattr(chat_run, "is_terminal", lambda name: name != "stdin")
+    open_editor = chat_run._open_editor
     asked_for: list[bool] = []
 
     def from_pipe(chat: Chat, *, from_terminal: bool) -> object:
         asked_for.append(from_terminal)
         return open_editor(chat, from_terminal=False)
 
-    monkeypatch.setattr(repl, "_open_editor", from_pipe)
+    monkeypatch.setattr(chat_run, "_open_editor", from_pipe)
     keys.send_text("Who?" + ENTER + CTRL_D)
     result = run(stdin=b"Call me Ishmael.")
     assert "[File 1: standard input, 3 tokens]" in result.err
@@ -176,14 +176,14 @@ def test_another_model_takes_over_the_conversation(talk: Talk, session: FakeSess
 def test_a_model_that_cannot_be_had_gives_way_to_the_one_before(
     talk: Talk, session: FakeSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_session = opening.open_session
+    open_before = open_session.open_session
 
     def refuse(settings: Settings, *others: Any) -> Any:
         if settings.model == "missing":
             raise NoGpuError("there is no model missing")
-        return open_session(settings, *others)
+        return open_before(settings, *others)
 
-    monkeypatch.setattr(opening, "open_session", refuse)
+    monkeypatch.setattr(open_session, "open_session", refuse)
     _, err = talk("one", "/model missing", "two")
     assert "there is no model missing\n" in err
     assert "going back to the model before" in err

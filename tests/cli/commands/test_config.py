@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rqchat.cli import app_folders
-from rqchat.cli.chat import run as repl
+from rqchat.cli.chat import run as chat_run
 from rqchat.cli.commands.config_command import template
 from rqchat.cli.setting_layers import KEYS, defaults, read_file
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
@@ -198,7 +198,7 @@ def test_the_chat_is_set_by_the_file_too(
     ) -> None:
         started.append((manner, sampling))
 
-    monkeypatch.setattr(repl, "run_chat", run_chat)
+    monkeypatch.setattr(chat_run, "run_chat", run_chat)
     assert run().code == 0
     manner = Manner(system="Be brief.", think=True, keys="vi")
     assert started == [(manner, SamplingSettings(temperature=0.5))]

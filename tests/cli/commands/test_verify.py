@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rqchat.engine.events import Event, Notice
-from rqchat.engine.measure import kv_fidelity as engine
+from rqchat.engine.measure import kv_fidelity
 from rqchat.engine.measure.fidelity_record import Fidelity, FidelityRow
 from rqchat.engine.settings import Settings
 from tests.cli.conftest import Run
@@ -36,8 +36,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         calls.append((settings.model, text, tokens))
         return Path("/models/m/calibration.safetensors")
 
-    monkeypatch.setattr(engine, "verify_model", verify)
-    monkeypatch.setattr(engine, "calibrate_model", calibrate)
+    monkeypatch.setattr(kv_fidelity, "verify_model", verify)
+    monkeypatch.setattr(kv_fidelity, "calibrate_model", calibrate)
     return calls
 
 

@@ -1,1 +1,1 @@
-"""The slash commands of the chat, a file per family; `table` puts them together."""
+"""The slash commands of the chat, a file for each group of commands; `table` lists them all."""

@@ -65,7 +65,7 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
         )
     before, kept_in = _tokens(session), chat.recorder.session_id
     request = UserTurn(_REQUEST)
-    _check_room(session, older)
+    _check_summary_fits(session, older)
 
     def accept(messages: Messages) -> Messages:
         if messages[-1].interrupted or not messages[-1].text.strip():
@@ -88,8 +88,8 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
     )
 
 
-def _check_room(session: Session, older: Messages) -> None:
-    """There has to be room for a summary beside what it is of."""
+def _check_summary_fits(session: Session, older: Messages) -> None:
+    """Raises RqchatError where the context cannot hold a summary beside the older turns."""
     messages = session.messages
     session.restore(older)
     needed = _tokens(session) + _LEAST_SUMMARY_TOKENS
@@ -103,7 +103,7 @@ def _check_room(session: Session, older: Messages) -> None:
 
 
 def _halves(messages: Messages) -> tuple[Messages, Messages]:
-    """What is compacted, and what stays word for word."""
+    """The messages to summarise, and those that stay word for word."""
     return messages[: -2 * _KEPT_TURNS], messages[-2 * _KEPT_TURNS :]
 
 

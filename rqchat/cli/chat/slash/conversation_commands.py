@@ -1,4 +1,4 @@
-"""/sessions, /load, /save, /fork and /export: conversations that are saved."""
+"""/clear, /system, /sessions, /load, /save, /fork and /export: the conversation as a whole."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from rqchat.ui.saved_conversations import findings_list, sessions_table
 
 __all__ = ["COMMANDS"]
 
+_LISTED = 12
+_SUGGESTED = 50
+
 
 def _clear(chat: Chat, argument: str) -> None:
     chat.turns.change("the clearing", ())
@@ -34,10 +37,6 @@ def _system(chat: Chat, argument: str) -> None:
     removed = argument in ("off", "none")
     chat.instruct(None if removed else argument)
     chat.say("system prompt removed" if removed else "system prompt set")
-
-
-_LISTED = 12
-_SUGGESTED = 50
 
 
 def _sessions(chat: Chat, argument: str) -> None:

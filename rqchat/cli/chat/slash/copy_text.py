@@ -1,7 +1,7 @@
-"""Text into the clipboard: through a program where there is a desktop, else through the terminal.
+"""Copies text to the clipboard: with a program where there is a desktop, else via the terminal.
 
-The terminal is asked with OSC 52 (xterm, ctlseqs), which works over ssh too; it does not say
-whether it obeyed.
+The terminal is asked with OSC 52 (xterm, ctlseqs), which works over ssh too; it does not answer,
+so whether it copied the text cannot be known.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _OSC_52_CHARACTERS = 100_000  # of base64; xterm and tmux take no more
 
 
 def write_clipboard(text: str) -> str:
-    """Puts `text` there; `with wl-copy` or `through the terminal`.
+    """Copies `text`; returns how: `with wl-copy`, `through the terminal`.
 
     Raises:
         RqchatError: it is too long for the terminal, and there is no program for it.
     """
     for command in _programs(os.environ):
-        if shutil.which(command[0]) and _taken(command, text):
+        if shutil.which(command[0]) and _copied(command, text):
             return f"with {command[0]}"
     encoded = base64.b64encode(text.encode()).decode()
     if len(encoded) > _OSC_52_CHARACTERS:
@@ -43,7 +43,7 @@ def write_clipboard(text: str) -> str:
 
 
 def _programs(environment: Mapping[str, str]) -> list[list[str]]:
-    """Those that reach the desktop that the user sits at."""
+    """The programs to try, those of the desktop that the user sits at first."""
     programs = [["pbcopy"], ["clip.exe"]]
     if environment.get("DISPLAY"):
         programs.insert(0, ["xclip", "-selection", "clipboard"])
@@ -52,7 +52,7 @@ def _programs(environment: Mapping[str, str]) -> list[list[str]]:
     return programs
 
 
-def _taken(command: list[str], text: str) -> bool:
+def _copied(command: list[str], text: str) -> bool:
     # UTF-16 is what Windows' clip.exe reads without a code page
     data = text.encode("utf-16-le") if command[0] == "clip.exe" else text.encode()
     try:

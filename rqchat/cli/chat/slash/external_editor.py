@@ -1,4 +1,4 @@
-"""A text in the user's own editor."""
+"""Lets the user change a text in the editor of $VISUAL or $EDITOR."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["edit_text", "own_editor"]
 
 
 def own_editor() -> str | None:
-    """What $VISUAL or $EDITOR says."""
+    """The command in $VISUAL or $EDITOR."""
     return os.environ.get("VISUAL") or os.environ.get("EDITOR") or None
 
 
 def edit_text(text: str) -> str | None:
-    """What the editor has made of `text`; None where it reported a failure.
+    """`text` as the user changed it; None where the editor reported a failure.
 
     Raises:
         RqchatError: there is no such editor.
