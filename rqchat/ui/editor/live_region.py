@@ -115,9 +115,7 @@ class LiveRegion:
         try:
             for stream, text in lines:
                 write_text(self._streams[stream], text)
-        except (
-            Exception
-        ) as error:  # raised where something is written next, not in the prompt's own loop
+        except Exception as error:  # `put` raises it next time; the prompt cannot handle it
             self._error = error
 
     def _size(self) -> tuple[int, int]:
