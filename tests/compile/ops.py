@@ -80,8 +80,7 @@ def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
     mask = torch.ones(1, TOKENS, dtype=torch.bool) if masked else None
     rows, table = rows_of(head_dim, bits, what == "ring")
     if what == "part":
-        length = torch.tensor([TOKENS])
-        attend.attend_packed(query, rows, None, table, rope, mask, None, length)
+        attend.attend_packed(query, rows, None, table, rope, mask, None)
         return
     plain = rows if what == "ring" else rows_of(head_dim, 16, False)[0]
     exact = Exact(plain, None if tied else plain)

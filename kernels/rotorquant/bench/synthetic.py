@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -77,10 +77,9 @@ def _codecs(method: Method, sample: Sample) -> list[Codec]:
         (known,) = sample.statistics()
         known = known if method.known == "all" else offset_alone(known)
         frame = make_frame(known, sample.pairs if method.config.mode == "aligned" else 0)
-    config = replace(method.config, calibration="")
     streams = range(1 if method.config.tied else 2)
     device = torch.device("cpu")
-    return [make_codec(config, s, pairs, HEAD_DIM, device, frame) for s in streams]
+    return [make_codec(method.config, s, pairs, HEAD_DIM, device, frame) for s in streams]
 
 
 def _errors(codecs: Sequence[Codec], sample: Sample) -> tuple[Errors, int]:

@@ -28,6 +28,7 @@ from rotorquant.codec.hadamard import hadamard_order, signed_hadamard
 from rotorquant.codec.quaternions import random_orthogonal, random_quaternions, random_rotors
 from rotorquant.config import MODES
 from rotorquant.exceptions import ConfigError
+from rotorquant.ops.rotors import turn, turn_back
 
 __all__ = [
     "BlockRotation",
@@ -76,15 +77,11 @@ class PlanarRotation:
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """R x for x [..., D] float32."""
-        return self._turn(vectors, self.sin)
+        return turn(vectors, (self.cos, self.sin))
 
     def invert(self, vectors: torch.Tensor) -> torch.Tensor:
         """R^T x for x [..., D] float32."""
-        return self._turn(vectors, -self.sin)
-
-    def _turn(self, vectors: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        one, two = vectors.chunk(2, dim=-1)
-        return torch.cat((self.cos * one - sin * two, sin * one + self.cos * two), dim=-1)
+        return turn_back(vectors, (self.cos, self.sin))
 
 
 class BlockRotation:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from rotorquant.codec.codec import Codec, Frame, RawCodec
+from rotorquant.codec.codec import Codec, Frame
 from rotorquant.codec.make_codec import make_codec
 from rotorquant.config import RotorQuantConfig
 from rotorquant.layers.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
@@ -60,7 +60,6 @@ class GlobalStore:
 
     Attributes:
         counts: [3] int64 on the device: first, packed and latest tokens.
-        plain: the codec of exact tokens.
     """
 
     def __init__(
@@ -72,7 +71,6 @@ class GlobalStore:
     ) -> None:
         self._config = config
         self.counts = counters(3, like[0].device)
-        self.plain = RawCodec(like[0].shape[-1], like[0].device)
         sink, packed, tail = self.counts.split(1)
         self.sink = TokenBuffer(like, config.sink_tokens, meter, sink)
         self.packed = PackedBuffer(codecs, like, self._room_tokens, meter, packed)

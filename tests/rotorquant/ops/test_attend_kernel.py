@@ -140,28 +140,6 @@ def test_waves_are_rounded_as_the_model_rounds_them(
         torch.testing.assert_close(own.top, wanted.top, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("length", [0, 1, 32, 77, 150])
-def test_the_true_length_is_read_from_the_device(
-    length: int, request: pytest.FixtureRequest
-) -> None:
-    """Whatever lies behind it, poison included, does not count."""
-    torch.manual_seed(5)
-    query, rope = draw_rope(draw_query(2, 2, 4, 64), 150, 8, 4, WAVES[-1], bias=False)
-    primary, extra, scale = draw_rows(2, 2, 150, head_dim=64, bits=4)
-    scale[:, :, length:] = torch.nan
-    true_length = torch.tensor([length], device=DEVICE)
-    mask = torch.ones(2, 150, dtype=torch.bool, device=DEVICE)
-    given = (query, Rows(primary, extra, scale), None, table_of(4), rope, mask)
-    expected = None if length == 0 else attend_packed(*given, length=true_length)
-    request.getfixturevalue("_forced")
-    own = attend_packed(*given, length=true_length)
-    if expected is None:
-        assert own.mass.count_nonzero() == own.total.count_nonzero() == 0
-        assert bool((own.top == -1e30).all())
-    else:
-        check(own, expected)
-
-
 def test_plain_rows_are_read_as_they_are(request: pytest.FixtureRequest) -> None:
     torch.manual_seed(6)
     query, rope = draw_rope(draw_query(1, 2, 4, 64), 40, 8, 8, WAVES[-1], bias=False)

@@ -61,7 +61,6 @@ def attend_packed(
     rope: Rope | None = None,
     key_mask: torch.Tensor | None = None,
     value_table: torch.Tensor | None = None,
-    length: torch.Tensor | None = None,
 ) -> Part:
     """Attention of the queries over packed keys, all of which every query sees.
 
@@ -73,21 +72,12 @@ def attend_packed(
         rope: how scores follow from rows stored before their rotary embedding, or None.
         key_mask: [B, N] bool, False where a key is padding.
         value_table: decodes `value` where its width is not the keys'.
-        length: [1] integers, where the queries are: how many of the keys there are so far, so
-            that a captured graph serves every step; None for all.
     """
     if query.shape[:2] != key.primary.shape[:2]:
         raise ValueError(f"query {tuple(query.shape)} and key {tuple(key.primary.shape)} differ")
     if _kernel is not None and dispatch.on_gpu(query) and _fits(query, key, value, table, rope):
-        part: Part = _kernel.attend_packed(
-            query, key, value, table, rope, key_mask, value_table, length
-        )
+        part: Part = _kernel.attend_packed(query, key, value, table, rope, key_mask, value_table)
         return part
-    if length is not None:
-        seen = slice(int(length))
-        key, value = key.cut(seen), None if value is None else value.cut(seen)
-        rope = None if rope is None else rope._replace(positions=rope.positions[:, seen])
-        key_mask = None if key_mask is None else key_mask[:, seen]
     return reference.attend_packed(query, key, value, table, rope, key_mask, value_table)
 
 

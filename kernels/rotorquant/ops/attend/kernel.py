@@ -33,10 +33,10 @@ _ROUNDING = {torch.bfloat16: 16, torch.float16: 15, torch.float32: 32}
 
 @triton.jit(do_not_specialize=["rows", "keys"])
 def attend_kernel(
-    queries, key, value, rope, mask, length_ptr, parts, heads, rows, keys,
+    queries, key, value, rope, mask, parts, heads, rows, keys,
     D: tl.constexpr, KP: tl.constexpr, KE: tl.constexpr, VP: tl.constexpr, VE: tl.constexpr,
     SPLIT: tl.constexpr, PAIRS: tl.constexpr, ROUND: tl.constexpr, BIAS: tl.constexpr,
-    MASK: tl.constexpr, LENGTH: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    MASK: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     STAGES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """One part over one piece of the keys: top, mass [B H, S, R] and total [B H, S, R, D].
@@ -45,8 +45,6 @@ def attend_kernel(
     """
     piece, pieces = tl.program_id(0), tl.num_programs(0)
     both = tl.program_id(2).to(tl.int64)
-    if LENGTH:
-        keys = tl.minimum(keys, tl.load(length_ptr).to(tl.int32))
     share = tl.cdiv(tl.cdiv(keys, KEYS), pieces) * KEYS
     low = piece * share
     high = tl.minimum(low + share, keys)
@@ -90,7 +88,7 @@ def constants(
     pairs: int,
     launch: TileLaunch,
 ) -> dict[str, int]:
-    """What the kernel is compiled for, but ROUND, BIAS, MASK and LENGTH.
+    """What the kernel is compiled for, but ROUND, BIAS and MASK.
 
     Args:
         head_dim: D.
@@ -124,7 +122,6 @@ def attend_packed(
     rope: Rope | None,
     key_mask: torch.Tensor | None,
     value_table: torch.Tensor | None,
-    length: torch.Tensor | None = None,
 ) -> Part:
     """The part of packed or plain rows, in one launch or two; D is one of `launch.HEAD_DIMS`."""
     batch, heads, rows, head_dim = query.shape
@@ -142,9 +139,9 @@ def attend_packed(
     mask = key.primary[:, 0, :, 0] if key_mask is None else key_mask.view(torch.uint8)
     attend_kernel[(pieces, tiles, batch * heads)](
         queries, flat(key, table), flat(value or key, value_table), places,
-        (mask, *mask.stride()), query if length is None else length, parts, heads, rows, keys,
+        (mask, *mask.stride()), parts, heads, rows, keys,
         **constants(head_dim, wide[0], None if value is None else wide[1], pairs, launch),
-        ROUND=rounding, BIAS=bias, MASK=key_mask is not None, LENGTH=length is not None,
+        ROUND=rounding, BIAS=bias, MASK=key_mask is not None,
         num_warps=launch.num_warps, enable_fp_fusion=True, **dispatch.registers(launch.num_warps),
     )  # fmt: skip
     if pieces > 1:
