@@ -129,7 +129,7 @@ def decodes_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "_kernel", _DecodeOnDevice())
     monkeypatch.setattr(decode, "dispatch", SimpleNamespace(on_gpu=lambda tensor: True))
     monkeypatch.setattr(decode, "HEAD_DIMS", (16, 32, 64, 128))
-    monkeypatch.setattr(finite_check.FiniteWatch, "late", ("cpu", "cuda"))
+    monkeypatch.setattr(finite_check.FiniteCheck, "deferred_on", ("cpu", "cuda"))
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[torch.Tensor]:

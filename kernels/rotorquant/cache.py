@@ -12,17 +12,17 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from rotorquant.attend.entry import ATTENTION_NAME, register
-from rotorquant.attend.picture_blocks import follow_images
+from rotorquant.attend.picture_blocks import add_picture_hook
 from rotorquant.calibration.calibration import Calibration, choose_calibration
 from rotorquant.config import Bits, RotorQuantConfig, resolve_mode
 from rotorquant.exceptions import CacheStateError, ConfigError
 from rotorquant.layers.base import SharedLayer
 from rotorquant.layers.buffers import Meter
-from rotorquant.layers.finite_check import FiniteWatch, LayerContext
+from rotorquant.layers.finite_check import FiniteCheck, LayerContext
 from rotorquant.layers.global_layer import GlobalLayer, GlobalState
 from rotorquant.layers.positions import PositionLog
 from rotorquant.layers.sliding_layer import SlidingLayer, SlidingState
-from rotorquant.model_layers import Anatomy, LayerShape, read_anatomy
+from rotorquant.model_layers import LayerShape, ModelLayers, read_model_layers
 from rotorquant.snapshot import FrozenCache, Header, Source, read_snapshot
 
 __all__ = ["Mark", "RotorQuantCache"]
@@ -117,19 +117,19 @@ class RotorQuantCache(Cache):
         calibration: Calibration | str | Path | None = None,
     ) -> None:
         """The constructor proper, for every subclass."""
-        anatomy = read_anatomy(model)
+        model_layers = read_model_layers(model)
         config, known = choose_calibration(config, calibration)
-        shapes = _shapes(anatomy, config)
-        self.config, self._model_config = config, anatomy.config
-        self._meter, self._watch = Meter(), FiniteWatch()
+        shapes = _shapes(model_layers, config)
+        self.config, self._model_config = config, model_layers.config
+        self._meter, self._finite_check = Meter(), FiniteCheck()
         self._positions: PositionLog | None = None
-        if anatomy.rotary is not None and any(shape.tie is not None for shape in shapes):
-            self._positions = PositionLog(anatomy.rotary, config.max_tokens, self._meter)
+        if model_layers.rotary is not None and any(shape.tie is not None for shape in shapes):
+            self._positions = PositionLog(model_layers.rotary, config.max_tokens, self._meter)
         self._marks: weakref.WeakSet[Mark] = weakref.WeakSet()
         register()
-        anatomy.config._attn_implementation = ATTENTION_NAME
-        if anatomy.image_host is not None:
-            follow_images(anatomy.image_host)
+        model_layers.config._attn_implementation = ATTENTION_NAME
+        if model_layers.image_host is not None:
+            add_picture_hook(model_layers.image_host)
         Cache.__init__(self, layers=[self._make_layer(*item, known) for item in enumerate(shapes)])
         self._storing = [
             layer for layer in self.layers if isinstance(layer, (GlobalLayer, SlidingLayer))
@@ -159,7 +159,7 @@ class RotorQuantCache(Cache):
         """
         snapshot = read_snapshot(Path(path), cls.__name__, source)
         config = snapshot.header.config
-        snapshot.check_layers(_storing_shapes(_shapes(read_anatomy(model), config)))
+        snapshot.check_layers(_storing_shapes(_shapes(read_model_layers(model), config)))
         if max_tokens is not None:
             config = replace(config, max_tokens=max_tokens)
         # The file brings what a calibration has led to, so that the calibration need not be there.
@@ -204,7 +204,7 @@ class RotorQuantCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the tensors of the cache occupy, unused room included, marks not."""
+        """Bytes that the tensors of the cache occupy, unused capacity included, marks not."""
         log = 0 if self._positions is None else self._positions.nbytes
         return log + sum(layer.nbytes for layer in self._storing)
 
@@ -241,7 +241,7 @@ class RotorQuantCache(Cache):
         """
         layer = self.layers[layer_idx]
         if layer is self._storing[0]:
-            self._watch.begin(layer.get_seq_length())
+            self._finite_check.begin(layer.get_seq_length())
             self._check_whole()
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
@@ -267,8 +267,8 @@ class RotorQuantCache(Cache):
     def repack(self, bits: int | Bits) -> None:
         """Go on with fewer bits: what is packed is packed again, page by page, and memory freed.
 
-        One layer is held twice at a time, and one page in float32. Exact tokens stay exact, marks
-        hold, and lead to their tokens in the new widths.
+        One layer at a time is in memory twice, and one page in float32. Exact tokens stay exact,
+        and marks stay valid: they lead to their tokens in the new widths.
 
         Raises:
             ConfigError: the width does not exist, or one would grow; nothing was changed.
@@ -276,7 +276,7 @@ class RotorQuantCache(Cache):
         config = replace(self.config, bits=bits)
         for tied in {shape.kind == "tied" for shape in self._shapes if shape.kind != "sliding"}:
             old, new = self.config.stream_bits(tied), config.stream_bits(tied)
-            if any(wanted > held for wanted, held in zip(new, old, strict=True)):
+            if any(wanted > current for wanted, current in zip(new, old, strict=True)):
                 raise ConfigError(
                     f"repack({bits}): the cache has bits={self.config.bits}; what was lost does "
                     "not come back, so only fewer bits are possible"
@@ -290,7 +290,7 @@ class RotorQuantCache(Cache):
             layer.reset()
             layer.record_past = False
         self._marks.clear()
-        self._watch.back_to(0)
+        self._finite_check.back_to(0)
         if self._positions is not None:
             self._positions.reset()
 
@@ -380,12 +380,12 @@ class RotorQuantCache(Cache):
                 layer.flush()
 
     def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step is about to store.
+        """Count tokens that a replayed step is about to store.
 
         Raises:
             NonFiniteError, CacheStateError: as `update` does.
         """
-        self._watch.begin(self.get_seq_length())
+        self._finite_check.begin(self.get_seq_length())
         self._check_whole()
         for layer in self._storing:
             layer.advance(tokens)
@@ -393,7 +393,7 @@ class RotorQuantCache(Cache):
             self._positions.advance(tokens)
 
     def retract(self, length: int) -> None:
-        """Take note that a step of one token after `length` was captured and has not run."""
+        """Count `length` tokens again: a captured step of one token has not run."""
         for layer in self._storing:
             layer.retract(length)
         if self._positions is not None:
@@ -426,7 +426,7 @@ class RotorQuantCache(Cache):
 
     def _check_sound(self) -> None:
         """Raise unless all layers hold the same number of tokens, all of them finite."""
-        self._watch.verify()
+        self._finite_check.verify()
         self._check_whole()
 
     def _check_whole(self) -> None:
@@ -439,7 +439,7 @@ class RotorQuantCache(Cache):
             )
 
     def _forget_from(self, length: int) -> None:
-        self._watch.back_to(length)
+        self._finite_check.back_to(length)
         if self._positions is not None:
             self._positions.truncate(length)
             if length == 0:
@@ -459,10 +459,10 @@ class RotorQuantCache(Cache):
     ) -> CacheLayerMixin:
         config = self._model_config
 
-        def hands_views() -> bool:
+        def returns_views() -> bool:
             return str(config._attn_implementation) == ATTENTION_NAME
 
-        context = LayerContext(hands_views, self._meter, self._watch)
+        context = LayerContext(returns_views, self._meter, self._finite_check)
         if shape.kind == "shared":
             return SharedLayer()  # type: ignore[no-untyped-call]
         if shape.kind == "sliding" and shape.window is not None:
@@ -472,13 +472,13 @@ class RotorQuantCache(Cache):
         return GlobalLayer(self.config, shape.tie, positions, context, frames)
 
 
-def _shapes(anatomy: Anatomy, config: RotorQuantConfig) -> list[LayerShape]:
+def _shapes(model_layers: ModelLayers, config: RotorQuantConfig) -> list[LayerShape]:
     """How the layers are stored, which the options may change."""
     if config.tied:
-        return list(anatomy.layers)
+        return list(model_layers.layers)
     return [
         replace(shape, kind="split", tie=None) if shape.kind == "tied" else shape
-        for shape in anatomy.layers
+        for shape in model_layers.layers
     ]
 
 

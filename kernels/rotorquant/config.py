@@ -1,4 +1,4 @@
-"""What a cache was asked to do: one frozen record, checked once."""
+"""The options of a cache: one frozen record, checked once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def resolve_mode(mode: str, bits: int | Bits | None) -> tuple[str, int | Bits]:
     """Mode and bits of a name like `planar3`; without bits anywhere they are 4.
 
     Raises:
-        ConfigError: the name and `bits` tell different widths.
+        ConfigError: the name and `bits` give different widths.
     """
     known = _KNOWN_AS.fullmatch(mode)
     if known is None:
@@ -78,7 +78,7 @@ class RotorQuantConfig:
     Attributes:
         bits: code width of the packed tokens of global layers; 16 keeps them as they are. `Bits`
             gives keys, values and the latent widths of their own.
-        mode: rotation before quantization (`rotation.py`), or `q8_0` or `q4_0` (`blocks.py`).
+        mode: rotation before quantization (`rotation.py`), or `q8_0` or `q4_0` (`ggml_blocks.py`).
         sink_tokens: first tokens of a sequence that stay exact in global layers.
         recent_tokens: latest tokens that stay exact in global layers.
         sliding_bits: 16 keeps sliding windows in the model's dtype, 8 as int8 with one scale per

@@ -103,8 +103,8 @@ def _attention(
 ) -> tuple[torch.Tensor, Any]:
     """`Gemma4TextAttention.forward`."""
     streams = _streams(attention, hidden_states)
-    made = norm_heads(streams, *position_embeddings, attention.q_norm.eps)
-    query, *own = (heads.transpose(1, 2) for heads in made)
+    normed = norm_heads(streams, *position_embeddings, attention.q_norm.eps)
+    query, *own = (heads.transpose(1, 2) for heads in normed)
     if attention.is_kv_shared_layer:
         keys, values = shared_kv_states[attention.layer_type]
     else:

@@ -16,7 +16,7 @@ from rotorquant.attend.tied_key import TiedKey
 from rotorquant.exceptions import UnsupportedModelError
 from rotorquant.ops.planes import HEAD_DIM_STEP
 
-__all__ = ["Anatomy", "LayerKind", "LayerShape", "read_anatomy"]
+__all__ = ["LayerKind", "LayerShape", "ModelLayers", "read_model_layers"]
 
 LayerKind = Literal["tied", "split", "sliding", "shared"]
 STATIC_ROPE = ("default", "linear", "proportional")
@@ -44,7 +44,7 @@ class LayerShape:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Anatomy:
+class ModelLayers:
     """A model as the cache sees it.
 
     Attributes:
@@ -61,7 +61,7 @@ class Anatomy:
     image_host: nn.Module | None
 
 
-def read_anatomy(model: Any) -> Anatomy:
+def read_model_layers(model: Any) -> ModelLayers:
     """Read a transformers model.
 
     Raises:
@@ -87,7 +87,7 @@ def read_anatomy(model: Any) -> Anatomy:
     sees_images = getattr(config, "use_bidirectional_attention", None) == "vision"
     base = known.base_model
     host = base if sees_images and hasattr(base, "language_model") else None
-    return Anatomy(config, tuple(layers), rotary, host)
+    return ModelLayers(config, tuple(layers), rotary, host)
 
 
 def _objections(model: Any, config: Any, decoder: Any) -> Iterator[str]:

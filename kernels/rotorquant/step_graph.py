@@ -1,8 +1,8 @@
 """Decode steps as replays of one captured CUDA graph: some thousand launches become one.
 
-What a replay cannot do happens between replays: pages are packed, lengths noted, room checked. What
-a step reads and writes is found by lengths on the device (`buffers.py`, `ring.py`, `ops.decode`),
-so one graph serves every step until storage moves; then the step is captured again.
+What a replay cannot do happens between replays: pages are packed, lengths are counted, and the
+capacity is checked. A step finds what it reads and writes by lengths that lie on the device, so one
+graph serves every step until the cache replaces a tensor; then the step is captured again.
 """
 
 from __future__ import annotations
@@ -10,26 +10,63 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
+from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import CaptureError, ConfigError
 
-__all__ = ["CudaRecorder", "Recorder", "StepGraph"]
+__all__ = ["CudaRecorder", "Recorder", "StepCache", "StepGraph"]
 
-_REHEARSALS = 3  # so many steps that wait for the device, and none is captured
+_REHEARSALS = 3  # after so many steps that wait for the device none is tried any more
+
+
+class StepCache(Protocol):
+    """What a captured step needs of a cache; `RotorQuantCache` has it."""
+
+    config: RotorQuantConfig
+
+    def get_seq_length(self) -> int:
+        """Tokens in the cache."""
+        ...
+
+    def storage(self) -> list[torch.Tensor]:
+        """All tensors that a step reads or writes, and that the cache may replace by others."""
+        ...
+
+    @property
+    def next_places(self) -> tuple[str | None, ...]:
+        """The buffer that one more token goes to, per layer; None where tokens have to move."""
+        ...
+
+    @property
+    def reads_on_device(self) -> bool:
+        """Whether every layer finds what a step reads by lengths that lie on the device."""
+        ...
+
+    def flush(self) -> None:
+        """Pack the pages that are due, as the next step would."""
+        ...
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens that a replayed step is about to store; raises as `update` does."""
+        ...
+
+    def retract(self, length: int) -> None:
+        """Count `length` tokens again: a captured step of one token has not run."""
+        ...
 
 
 class Recorder(Protocol):
     """Makes replays of steps."""
 
     def rehearse(self, step: Callable[[], None]) -> bool:
-        """Run a step as it is; whether it can be recorded, as far as one can see."""
+        """Run a step as it is, and say whether it can be recorded, as far as that can be seen."""
         ...
 
     def record(self, step: Callable[[], None]) -> Callable[[], None]:
-        """What runs a step on the device, which is called once here and does not run there."""
+        """Call a step once without running it on the device; the result runs it there."""
         ...
 
 
@@ -37,28 +74,29 @@ class CudaRecorder:
     """Records steps as CUDA graphs."""
 
     def rehearse(self, step: Callable[[], None]) -> bool:
-        """See `Recorder`: a step in which the host waits for the device cannot be recorded.
+        """Run a step as it is; False if the host waits for the device in it.
 
-        A capture would fail, too, but leave torch's allocator in the middle of it.
+        A capture of such a step would fail, too, but it would leave torch's allocator in a state
+        from which it does not recover.
         """
         before = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 step()
             finally:
                 torch.cuda.set_sync_debug_mode(before)
-        return not any("called a synchronizing" in str(each.message) for each in heard)
+        return not any("called a synchronizing" in str(each.message) for each in caught)
 
     def record(self, step: Callable[[], None]) -> Callable[[], None]:
-        """See `Recorder`."""
+        """Capture a step as a CUDA graph; the result replays it."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 step()
         finally:
-            torch.cuda.set_stream(stream)  # a capture that fails leaves its own behind
+            torch.cuda.set_stream(stream)  # a capture that fails leaves its own stream current
         replay: Callable[[], None] = graph.replay
         return replay
 
@@ -66,14 +104,14 @@ class CudaRecorder:
 class StepGraph:
     """Steps of one token on top of a cache: captured once, then replayed.
 
-    The first step runs as it is, and so does one that moves storage. Between two calls the cache
-    may be used in every other way.
+    The first step runs as it is, and so does one for which the cache moves its storage. Between two
+    calls the cache may be used in every other way.
 
     Args:
         step: runs a decoder on tokens [B, 1] at positions [B, 1] on top of the cache, and returns
-            its logits [B, vocabulary]. It may take nothing else that changes from Python.
+            its logits [B, vocabulary]. It may read nothing else that changes in Python.
         cache: a `RotorQuantCache` with `max_tokens`, so that its storage stays where it is.
-        recorder: of steps; CUDA graphs by default.
+        recorder: makes replays of steps; CUDA graphs by default.
 
     Raises:
         ConfigError: the cache has no `max_tokens`, or packs in every step.
@@ -82,12 +120,13 @@ class StepGraph:
     def __init__(
         self,
         step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        cache: Any,
+        cache: StepCache,
         recorder: Recorder | None = None,
     ) -> None:
-        if cache.config.max_tokens is None or cache.config.defer == "none":
+        max_tokens = cache.config.max_tokens
+        if max_tokens is None or cache.config.defer == "none":
             raise ConfigError("a captured step needs a cache with max_tokens, and not defer='none'")
-        self._run, self._cache = step, cache
+        self._run, self._cache, self._max_tokens = step, cache, max_tokens
         self._recorder = CudaRecorder() if recorder is None else recorder
         self._replay: Callable[[], None] | None = None
         self._storage: list[weakref.ref[torch.Tensor]] = []
@@ -115,7 +154,7 @@ class StepGraph:
         self._tokens.copy_(tokens)
         self._positions.fill_(length)
         cache.flush()
-        places = cache.next_places if length < cache.config.max_tokens else (None,)
+        places = cache.next_places if length < self._max_tokens else (None,)
         stays = self._stays() and None not in places
         if stays and self._replay is not None and places == self._places:
             cache.advance(1)
@@ -151,7 +190,7 @@ class StepGraph:
     def _recorded(self, length: int) -> Callable[[], None]:
         try:
             return self._recorder.record(self._step)
-        except BaseException as error:  # what was stored on the host's side alone, goes
+        except BaseException as error:  # the host has counted a token that the device never stored
             self._cache.retract(length)
             if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
                 raise CaptureError(str(error).partition("\n")[0]) from error

@@ -18,7 +18,7 @@ from rotorquant.ops.attend import kernel as attend
 from rotorquant.ops.chunk import Rules, reach_of
 from rotorquant.ops.chunk import kernel as chunk
 from rotorquant.ops.code_table import Codebook, make_codebook
-from rotorquant.ops.decode import Exact, Reading, Stored
+from rotorquant.ops.decode import Exact, RowQueries, Stored
 from rotorquant.ops.decode import kernel as decode
 from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.dequantize import kernel as dequantize
@@ -82,7 +82,7 @@ def read(book: Codebook, exact: torch.Tensor, room: Rows, new: int, past: int) -
     whole = Exact(Rows(exact, None, None), Rows(exact, None, None))
     counts = torch.zeros(3, dtype=torch.int64)
     stored = Stored(room, room, table, table)
-    step = Reading(grouped)
+    step = RowQueries(grouped)
     decode.decode(step, whole, whole, counts, 1, None, None, step, stored)
 
 

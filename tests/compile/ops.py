@@ -12,7 +12,7 @@ from rotorquant.ops.attend import Rope, Rows
 from rotorquant.ops.attend import kernel as attend
 from rotorquant.ops.attend.launch import HEAD_DIMS, pairs_limit
 from rotorquant.ops.code_table import make_codebook
-from rotorquant.ops.decode import Exact, Reading, Stored
+from rotorquant.ops.decode import Exact, RowQueries, Stored
 from rotorquant.ops.decode import kernel as decode
 from rotorquant.ops.dequantize import decode_table
 from rotorquant.ops.dequantize import kernel as dequantize
@@ -86,10 +86,10 @@ def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
     exact = Exact(plain, None if tied else plain)
     counts = torch.zeros(3, dtype=torch.int32)
     if what == "ring":
-        decode.decode(Reading(query), exact, exact, counts, 1, TOKENS, mask, None, None)
+        decode.decode(RowQueries(query), exact, exact, counts, 1, TOKENS, mask, None, None)
         return
     stored = Stored(rows, None if tied else rows, table, table)
-    near, far = (Reading(query, each if tied else None) for each in (rope, moved))
+    near, far = (RowQueries(query, each if tied else None) for each in (rope, moved))
     decode.decode(near, exact, exact, counts, steps, None, mask, far, stored)
 
 

@@ -25,7 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "keys as they are": {"bits": Bits(key=16, value=4, latent=5)},
     "values as they are": {"bits": Bits(key=4, value=16, latent=16)},
     "int8 windows": {"sliding_bits": 8},
-    "fixed room": {"max_tokens": 160},
+    "fixed capacity": {"max_tokens": 160},
     "other classes": {},
 }
 CLASSES = [

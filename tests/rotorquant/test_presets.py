@@ -46,9 +46,9 @@ def test_a_token_takes_the_bytes_of_both_vectors(variant: str, bytes_more: int) 
             model(part, past_key_values=cache)
         model(tokens[:, :1], past_key_values=cache)
         sizes.append(cache.nbytes)
-    room, exact = 300 - 8 - 24, 8 + 24 + 16
+    packed, exact = 300 - 8 - 24, 8 + 24 + 16
     positions = 300 * 4
-    more = room * (18 + bytes_more) + exact * 32 * 4 - positions
+    more = packed * (18 + bytes_more) + exact * 32 * 4 - positions
     assert sizes[0] - sizes[1] == more
 
 

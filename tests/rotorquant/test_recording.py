@@ -19,7 +19,7 @@ from rotorquant import RotorQuantCache
 from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import CacheStateError
 from rotorquant.layers.buffers import Meter
-from rotorquant.layers.finite_check import FiniteWatch, LayerContext
+from rotorquant.layers.finite_check import FiniteCheck, LayerContext
 from rotorquant.layers.sliding_layer import SlidingLayer
 from tests.rotorquant.models import SMALL_WINDOW, VOCABULARY, gemma, llama, random_tokens, read
 
@@ -135,7 +135,7 @@ def test_a_slice_of_a_handle_follows_the_crop() -> None:
 
 
 def _layer(sliding_bits: int = 16) -> SlidingLayer:
-    context = LayerContext(lambda: True, Meter(), FiniteWatch())
+    context = LayerContext(lambda: True, Meter(), FiniteCheck())
     return SlidingLayer(RotorQuantConfig(sliding_bits=sliding_bits), WINDOW, context)
 
 
@@ -166,7 +166,7 @@ def test_a_recording_ring_holds_what_a_list_would(steps: list[tuple[int, int]]) 
 
 @pytest.mark.parametrize("sliding_bits", [8, 16])
 def test_several_passes_can_be_undone_by_one_crop(sliding_bits: int) -> None:
-    """As an assistant does, which steps token by token before it is told what to drop."""
+    """As an assistant does, which steps token by token before it learns what to drop."""
     layer, twin = _layer(sliding_bits), _layer(sliding_bits)
     tokens = torch.randn(1, 2, 60, 8, generator=torch.Generator().manual_seed(2))
     layer.activate_past_recording()

@@ -29,7 +29,7 @@ def filled(model: Any, length: int = 201, **options: Any) -> RotorQuantCache:
 
 
 @pytest.mark.parametrize("bits", [6, 4, 3, 2])
-def test_repacking_gives_the_room_of_the_new_width(bits: int) -> None:
+def test_repacking_frees_the_memory_beyond_the_new_width(bits: int) -> None:
     model = gemma()
     cache = filled(model, bits=8, max_tokens=400)
     before = cache.nbytes
@@ -53,9 +53,9 @@ def test_the_old_rows_are_gone() -> None:
         return sum(storages.values())
 
     cache = filled(gemma(), 3000, bits=8, max_tokens=4000)
-    before, held = live(), cache.nbytes
+    before, nbytes = live(), cache.nbytes
     cache.repack(2)
-    freed = held - cache.nbytes
+    freed = nbytes - cache.nbytes
     assert freed > 3900 * 24 - 4000  # 32 values of 6 bits less, for all but the exact tokens
     # Codecs of 8 and of 2 bits differ by less than 16 KB of tables.
     assert before - live() > freed - 16_384
@@ -149,9 +149,9 @@ def test_widths_of_other_layers_do_not_matter() -> None:
 def test_keys_and_values_apart_take_their_own_bytes() -> None:
     cache = filled(llama(), bits=Bits(key=6, value=3), max_tokens=400)
     exact = GlobalLayout(2, 16, bits=4, value_bytes=4, **SMALL_WINDOW).exact_bytes
-    room = 400 - 8 - 24
+    tokens = 400 - 8 - 24
     packed = 2 * (16 * 6 // 8 + 2) + 2 * (16 * 3 // 8 + 2)
-    assert cache.nbytes == 3 * (exact + room * packed)
+    assert cache.nbytes == 3 * (exact + tokens * packed)
 
 
 def test_a_deferred_prompt_is_read_exactly_and_packed_by_the_first_step() -> None:

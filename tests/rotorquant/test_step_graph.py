@@ -75,7 +75,7 @@ def test_one_captured_step_serves_all_that_follow(
     tokens = random_tokens(1, prompt + steps).to(DEVICE)
     eager, cache = (RotorQuantCache(model, **OPTIONS) for _ in range(2))
     for each in (eager, cache):
-        monkeypatch.setattr(each._watch, "late", ("cpu", "cuda"))
+        monkeypatch.setattr(each._finite_check, "deferred_on", ("cpu", "cuda"))
         read(model, each, tokens[:, :prompt])
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
     recorder = KernelTapeRecorder(list(_kernels.values()))

@@ -45,13 +45,13 @@ def attention(
     Args:
         module: the attention module.
         query: [B, heads, T, D].
-        key, value: the handles of a `RotorQuantCache`; or, for any other cache that grows and
-            for none, tensors [B, kv_heads, N, D] that end with the query's tokens.
+        key, value: the handles of a `RotorQuantCache`. With any other cache that grows, or with
+            none, tensors [B, kv_heads, N, D] that end with the query's tokens.
         attention_mask: from `padding_mask`.
         scaling: factor of the scores; 1 / sqrt(D) by default.
         dropout: must be 0.
         sliding_window: tokens seen by a query, itself included, or None for all.
-        rotorquant_blocks: [B, length] image numbers, -1 for text (`images.py`).
+        rotorquant_blocks: [B, length] image numbers, -1 for text (`picture_blocks.py`).
 
     Returns:
         [B, T, heads, D] in the query's dtype, and None for the weights.
@@ -67,20 +67,20 @@ def attention(
             "attn_implementation for this"
         )
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-    asked = Queries(query, factor, _key_mask(attention_mask), rotorquant_blocks)
+    queries = Queries(query, factor, _key_mask(attention_mask), rotorquant_blocks)
     output: torch.Tensor
     with torch.no_grad():
         if isinstance(key, torch.Tensor):
-            output = _attend_tensors(asked, key, value, sliding_window)
+            output = _attend_tensors(queries, key, value, sliding_window)
         else:
-            output = key.view.attend(asked)
+            output = key.view.attend(queries)
     if torch.is_grad_enabled():
         output = _ForwardOnly.apply(output, query, key, value)  # type: ignore[no-untyped-call]
     return output, None
 
 
 class _ForwardOnly(torch.autograd.Function):
-    """Says so when gradients are asked for, which the kernels would leave out silently."""
+    """Raises when gradients are requested, which the kernels would leave out silently."""
 
     @staticmethod
     def forward(ctx: Any, output: torch.Tensor, *sources: Any) -> torch.Tensor:
@@ -107,7 +107,7 @@ def padding_mask(
     """The padding [B, 1, 1, length] of the sequence so far, False where padded; None without any.
 
     Raises:
-        UnsupportedModelError: the cache has room for tokens that do not exist yet (static caches).
+        UnsupportedModelError: the cache has allocated tokens that do not exist yet (static caches).
         CacheStateError: `attention_mask` does not cover the cached tokens.
     """
     length = int(q_offset) + q_length
@@ -128,7 +128,7 @@ def padding_mask(
 
 
 def _attend_tensors(
-    asked: Queries, key: torch.Tensor, value: torch.Tensor, window: int | None
+    queries: Queries, key: torch.Tensor, value: torch.Tensor, window: int | None
 ) -> torch.Tensor:
     """Attention without a `RotorQuantCache`: the keys are the last ones of the sequence.
 
@@ -136,9 +136,9 @@ def _attend_tensors(
     """
     mask, blocks = (
         None if each is None else each[:, each.shape[1] - key.shape[2] :]
-        for each in (asked.key_mask, None if window is None else asked.blocks)
+        for each in (queries.key_mask, None if window is None else queries.blocks)
     )
-    return attend_keys(Queries(asked.query, asked.scaling, mask, blocks), key, value, window)
+    return attend_keys(Queries(queries.query, queries.scaling, mask, blocks), key, value, window)
 
 
 def _key_mask(attention_mask: torch.Tensor | None) -> torch.Tensor | None:

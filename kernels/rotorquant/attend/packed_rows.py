@@ -2,7 +2,7 @@
 
 Rows are scored as they lie where K and V are stored apart, or where the rotation keeps the pairs
 that the rotary embedding turns. Elsewhere a tile of rows is decoded, K = RoPE(w V) is rebuilt from
-it, and the tile is scored as plain values: more work, the same result.
+it, and the tile is scored as plain values, which is more work for the same result.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from rotorquant.attend.tied_key import TiedKey, TiedQueries
 from rotorquant.codec.codec import Codec
 from rotorquant.ops.attend import Part, Rows, attend_packed, join
-from rotorquant.ops.decode import Reading
+from rotorquant.ops.decode import RowQueries
 
-__all__ = ["attend_rows", "exact_reading", "in_place", "stored_reading"]
+__all__ = ["attend_rows", "exact_queries", "in_place", "stored_queries"]
 
 _TILE_TOKENS = 4096
 
@@ -31,7 +31,7 @@ def attend_rows(
     query: torch.Tensor,
     rows: Sequence[Rows],
     codecs: Sequence[Codec],
-    queries: TiedQueries | None,
+    tied_queries: TiedQueries | None,
     positions: torch.Tensor | None,
     dtype: torch.dtype,
     key_mask: torch.Tensor | None,
@@ -42,15 +42,17 @@ def attend_rows(
         query: [B, H, R, D] float32, scaled, with its rotary embedding.
         rows: N packed tokens: of V, or of K and of V.
         codecs: of the rows.
-        queries: of a layer that stores V alone; None with rows of K and of V.
+        tied_queries: of a layer that stores V alone; None with rows of K and of V.
         positions: [B, N] integers, of the tokens; read where V is stored alone.
         dtype: of the model.
         key_mask: [B, N] bool, False where a token is padding.
     """
-    tie = None if queries is None else queries.tie
+    tie = None if tied_queries is None else tied_queries.tie
     if in_place(codecs, tie):
-        asked = stored_reading(exact_reading(query, queries, positions, dtype), codecs[0], queries)
-        return _attend_in_place(asked, rows, codecs, key_mask)
+        queries = stored_queries(
+            exact_queries(query, tied_queries, positions, dtype), codecs[0], tied_queries
+        )
+        return _attend_in_place(queries, rows, codecs, key_mask)
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], _TILE_TOKENS):
         tile = slice(low, low + _TILE_TOKENS)
@@ -65,36 +67,39 @@ def attend_rows(
     return part
 
 
-def exact_reading(
+def exact_queries(
     query: torch.Tensor,
-    queries: TiedQueries | None,
+    tied_queries: TiedQueries | None,
     positions: torch.Tensor | None,
     dtype: torch.dtype,
-) -> Reading:
-    """Queries as they meet rows that hold what the model computed; see `attend_rows`."""
-    if queries is None or positions is None:
-        return Reading(query)
-    return queries.exact(query, positions, dtype)
+) -> RowQueries:
+    """Queries for rows that hold what the model computed; arguments as for `attend_rows`."""
+    if tied_queries is None or positions is None:
+        return RowQueries(query)
+    return tied_queries.exact(query, positions, dtype)
 
 
-def stored_reading(exact: Reading, codec: Codec, queries: TiedQueries | None) -> Reading:
-    """The same queries as they meet rows of the codec."""
-    if queries is not None:
-        return queries.packed(exact)
+def stored_queries(exact: RowQueries, codec: Codec, tied_queries: TiedQueries | None) -> RowQueries:
+    """The same queries for rows of the codec."""
+    if tied_queries is not None:
+        return tied_queries.packed(exact)
     shift = None if codec.offset is None else exact.query @ codec.offset.mT
-    return Reading(codec.to_stored(exact.query), None, shift)
+    return RowQueries(codec.to_stored(exact.query), None, shift)
 
 
 def _attend_in_place(
-    asked: Reading, rows: Sequence[Rows], codecs: Sequence[Codec], key_mask: torch.Tensor | None
+    queries: RowQueries,
+    rows: Sequence[Rows],
+    codecs: Sequence[Codec],
+    key_mask: torch.Tensor | None,
 ) -> Part:
     value, value_codec = rows[1] if len(rows) == 2 else None, codecs[-1]
     part = attend_packed(
-        asked.query, rows[0], value, codecs[0].table, asked.rope, key_mask, value_codec.table
+        queries.query, rows[0], value, codecs[0].table, queries.rope, key_mask, value_codec.table
     )
     top, total = part.top, value_codec.from_stored(part.total)
-    if asked.shift is not None:
-        top = top + asked.shift
+    if queries.shift is not None:
+        top = top + queries.shift
     if value_codec.offset is not None:
         total = total.addcmul_(part.mass, value_codec.offset)
     return Part(top, part.mass, total)

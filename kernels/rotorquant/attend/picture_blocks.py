@@ -9,24 +9,24 @@ from torch import nn
 
 from rotorquant.exceptions import CacheStateError
 
-__all__ = ["follow_images", "image_blocks"]
+__all__ = ["add_picture_hook", "picture_blocks"]
 
 _MARK = "_rotorquant_follows_images"
 
 
-def follow_images(host: nn.Module) -> None:
-    """Let every forward pass of `host` tell its layers the picture of each token.
+def add_picture_hook(host: nn.Module) -> None:
+    """Let every forward pass of `host` pass on to its layers the picture of each token.
 
     A forward pre-hook turns `mm_token_type_ids` into the keyword `rotorquant_blocks`, which
     transformers passes on to the attention function. It stays with the model, because the model's
     attention stays `rotorquant`, and is added once.
     """
     if not getattr(host, _MARK, False):
-        host.register_forward_pre_hook(_tell_blocks, with_kwargs=True)
+        host.register_forward_pre_hook(_add_blocks, with_kwargs=True)
         setattr(host, _MARK, True)
 
 
-def image_blocks(types: torch.Tensor, past: int, tokens: int) -> torch.Tensor | None:
+def picture_blocks(types: torch.Tensor, past: int, tokens: int) -> torch.Tensor | None:
     """Picture numbers [B, past + tokens], -1 for text; None if the chunk holds no picture.
 
     Args:
@@ -57,7 +57,7 @@ def image_blocks(types: torch.Tensor, past: int, tokens: int) -> torch.Tensor | 
     return torch.where(seen, numbers, -1)[:, :length]
 
 
-def _tell_blocks(
+def _add_blocks(
     _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     types = kwargs.get("mm_token_type_ids")
@@ -67,7 +67,7 @@ def _tell_blocks(
     if types is None or tokens is None:
         return args, kwargs
     past = kwargs.get("past_key_values")
-    blocks = image_blocks(types, 0 if past is None else past.get_seq_length(), tokens.shape[1])
+    blocks = picture_blocks(types, 0 if past is None else past.get_seq_length(), tokens.shape[1])
     if blocks is not None:
         kwargs = {**kwargs, "rotorquant_blocks": blocks.to(tokens.device)}
     return args, kwargs

@@ -58,24 +58,24 @@ def attend_chunk(
 
 
 def attend_keys(
-    asked: Queries, key: torch.Tensor, value: torch.Tensor, window: int | None
+    queries: Queries, key: torch.Tensor, value: torch.Tensor, window: int | None
 ) -> torch.Tensor:
     """Attention output [B, T, heads, D] over plain keys, by the kernel where there is one.
 
     Args:
-        asked: the last queries of the keys; its mask and blocks are of these keys alone.
+        queries: the last queries of the keys; its mask and blocks are of these keys alone.
         key, value: [B, H, N, D].
         window: how many keys a query sees, itself included; None for all.
     """
-    query, rules = asked.query, (window, asked.key_mask, asked.blocks)
+    query, rules = queries.query, (window, queries.key_mask, queries.blocks)
     if has_kernel(query, key):
-        return attend_chunk(query, key, value, asked.scaling, *rules)
+        return attend_chunk(query, key, value, queries.scaling, *rules)
     past = key.shape[2] - query.shape[2]
 
     def parts(grouped: torch.Tensor, start: int) -> list[Part]:
         return [attend_exact(grouped, key, value, past + start, *rules)]
 
-    return attend_in_blocks(query, key.shape[1], asked.scaling, parts)
+    return attend_in_blocks(query, key.shape[1], queries.scaling, parts)
 
 
 def attend_history(
@@ -99,9 +99,9 @@ def attend_history(
         key_mask: [B, N] bool, False where a token is padding.
     """
     as_stored = in_place(codecs, tie) and all(codec.table is not None for codec in codecs)
-    shift, asked = None, query
+    shift, stored_query = None, query
     if as_stored:
-        asked, shift = _stored_query(query, rows[0].primary.shape[1], codecs[0], tie)
+        stored_query, shift = _stored_query(query, rows[0].primary.shape[1], codecs[0], tie)
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], HISTORY_TOKENS):
         piece = slice(low, low + HISTORY_TOKENS)
@@ -110,8 +110,10 @@ def attend_history(
         make = _stored_keys if as_stored else _natural_keys
         key, value = make(some, codecs, tie, where, query.dtype)
         mask = None if key_mask is None else key_mask[:, piece]
-        part = chunk_part(asked, key, value, scaling, Rules(key.shape[2], key_mask=mask), part)
-        del key, value  # the next piece needs their room
+        part = chunk_part(
+            stored_query, key, value, scaling, Rules(key.shape[2], key_mask=mask), part
+        )
+        del key, value  # the next piece needs their memory
     assert part is not None
     if not as_stored:
         return part
@@ -132,21 +134,21 @@ def _stored_query(
     At the places of rotary pairs keys are the model's own and so is the query.
     """
     natural, still = query.unflatten(1, (kv_heads, -1)).flatten(2, 3), codec.offset
-    asked, shifts = torch.empty_like(natural), []
+    stored, shifts = torch.empty_like(natural), []
     dims = None if tie is None else _turned_dims(query.shape[-1], tie.pairs, query.device)
     if still is not None and dims is not None:
         still = still.index_fill(-1, dims, 0.0)
     for rows in _blocks(natural.shape[2]):
         some = natural[:, :, rows]
         weighted = some.float() if tie is None else some * tie.weight(query.device)
-        asked[:, :, rows] = codec.to_stored(weighted)
+        stored[:, :, rows] = codec.to_stored(weighted)
         if still is not None:
             shifts.append(weighted @ still.mT)
     if dims is not None:
-        asked[..., codec.place[dims]] = natural[..., dims]
+        stored[..., codec.place[dims]] = natural[..., dims]
     grid = (-1, query.shape[2])
     shift = torch.cat(shifts, dim=2).unflatten(2, grid) if shifts else None
-    return asked.unflatten(2, grid).flatten(1, 2), shift
+    return stored.unflatten(2, grid).flatten(1, 2), shift
 
 
 def _blocks(rows: int) -> Iterator[slice]:

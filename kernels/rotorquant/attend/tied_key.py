@@ -13,7 +13,7 @@ from torch import nn
 
 from rotorquant.codec.codec import Codec
 from rotorquant.ops.attend import Rope
-from rotorquant.ops.decode import Reading
+from rotorquant.ops.decode import RowQueries
 
 __all__ = ["TiedKey", "TiedQueries"]
 
@@ -64,12 +64,12 @@ class TiedKey:
 
 
 class TiedQueries:
-    """Prepares the queries of a layer.
+    """Prepares the queries of a layer that stores V alone.
 
     Args:
         tie: how K follows from V.
         codec: of the packed rows of V; `packed` is right only where it keeps the pairs that turn
-            (`reading.in_place`).
+            (`packed_rows.in_place`).
         device: where the rows lie.
     """
 
@@ -90,8 +90,8 @@ class TiedQueries:
         self._turn = codec.to_stored(basis).index_select(-1, codec.place[both])
         self._left_out = None if codec.offset is None else codec.offset.index_select(-1, both)
 
-    def exact(self, query: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> Reading:
-        """Queries as they meet V itself.
+    def exact(self, query: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> RowQueries:
+        """Queries for rows that are V itself.
 
         Args:
             query: [B, H, R, D] float32, scaled, with its own rotary embedding.
@@ -100,10 +100,10 @@ class TiedQueries:
         """
         turned = query.index_select(-1, self._source) * self._factor
         rope = Rope(turned, *self._natural, positions, self._frequencies, dtype)
-        return Reading(query * self._still, rope)
+        return RowQueries(query * self._still, rope)
 
-    def packed(self, exact: Reading) -> Reading:
-        """The same queries as they meet packed rows."""
+    def packed(self, exact: RowQueries) -> RowQueries:
+        """The same queries for packed rows."""
         if self._codec.table is None or exact.rope is None:
             return exact
         # [B, H, 2 R, 2 pairs]: the factors of cosine, then those of sine, are rows of their own
@@ -116,4 +116,4 @@ class TiedQueries:
         turned = (forms @ self._turn).view_as(exact.rope.query)
         first, second = self._stored
         rope = exact.rope._replace(query=turned, first=first, second=second, bias=bias)
-        return Reading(self._codec.to_stored(exact.query), rope, shift)
+        return RowQueries(self._codec.to_stored(exact.query), rope, shift)

@@ -16,8 +16,8 @@ __all__ = [
     "LayerView",
     "Queries",
     "attend_in_blocks",
+    "check_capacity",
     "check_chunk",
-    "check_room",
     "handles",
 ]
 
@@ -26,7 +26,7 @@ _BLOCK_TOKENS = 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Queries:
-    """The last T tokens of a sequence, as they ask a layer.
+    """The queries of the last T tokens of a sequence.
 
     Attributes:
         query: [B, heads, T, D].
@@ -44,7 +44,7 @@ class Queries:
 class LayerView(Protocol):
     """The keys and values of one layer during one forward pass."""
 
-    def attend(self, asked: Queries) -> torch.Tensor:
+    def attend(self, queries: Queries) -> torch.Tensor:
         """Attention output [B, T, heads, D] in the query's dtype."""
         ...
 
@@ -57,8 +57,8 @@ class LayerView(Protocol):
 class Handle:
     """One of the two halves of a view, in place of the key or the value tensor.
 
-    Attention asks the view. Who wants a tensor, as a drafter that shares keys and values does,
-    takes a slice and gets it dequantized, from what the layer holds at that time.
+    Attention uses the view. A caller that wants a tensor, as a drafter that shares keys and values
+    does, takes a slice, which is dequantized from what the layer stores at that time.
 
     Attributes:
         view: of the layer.
@@ -70,7 +70,7 @@ class Handle:
 
     @property
     def shape(self) -> NoReturn:
-        """What attention that expects a tensor asks for first."""
+        """Attention that expects a tensor reads its shape first, so this is where it is refused."""
         raise CacheStateError(
             "this attention cannot read a packed cache: the cache was made for another model; make "
             "one for this model, which sets its attention"
@@ -86,7 +86,7 @@ class Handle:
 
 
 def handles(view: LayerView) -> tuple[Handle, Handle]:
-    """What stands for K and for V."""
+    """The two handles that stand for K and for V."""
     return Handle(view, 0), Handle(view, 1)
 
 
@@ -115,7 +115,7 @@ def attend_in_blocks(
     return output
 
 
-def check_room(length: int, tokens: int, max_tokens: int | None) -> None:
+def check_capacity(length: int, tokens: int, max_tokens: int | None) -> None:
     """Refuse a chunk that does not fit.
 
     Raises:
@@ -145,12 +145,12 @@ def check_chunk(key: torch.Tensor, value: torch.Tensor, stored: torch.Tensor | N
             f"the batch has {key.shape[0]} rows and the cache holds {stored.shape[0]}; reset() the "
             "cache or make another one"
         )
-    given, held = (
+    given, expected = (
         (key.dtype, value.dtype, *key.shape[1::2]),
         (*[stored.dtype] * 2, *stored.shape[1::2]),
     )
-    if given != held:
+    if given != expected:
         raise CacheStateError(
-            f"a chunk of dtypes, heads and head size {given} does not fit a cache with {held}; "
+            f"a chunk of dtypes, heads and head size {given} does not fit a cache with {expected}; "
             "each model needs a cache of its own"
         )

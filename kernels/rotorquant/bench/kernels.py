@@ -26,7 +26,7 @@ from rotorquant.exceptions import RotorQuantError
 __all__ = ["SUMMARY", "add_arguments", "gate", "run"]
 
 SUMMARY = "time of quantize, decode and prefill attention, as a share of a copy"
-_BUDGET_S = 210.0  # of four minutes, with room for the start and for what is under way
+_BUDGET_S = 210.0  # of four minutes, less the start and the timing under way
 _GATE_TOKENS = 321
 _GATE_QUERIES = 40  # of a chunk, whose last query sees everything
 # Errors of some 200,000 random values, against the error expected of infinitely many.
@@ -74,11 +74,11 @@ def run(options: argparse.Namespace) -> Iterator[str]:
         notes.append(_HEAD)
         if not options.json:
             yield from notes
-        for made in trials(lengths, options.only, device):
+        for make in trials(lengths, options.only, device):
             if time.monotonic() > end:
                 left_out += 1
                 continue
-            for trial in made():
+            for trial in make():
                 timings.append(_timed(trial, device, copied, repeats))
                 if not options.json:
                     yield _text(timings[-1])

@@ -21,7 +21,7 @@ from rotorquant.calibration.statistics import StreamStatistics, make_frame, offs
 from rotorquant.codec.codec import Frame
 from rotorquant.config import RotorQuantConfig
 from rotorquant.layers.buffers import Meter
-from rotorquant.layers.finite_check import FiniteWatch, LayerContext
+from rotorquant.layers.finite_check import FiniteCheck, LayerContext
 from rotorquant.layers.global_layer import GlobalLayer
 from rotorquant.layers.positions import PositionLog
 from rotorquant.layers.sliding_layer import SlidingLayer
@@ -142,7 +142,7 @@ class Store:
             tied=way.tied,
             scale="norm" if way.published else "matched",
         )
-        context = LayerContext(lambda: True, Meter(), FiniteWatch())
+        context = LayerContext(lambda: True, Meter(), FiniteCheck())
         log = None
         self.cached: GlobalLayer | SlidingLayer
         if layer.sliding:

@@ -23,7 +23,7 @@ from rotorquant.attend.views import Queries
 from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import ConfigError
 from rotorquant.layers.buffers import Meter
-from rotorquant.layers.finite_check import FiniteWatch, LayerContext
+from rotorquant.layers.finite_check import FiniteCheck, LayerContext
 from rotorquant.layers.global_layer import GlobalLayer
 from rotorquant.layers.positions import PositionLog
 from rotorquant.layout import GlobalLayout
@@ -45,7 +45,7 @@ class _Rotary(nn.Module):
         self.register_buffer("inv_freq", frequencies)
 
     def forward(self, position_ids: torch.Tensor) -> None:
-        """Told to the log, which has a hook here."""
+        """Does nothing itself; the hook of the position log reads the argument."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,7 @@ def _fill(options: argparse.Namespace) -> GlobalLayer:
     rotary = _Rotary()
     tie = TiedKey(rotary, rotary, "inv_freq", _PAIRS)
     meter = Meter()
-    context = LayerContext(lambda: True, meter, FiniteWatch())
+    context = LayerContext(lambda: True, meter, FiniteCheck())
     positions = PositionLog(rotary, options.tokens, meter)
     config = RotorQuantConfig(options.bits, max_tokens=options.tokens)
     layer = GlobalLayer(config, tie, positions, context)

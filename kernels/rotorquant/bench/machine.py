@@ -16,7 +16,7 @@ __all__ = ["machine"]
 
 
 def machine(device: torch.device) -> dict[str, str | int | bool | None]:
-    """A flat record; None where something cannot be told."""
+    """A flat record; None where something cannot be found out."""
     gpu = device.type == "cuda"
     command = "python -m rotorquant.bench " + " ".join(sys.argv[1:])
     return {
@@ -24,13 +24,17 @@ def machine(device: torch.device) -> dict[str, str | int | bool | None]:
         "kernels": gpu and _version("triton") is not None,
         "processor": _processor(),
         "threads": torch.get_num_threads(),
-        "driver": _said("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "driver": _first_line_of(
+            "nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"
+        ),
         "cuda": torch.version.cuda or torch.version.hip,
         "torch": torch.__version__,
         "triton": _version("triton"),
         "transformers": _version("transformers"),
         "python": platform.python_version(),
-        "commit": _said("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
+        "commit": _first_line_of(
+            "git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"
+        ),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command.strip(),
     }
@@ -43,7 +47,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _said(*command: str) -> str | None:
+def _first_line_of(*command: str) -> str | None:
     """First line that a program prints, or None without it."""
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=20)

@@ -85,7 +85,9 @@ def _codecs(method: Method, sample: Sample) -> list[Codec]:
 def _errors(codecs: Sequence[Codec], sample: Sample) -> tuple[Errors, int]:
     """The errors, and the bytes of a token."""
     positions = torch.arange(sample.values.shape[0])
-    asked = rotate(sample.queries, torch.full((len(sample.queries),), len(positions)), sample.pairs)
+    queries = rotate(
+        sample.queries, torch.full((len(sample.queries),), len(positions)), sample.pairs
+    )
     keys = rotate(sample.values, positions, sample.pairs)
     streams = [sample.values] if len(codecs) == 1 else [keys, sample.values]
     decoded, size = [], 0
@@ -96,7 +98,7 @@ def _errors(codecs: Sequence[Codec], sample: Sample) -> tuple[Errors, int]:
         decoded.append(codec.decode(rows)[0, 0])
     values = decoded[-1]
     found = rotate(values, positions, sample.pairs) if len(codecs) == 1 else decoded[0]
-    scores, found_scores = asked @ keys.mT, asked @ found.mT
+    scores, found_scores = queries @ keys.mT, queries @ found.mT
     output = scores.softmax(-1) @ sample.values
     error = found_scores.softmax(-1) @ values - output
     return (

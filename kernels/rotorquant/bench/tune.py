@@ -25,12 +25,12 @@ from rotorquant.ops import launches
 __all__ = ["SUMMARY", "add_arguments", "run", "source"]
 
 SUMMARY = "time candidate launches on a GPU and write the launch table"
-_BUDGET_S = 210.0  # of four minutes, with room for the start and for what is under way
+_BUDGET_S = 210.0  # of four minutes, less the start and the timing under way
 _PACK_TOKENS = 8192
 _CHUNK = 1024
 _DRAFTS = 4
 # Queries or vectors, keys or columns, warps, stages: those that compile for every card, and more
-# that only some have room for. A compiler takes seconds for each.
+# that fit only some. A compiler takes seconds for each.
 _ATTEND = ((8, 32, 4, 1), (8, 32, 4, 2), (8, 16, 4, 2), (8, 64, 4, 1), (8, 32, 8, 1))
 _WIDE = ((32, 16, 8, 1), (16, 16, 4, 1), (16, 16, 4, 2), (32, 16, 8, 2), (32, 32, 8, 1))
 _CHUNKS = tuple(
@@ -158,9 +158,9 @@ def subjects(tokens: int, device: torch.device) -> list[Subject]:
 def _tuned(subject: Subject, device: torch.device, repeats: int, end: float) -> Iterator[str]:
     """Time the candidates for every launch of the kernel that the step asks for; keep the best."""
     step = subject.make()
-    asked: dict[launches.Key, tuple[int, ...]] = {}
-    wanted = _copied(_listened(step, asked))
-    for key, before in asked.items():
+    requested: dict[launches.Key, tuple[int, ...]] = {}
+    wanted = _copied(_run_and_record(step, requested))
+    for key, before in requested.items():
         if key[0] != subject.kernel:
             continue
         times = {before: _time(step, device, repeats)}
@@ -178,16 +178,16 @@ def _tuned(subject: Subject, device: torch.device, repeats: int, end: float) -> 
         yield f"{key}: {best}, {times[best]:.4f} ms; before {before}, {times[before]:.4f} ms"
 
 
-def _listened(step: Step, asked: dict[launches.Key, tuple[int, ...]]) -> object:
+def _run_and_record(step: Step, requested: dict[launches.Key, tuple[int, ...]]) -> object:
     """Run a step and write down which launches it asks for."""
     look_up = launches.timed
 
-    def listening(key: launches.Key, reckoned: tuple[int, ...]) -> tuple[int, ...]:
-        asked[key] = look_up(key, reckoned)
-        return asked[key]
+    def recording(key: launches.Key, reckoned: tuple[int, ...]) -> tuple[int, ...]:
+        requested[key] = look_up(key, reckoned)
+        return requested[key]
 
     # By name, as mypy takes a function for a constant
-    setattr(launches, "timed", listening)  # noqa: B010
+    setattr(launches, "timed", recording)  # noqa: B010
     try:
         return step()
     finally:

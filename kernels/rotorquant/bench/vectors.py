@@ -78,8 +78,8 @@ def draw_sample(kind: str, tokens: int, queries: int, head_dim: int, logit_std: 
         scale = scale / head_dim**0.5
     pull = logit_std / (scale * query_scale).square().sum().sqrt()
     query_scale = query_scale * pull
-    asked = query_scale * normal(queries, head_dim)
-    return Sample(values, asked, mean, scale, query_scale, head_dim // 8)
+    drawn = query_scale * normal(queries, head_dim)
+    return Sample(values, drawn, mean, scale, query_scale, head_dim // 8)
 
 
 def rotate(vectors: torch.Tensor, positions: torch.Tensor, pairs: int) -> torch.Tensor:

@@ -33,7 +33,7 @@ from rotorquant.calibration.statistics import (
 from rotorquant.codec.codec import Frame
 from rotorquant.config import CALIBRATED_MODES, RotorQuantConfig
 from rotorquant.exceptions import ConfigError
-from rotorquant.model_layers import Anatomy, LayerShape, read_anatomy
+from rotorquant.model_layers import LayerShape, ModelLayers, read_model_layers
 
 __all__ = ["Calibration", "calibrate", "choose_calibration"]
 
@@ -151,18 +151,18 @@ def calibrate(
     ids = text_ids.reshape(-1)
     if ids.numel() < 64:
         raise ConfigError(f"{ids.numel()} tokens tell too little; calibrate() needs at least 64")
-    anatomy = read_anatomy(model)
-    listener = _Listener(anatomy)
-    name = anatomy.config._attn_implementation
+    model_layers = read_model_layers(model)
+    listener = _Listener(model_layers)
+    name = model_layers.config._attn_implementation
     AttentionInterface.register(_LISTENER, listener)
     AttentionMaskInterface.register(_LISTENER, padding_mask)
-    anatomy.config._attn_implementation = _LISTENER
+    model_layers.config._attn_implementation = _LISTENER
     try:
         with torch.no_grad():
             for chunk in ids[1:].split(chunk_tokens - 1):
                 model(torch.cat((ids[:1], chunk)).unsqueeze(0), use_cache=False)
     finally:
-        anatomy.config._attn_implementation = name
+        model_layers.config._attn_implementation = name
         AttentionInterface.register(_LISTENER, attention)
     layers = {index: sums.statistics() for index, sums in sorted(listener.layers.items())}
     calibration = Calibration(_model_name(model), ids.numel(), layers)
@@ -214,9 +214,11 @@ class _LayerSums:
         for stream in streams:
             rows = stream[0, :, kept].double()
             sums.append(torch.cat((rows.sum(1, keepdim=True), rows.mT @ rows), dim=1).cpu())
-        asked = torch.arange(tokens // 2, tokens, -(-tokens // (2 * _QUERIES)), device=key.device)
+        query_indices = torch.arange(
+            tokens // 2, tokens, -(-tokens // (2 * _QUERIES)), device=key.device
+        )
         pull, share = output_pulls(
-            query[0].float() * scaling, key[0].float(), value[0].float(), asked
+            query[0].float() * scaling, key[0].float(), value[0].float(), query_indices
         )
         old = self._sums or [torch.zeros_like(new) for new in sums]
         self._sums = [one + two for one, two in zip(old, sums, strict=True)]
@@ -248,9 +250,9 @@ class _LayerSums:
 class _Listener:
     """`attention` that takes note of what the global layers see."""
 
-    def __init__(self, anatomy: Anatomy) -> None:
+    def __init__(self, model_layers: ModelLayers) -> None:
         self.layers: dict[int, _LayerSums] = {}
-        self._shapes: Sequence[LayerShape] = anatomy.layers
+        self._shapes: Sequence[LayerShape] = model_layers.layers
 
     def __call__(
         self,
@@ -262,7 +264,7 @@ class _Listener:
         scaling: float | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
-        """See `attention`."""
+        """Add a layer's tensors to its sums, then attend as `attention` does."""
         index = int(module.layer_idx)
         if self._shapes[index].kind in ("tied", "split"):
             sums = self.layers.setdefault(index, _LayerSums(self._shapes[index]))

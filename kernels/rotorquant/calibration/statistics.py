@@ -106,17 +106,17 @@ def tied_weight(pull: torch.Tensor, norm: torch.Tensor, pairs: int) -> torch.Ten
 
 
 def output_pulls(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, asked: torch.Tensor
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, query_indices: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums over queries and keys of p^2 |v - o|^2 q q^T, [H, D, D], and of p^2, [H, 1, 1].
 
     Args:
         query: [heads, T, D], scaled; key, value: [H, T, D].
-        asked: indices of the queries that are looked at.
+        query_indices: indices of the queries that are looked at.
     """
-    chosen = query[:, asked].unflatten(0, (key.shape[0], -1))
+    chosen = query[:, query_indices].unflatten(0, (key.shape[0], -1))
     scores = chosen @ key.unsqueeze(1).mT
-    later = torch.arange(key.shape[1], device=key.device) > asked[:, None]
+    later = torch.arange(key.shape[1], device=key.device) > query_indices[:, None]
     weights = scores.masked_fill(later, -torch.inf).softmax(-1)
     output, squares = weights @ value.unsqueeze(1), weights.square()
     # |v - o|^2 = v v - 2 v o + o o, without a tensor of [queries, keys, D].

@@ -32,8 +32,8 @@ __all__ = ["Codec", "Frame", "PackedCodec", "RawCodec"]
 class Frame(NamedTuple):
     """What a calibration puts in the place of a rotation, float32 (`statistics.make_frame`).
 
-    offset: [H, 1, D], m. matrix, inverse: [H, D, D], T and T^-1. feedback: [H, D, D], F of
-    `shaping.py`.
+    offset: [H, 1, D], m. matrix, inverse: [H, D, D], T and T^-1. feedback: [H, D, D], F,
+    by which codes make up for errors of others (`statistics.feedback_of`).
     """
 
     offset: torch.Tensor
@@ -85,7 +85,7 @@ class RawCodec:
         self.offset: torch.Tensor | None = None
 
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
-        """See `Codec`."""
+        """Rows of vectors [B, H, N, D], in the tensors `into` if there are any."""
         return Rows(*put((vectors, None, None), into))
 
     def decode(self, rows: Rows) -> torch.Tensor:
@@ -129,7 +129,7 @@ class PackedCodec:
         self.bits = bits
         self._rotation = rotation
         self._matched = matched or frame is not None
-        # Planar rotors go into the kernels: no rotated copy is made
+        # The kernels apply planar rotors themselves, so that no rotated copy is needed
         self._rotors: Rotors | None = None
         if frame is None and isinstance(rotation, PlanarRotation):
             self._rotors = rotation.cos, rotation.sin
@@ -150,7 +150,7 @@ class PackedCodec:
             self._map = self._kernel_map(head_dim)
 
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
-        """See `Codec`."""
+        """Rows of vectors [B, H, N, D], in the tensors `into` if there are any."""
         if self._map is not None:
             return Rows(*encode(vectors, self._book, self._map, self._matched, into))
         rotated = vectors if self._rotors else self._rotation.apply(vectors.float())

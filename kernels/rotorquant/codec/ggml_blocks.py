@@ -36,7 +36,7 @@ class BlockCodec:
         self.offset: torch.Tensor | None = None
 
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
-        """See `Codec`."""
+        """Rows of vectors [B, H, N, D], in the tensors `into` if there are any."""
         blocks = vectors.float().unflatten(-1, (-1, BLOCK))
         largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
         step = largest.abs() / 127 if self._bits == 8 else largest / -8

@@ -44,7 +44,7 @@ class ResidualCodec:
         self.offset: torch.Tensor | None = None
 
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
-        """See `Codec`; the second stage is torch code everywhere."""
+        """Rows of vectors [B, H, N, D]; the second stage is torch code on every device."""
         rows = self._inner.encode(vectors)
         residual = vectors.float() - self._inner.decode(rows)
         signs = _pack(residual @ self._projection.mT >= 0)

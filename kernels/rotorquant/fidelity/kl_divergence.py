@@ -215,7 +215,7 @@ def _dtypes(cache: Any) -> set[str]:
 
 
 def _check_stored(cache: Any, method: Method) -> None:
-    """What is read is what is claimed: packed pages in every global layer, in codes."""
+    """Fail unless every global layer read packed pages, in the form that the method names."""
     for layer in _global_layers(cache):
         assert layer.packed_tokens > 0, "nothing was packed when a token was scored"
     kinds = _dtypes(cache)

@@ -19,8 +19,8 @@ class Method:
     Attributes:
         name: as printed.
         config: options of the cache.
-        known: what it is told of the channels, by a text that it is never scored on: `nothing`,
-            their `offset`, or `all`.
+        known: what a calibration on another text gives it: `nothing`, the `offset` of the channels,
+            or `all`.
     """
 
     name: str

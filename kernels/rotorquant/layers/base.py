@@ -59,19 +59,19 @@ class TokenStore(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that they occupy, unused room included."""
+        """Bytes that they occupy, unused capacity included."""
         ...
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold them, unused room included, and the counts of them."""
+        """The tensors that hold them, unused capacity included, and the counts of them."""
         ...
 
     def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has added on the device."""
+        """Count tokens that a replayed step has added on the device."""
         ...
 
     def retract(self, length: int) -> None:
-        """Take note that only `length` tokens are stored, the last step not."""
+        """Count `length` tokens again: the last step was not stored."""
         ...
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -117,19 +117,19 @@ class StoringLayer(CacheLayerMixin, Generic[Store]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored tokens, unused room included."""
+        """Bytes of the stored tokens, unused capacity included."""
         return self.store.nbytes if self.is_initialized else 0
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold the tokens, unused room included, and the counts of them."""
+        """The tensors that hold the tokens, unused capacity included, and the counts of them."""
         return self.store.storage() if self.is_initialized else []
 
     def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has stored."""
+        """Count tokens that a replayed step has stored."""
         self.store.advance(tokens)
 
     def retract(self, length: int) -> None:
-        """Take note that only `length` tokens are stored, the last step not."""
+        """Count `length` tokens again: the last step was not stored."""
         self.store.retract(length)
 
     @abstractmethod

@@ -11,7 +11,7 @@ from rotorquant.ops.append import append
 
 __all__ = ["STEP_TOKENS", "Meter", "TokenBuffer", "counters"]
 
-STEP_TOKENS = 16  # so few at once are a decode step
+STEP_TOKENS = 16  # so few at once are a decode step, which one launch stores
 _GROW_TOKENS = 1024
 
 
@@ -36,8 +36,8 @@ class Meter:
 class TokenBuffer:
     """Tensors [B, H, capacity, ...] of which the first `length` tokens are in use.
 
-    The device knows the length, too: `count`. A decode step finds its places by it, so that a
-    captured graph can be replayed (`graph.py`).
+    The length also lies on the device, in `count`. A decode step finds its places by it, so that a
+    captured graph can be replayed (`step_graph.py`).
 
     Args:
         like: one tensor [B, H, any, ...] per stream: its shape without tokens, dtype and device.
@@ -54,7 +54,7 @@ class TokenBuffer:
         count: torch.Tensor | None = None,
     ) -> None:
         self._meter = meter
-        self._tensors = [_room(tensor, capacity) for tensor in like]
+        self._tensors = [_allocated(tensor, capacity) for tensor in like]
         self.count = counters(1, like[0].device) if count is None else count
         self.length = 0
         meter.add(self.nbytes)
@@ -71,12 +71,12 @@ class TokenBuffer:
 
     @property
     def capacity(self) -> int:
-        """Tokens for which there is room."""
+        """Tokens that fit without growing."""
         return self._tensors[0].shape[2]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensors, unused room included."""
+        """Bytes of the tensors, unused capacity included."""
         return sum(tensor.nbytes for tensor in self._tensors)
 
     def rows(self, low: int = 0, high: int | None = None) -> list[torch.Tensor]:
@@ -85,7 +85,7 @@ class TokenBuffer:
         return [tensor[:, :, low:stop] for tensor in self._tensors]
 
     def append(self, rows: Sequence[torch.Tensor]) -> None:
-        """Add tokens; there must be room."""
+        """Add tokens, which must fit."""
         tokens = rows[0].shape[2]
         if tokens <= STEP_TOKENS:
             self._append_step(rows, tokens)
@@ -96,15 +96,15 @@ class TokenBuffer:
         self.length = stop
 
     def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has added on the device."""
+        """Count tokens that a replayed step has added on the device."""
         self._length += tokens
 
     def whole(self) -> list[torch.Tensor]:
-        """Views of all tokens that there is room for."""
+        """The tensors with their whole capacity."""
         return list(self._tensors)
 
     def load(self, rows: Sequence[torch.Tensor]) -> None:
-        """Hold exactly these rows, from any device.
+        """Replace all tokens by these rows, from any device.
 
         Raises:
             SnapshotError: they have another form than the tensors of this buffer.
@@ -127,8 +127,8 @@ class TokenBuffer:
         """Keep the first `length` tokens."""
         self.length = min(self.length, length)
 
-    def make_room(self, tokens: int) -> None:
-        """See to room for `tokens` more; grows by a quarter at least, so that it is rarely done."""
+    def reserve(self, tokens: int) -> None:
+        """Grow, if needed, to fit `tokens` more: by a quarter at least, so that it is rare."""
         needed = self.length + tokens
         if needed > self.capacity:
             grown = max(needed, self.capacity * 5 // 4)
@@ -156,7 +156,7 @@ class TokenBuffer:
         self._length += tokens
 
     def _replace(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        # One at a time, so that only one stream is held twice.
+        # One at a time, so that only one stream is in memory twice.
         for index, tensor in enumerate(self._tensors):
             with torch.inference_mode(False):
                 self._tensors[index] = change(tensor)
@@ -175,13 +175,13 @@ def _form(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
     return str(tensor.dtype), (*tensor.shape[:2], *tensor.shape[3:])
 
 
-def _room(like: torch.Tensor, capacity: int) -> torch.Tensor:
+def _allocated(like: torch.Tensor, capacity: int) -> torch.Tensor:
     # An inference tensor could not be written to outside inference mode.
     with torch.inference_mode(False):
         return like.new_empty((*like.shape[:2], capacity, *like.shape[3:]))
 
 
 def _moved(old: torch.Tensor, capacity: int, length: int) -> torch.Tensor:
-    new = _room(old, capacity)
+    new = _allocated(old, capacity)
     new[:, :, :length] = old[:, :, :length]
     return new

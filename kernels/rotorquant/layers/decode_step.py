@@ -1,6 +1,6 @@
-"""A decode step of one layer in a single pass: what attention gets, and what `ops.decode` asks for.
+"""A decode step of one layer in a single pass: the views that call `ops.decode`.
 
-Nothing here waits for the device: the lengths that the kernel reads lie there.
+Nothing here makes the host wait for the device: the lengths that the kernel reads lie there.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import torch
 
-from rotorquant.attend.packed_rows import exact_reading, stored_reading
+from rotorquant.attend.packed_rows import exact_queries, stored_queries
 from rotorquant.attend.tied_key import TiedQueries
 from rotorquant.attend.views import LayerView, Queries
 from rotorquant.layers.global_store import GlobalStore
 from rotorquant.layers.positions import PositionLog
 from rotorquant.layers.sliding_ring import Ring
 from rotorquant.ops.attend import Rows
-from rotorquant.ops.decode import Exact, Reading, Stored, decode
+from rotorquant.ops.decode import Exact, RowQueries, Stored, decode
 
 __all__ = ["RingStep", "StoreStep"]
 
@@ -38,18 +38,18 @@ class RingStep:
     ordered: Callable[[], LayerView]
     dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
-    def attend(self, asked: Queries) -> torch.Tensor:
-        """See `LayerView`."""
-        if asked.blocks is not None:
-            return self.ordered().attend(asked)
+    def attend(self, queries: Queries) -> torch.Tensor:
+        """Attention output [B, T, heads, D]; a step that holds a picture reads keys in order."""
+        if queries.blocks is not None:
+            return self.ordered().attend(queries)
         last = self.ring.exact()
-        near = Reading(_grouped(asked, last.key))
-        steps, window = asked.query.shape[2], self.ring.window
-        done = decode(near, self.old, last, self.ring.counts, steps, window, asked.key_mask)
-        return _output(done.near, asked.query)
+        near = RowQueries(_grouped(queries, last.key))
+        steps, window = queries.query.shape[2], self.ring.window
+        done = decode(near, self.old, last, self.ring.counts, steps, window, queries.key_mask)
+        return _output(done.near, queries.query)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `LayerView`."""
+        """K and V [B, kv_heads, N, D] of the layer, dequantized, in order."""
         return self.dense()
 
 
@@ -59,31 +59,31 @@ class StoreStep:
 
     Attributes:
         store: of the layer, with the step's own tokens; its rows are scored as they lie
-            (`reading.in_place`).
-        queries: of a layer that stores V alone; None with rows of K and of V.
+            (`packed_rows.in_place`).
+        tied_queries: of a layer that stores V alone; None with rows of K and of V.
         positions: of all tokens; read with a tie.
         dense: gives K and V as `stored` does.
     """
 
     store: GlobalStore
-    queries: TiedQueries | None
+    tied_queries: TiedQueries | None
     positions: PositionLog | None
     dense: Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
-    def attend(self, asked: Queries) -> torch.Tensor:
-        """See `LayerView`; pictures stay causal in global layers."""
-        store, query, key_mask = self.store, asked.query, asked.key_mask
+    def attend(self, queries: Queries) -> torch.Tensor:
+        """Attention output [B, T, heads, D]; pictures stay causal in global layers."""
+        store, query, key_mask = self.store, queries.query, queries.key_mask
         first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
-        grouped, steps = _grouped(asked, last.key), query.shape[2]
+        grouped, steps = _grouped(queries, last.key), query.shape[2]
         positions = None if self.positions is None else self.positions.whole(query.device)
-        near = exact_reading(grouped, self.queries, positions, last.key.primary.dtype)
+        near = exact_queries(grouped, self.tied_queries, positions, last.key.primary.dtype)
         if not store.packed.capacity:
             done = decode(near, first, last, store.counts, steps, None, key_mask)
             return _output(done.near, query)
         codecs, rows = store.packed.codecs, store.packed.whole_streams()
         value = rows[1] if len(rows) == 2 else None
         stored = Stored(rows[0], value, codecs[0].table, codecs[-1].table)
-        far = stored_reading(near, codecs[0], self.queries)
+        far = stored_queries(near, codecs[0], self.tied_queries)
         done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
         assert done.far is not None and done.share is not None
         output = done.near + codecs[-1].from_stored(done.far)
@@ -92,7 +92,7 @@ class StoreStep:
         return _output(output, query)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `LayerView`."""
+        """K and V [B, kv_heads, N, D] of the layer, dequantized, in order."""
         return self.dense()
 
 
@@ -101,11 +101,11 @@ def _exact(streams: list[torch.Tensor]) -> Exact:
     return Exact(rows[0], rows[1] if len(rows) == 2 else None)
 
 
-def _grouped(asked: Queries, key: Rows) -> torch.Tensor:
-    """[B, H, G T, D] float32 and scaled."""
-    scaled = asked.query.float()
-    if asked.scaling != 1.0:
-        scaled = scaled * asked.scaling
+def _grouped(queries: Queries, key: Rows) -> torch.Tensor:
+    """The queries of each key head, [B, H, G T, D] float32 and scaled."""
+    scaled = queries.query.float()
+    if queries.scaling != 1.0:
+        scaled = scaled * queries.scaling
     batch, _, _, head_dim = scaled.shape
     heads = key.primary.shape[1]
     return scaled.reshape(batch, heads, -1, head_dim)

@@ -1,4 +1,4 @@
-"""What the layers of one cache share: the byte count, the watch for NaN, the way to hand over."""
+"""The check for NaN and infinity in what is stored, and what else the layers of a cache share."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ import torch
 
 from rotorquant.exceptions import NonFiniteError
 from rotorquant.layers.buffers import Meter
-from rotorquant.layers.pending_scalar import Sent
+from rotorquant.layers.pending_scalar import PendingScalar
 from rotorquant.ops.append import note_finite
 
-__all__ = ["FiniteWatch", "LayerContext"]
+__all__ = ["FiniteCheck", "LayerContext"]
 
 
-class _Reading(NamedTuple):
-    """A check on its way to the host, and the tokens that it covers."""
+class _PendingCheck(NamedTuple):
+    """A total on its way to the host, and the tokens that it covers."""
 
-    total: Sent
+    total: PendingScalar
     tokens: int
 
 
-class FiniteWatch:
+class FiniteCheck:
     """Finds NaN and infinity in what is stored, without a wait on a GPU.
 
     On a CPU a bad chunk is refused before it is stored. On a GPU the layers of a pass add to one
-    number on the device, which is sent to the host when the next pass begins and looked at when it
-    has arrived, a pass later at the earliest; `verify` waits for it. From then on the cache
-    refuses to go on until the tokens of the bad pass have been taken out.
+    number on the device. When the next pass begins, that number is copied to the host without a
+    wait, and read once it has arrived, a pass later at the earliest; `verify` waits for it. From
+    then on the cache refuses to go on until the tokens of the bad pass have been removed.
 
     Attributes:
-        late: device types on which the check is read later.
+        deferred_on: device types on which the check is read later.
     """
 
-    late: tuple[str, ...] = ("cuda",)
+    deferred_on: tuple[str, ...] = ("cuda",)
 
     def __init__(self) -> None:
         self._totals: dict[torch.device, torch.Tensor] = {}  # 0, or NaN
-        self._sent: list[_Reading] = []
+        self._pending: list[_PendingCheck] = []
         self._sound_tokens = 0
         self._begun_tokens = 0
         self._broken = False
 
-    def look(self, key: torch.Tensor, value: torch.Tensor) -> None:
+    def check(self, key: torch.Tensor, value: torch.Tensor) -> None:
         """Check a chunk of one layer.
 
         Raises:
             NonFiniteError: it holds NaN or infinity (on a CPU).
         """
-        if key.device.type in self.late:
+        if key.device.type in self.deferred_on:
             note_finite(key, value, self._total_on(key.device))
             return
         total = torch.zeros((), device=key.device)
@@ -66,14 +66,14 @@ class FiniteWatch:
         return self._totals[device]
 
     def begin(self, length: int) -> None:
-        """A pass begins on top of `length` tokens; raises as `verify` does."""
+        """Note that a pass begins on top of `length` tokens; raises as `verify` does."""
         if not _capturing():
             self._send(length)
             self._receive(wait=False)
         self._begun_tokens = length
 
     def verify(self) -> None:
-        """Wait for what all passes gathered.
+        """Wait for the totals of all passes.
 
         Raises:
             NonFiniteError: one stored NaN or infinity.
@@ -83,24 +83,26 @@ class FiniteWatch:
         self._receive(wait=True)
 
     def back_to(self, length: int) -> None:
-        """The cache holds `length` tokens again."""
+        """Note that the cache was taken back to `length` tokens."""
         if length <= self._sound_tokens:
             for total in self._totals.values():
                 total.zero_()
-            self._sent.clear()
+            self._pending.clear()
             self._broken = False
             self._sound_tokens = length
 
     def _send(self, tokens: int) -> None:
-        if not self._sent:
-            self._sent = [_Reading(Sent(total), tokens) for total in self._totals.values()]
+        if not self._pending:
+            self._pending = [
+                _PendingCheck(PendingScalar(total), tokens) for total in self._totals.values()
+            ]
 
     def _receive(self, wait: bool) -> None:
-        if wait or all(each.total.is_here for each in self._sent):
-            sent, self._sent = self._sent, []
-            self._broken |= not all(math.isfinite(each.total.value()) for each in sent)
-            if sent and not self._broken:
-                self._sound_tokens = max(self._sound_tokens, sent[0].tokens)
+        if wait or all(each.total.has_arrived for each in self._pending):
+            arrived, self._pending = self._pending, []
+            self._broken |= not all(math.isfinite(each.total.value()) for each in arrived)
+            if arrived and not self._broken:
+                self._sound_tokens = max(self._sound_tokens, arrived[0].tokens)
         if self._broken:
             raise NonFiniteError(
                 f"keys or values of the tokens from {self._sound_tokens} on hold NaN or infinity; "
@@ -114,14 +116,14 @@ def _capturing() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LayerContext:
-    """Shared by all layers of a cache.
+    """What all layers of a cache share.
 
     Attributes:
-        hands_views: whether `update` returns handles (else dequantized K and V).
-        meter: of the stored bytes.
-        watch: for NaN and infinity.
+        returns_views: whether `update` returns handles; else it returns dequantized K and V.
+        meter: counts the stored bytes.
+        finite_check: finds NaN and infinity.
     """
 
-    hands_views: Callable[[], bool]
+    returns_views: Callable[[], bool]
     meter: Meter
-    watch: FiniteWatch
+    finite_check: FiniteCheck

@@ -11,7 +11,7 @@ import torch
 from rotorquant.attend.packed_rows import attend_rows, in_place
 from rotorquant.attend.prompt_chunk import attend_chunk, attend_history, is_chunk
 from rotorquant.attend.tied_key import TiedKey, TiedQueries
-from rotorquant.attend.views import Queries, attend_in_blocks, check_chunk, check_room, handles
+from rotorquant.attend.views import Queries, attend_in_blocks, check_capacity, check_chunk, handles
 from rotorquant.codec.codec import Codec, Frame
 from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import SnapshotError
@@ -33,12 +33,12 @@ class GlobalView:
     layer: GlobalLayer
     key: torch.Tensor
 
-    def attend(self, asked: Queries) -> torch.Tensor:
-        """See `LayerView`; pictures stay causal in global layers."""
-        return self.layer.attend(asked, self.key)
+    def attend(self, queries: Queries) -> torch.Tensor:
+        """Attention output [B, T, heads, D]; pictures stay causal in global layers."""
+        return self.layer.attend(queries, self.key)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `LayerView`."""
+        """K and V [B, kv_heads, N, D] that the layer stores now, dequantized, in order."""
         return self.layer.dense()
 
 
@@ -67,24 +67,24 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         self._tie = tie
         self._positions = positions
         self._codecs = self._codec_maker(frames)
-        self._queries: TiedQueries | None = None
+        self._tied_queries: TiedQueries | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate for the shapes of a first chunk; it is not stored."""
         like = self._streams(key_states[:, :, :0], value_states[:, :, :0])
-        codecs = self._made_codecs(like[0])
+        codecs = self._make_codecs(like[0])
         self.store = GlobalStore(self._config, codecs, like, self._context.meter)
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
-        """Store a chunk [B, H, T, D]; see `RotorQuantCache` for what comes back."""
+        """Store a chunk [B, H, T, D]; returns and raises as `RotorQuantCache.update` does."""
         stored = self.store.sink.rows()[0] if self.is_initialized else None
         check_chunk(key_states, value_states, stored)
         length, tokens = self.get_seq_length(), key_states.shape[2]
-        check_room(length, tokens, self._config.max_tokens)
-        self._context.watch.look(key_states, value_states)
+        check_capacity(length, tokens, self._config.max_tokens)
+        self._context.finite_check.check(key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self._positions is not None:
@@ -93,15 +93,15 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if not waits:
             self.store.pack_old()
         self.store.keep(self._streams(key_states, value_states), waits)
-        if not self._context.hands_views():
+        if not self._context.returns_views():
             return self.dense(key_states)
         if self._in_one_pass(key_states):
-            return handles(StoreStep(self.store, self._queries, self._positions, self.dense))
+            return handles(StoreStep(self.store, self._tied_queries, self._positions, self.dense))
         return handles(GlobalView(self, key_states))
 
-    def attend(self, asked: Queries, chunk_key: torch.Tensor) -> torch.Tensor:
+    def attend(self, queries: Queries, chunk_key: torch.Tensor) -> torch.Tensor:
         """Attention of the last T tokens, whose own keys [B, H, T, D] are exact."""
-        query, scaling, key_mask = asked.query, asked.scaling, asked.key_mask
+        query, scaling, key_mask = queries.query, queries.scaling, queries.key_mask
         low, high = self.store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]
@@ -145,10 +145,10 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         self._config = config
         if self.is_initialized:
             like = self.store.sink.rows()[0]
-            self.store.repack(config, self._made_codecs(like))
+            self.store.repack(config, self._make_codecs(like))
 
     def tensors(self) -> dict[str, list[torch.Tensor]]:
-        """What `load` brings back, views of the storage; frames belong to it."""
+        """What `load` restores, views of the storage; a calibration's frames are part of it."""
         frames = {"frame": [field for frame in self._codecs.frames for field in frame]}
         if not self.is_initialized:
             return frames
@@ -157,10 +157,10 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     def load(
         self, groups: dict[str, list[torch.Tensor]], length: int, device: torch.device
     ) -> None:
-        """Hold exactly what `tensors` gave, `length` tokens.
+        """Restore what `tensors` gave, `length` tokens.
 
         Raises:
-            SnapshotError: these are no tensors of such a layer.
+            SnapshotError: these are not the tensors of a global layer with these options.
         """
         self.reset()
         fields = groups.pop("frame", [])
@@ -228,12 +228,12 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     def _codec_maker(self, frames: Sequence[Frame]) -> CodecMaker:
         return CodecMaker(None if self._tie is None else self._tie.pairs, frames)
 
-    def _made_codecs(self, like: torch.Tensor) -> list[Codec]:
+    def _make_codecs(self, like: torch.Tensor) -> list[Codec]:
         """The codecs for rows like [B, H, any, D], and the queries that go with them."""
         codecs = self._codecs.make(self._config, like.shape[-1], like.device)
         if self._tie is not None:
             with torch.inference_mode(False):
-                self._queries = TiedQueries(self._tie, codecs[0], like.device)
+                self._tied_queries = TiedQueries(self._tie, codecs[0], like.device)
         return codecs
 
     def _streams(self, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
@@ -264,7 +264,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             grouped.flatten(2, 3),
             packed.streams(),
             packed.codecs,
-            self._queries,
+            self._tied_queries,
             positions,
             self.store.sink.rows()[0].dtype,
             key_mask,

@@ -17,7 +17,7 @@ __all__ = ["CodecMaker", "GlobalState", "GlobalStore"]
 
 
 class GlobalState(NamedTuple):
-    """What `GlobalStore.save` keeps: token counts and a copy of the exact latest tokens."""
+    """What `GlobalStore.save` returns: token counts and a copy of the exact latest tokens."""
 
     sink: int
     packed: int
@@ -73,7 +73,7 @@ class GlobalStore:
         self.counts = counters(3, like[0].device)
         sink, packed, tail = self.counts.split(1)
         self.sink = TokenBuffer(like, config.sink_tokens, meter, sink)
-        self.packed = PackedBuffer(codecs, like, self._room_tokens, meter, packed)
+        self.packed = PackedBuffer(codecs, like, self._packed_capacity, meter, packed)
         self.tail = TokenBuffer(like, self._tail_tokens, meter, tail)
 
     @property
@@ -83,7 +83,7 @@ class GlobalStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored tokens, unused room included."""
+        """Bytes of the stored tokens, unused capacity included."""
         return self.sink.nbytes + self.packed.nbytes + self.tail.nbytes
 
     @property
@@ -110,16 +110,16 @@ class GlobalStore:
             self.tail.drop_front(old)
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold the tokens, unused room included, and their counts."""
+        """The tensors that hold the tokens, unused capacity included, and their counts."""
         buffers = self.buffers.values()
         return [self.counts, *(tensor for buffer in buffers for tensor in buffer.whole())]
 
     def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has added on the device."""
+        """Count tokens that a replayed step has added on the device."""
         self._growing.advance(tokens)
 
     def retract(self, length: int) -> None:
-        """Take note that only `length` tokens are stored, the last step not."""
+        """Count `length` tokens again: the last step was not stored."""
         for buffer in (self.tail, self.sink):
             buffer.advance(-min(buffer.length, self.length - length))
 
@@ -134,14 +134,14 @@ class GlobalStore:
     def keep(self, streams: list[torch.Tensor], more_to_come: bool) -> None:
         """Store new tokens exactly: first in the sink, then in the tail.
 
-        `more_to_come` makes room for further chunks that will not be packed before.
+        With `more_to_come` the tail grows in large steps, as more chunks follow that stay exact.
         """
         tokens = streams[0].shape[2]
         first = min(tokens, self._config.sink_tokens - self.sink.length)
         self.sink.append([stream[:, :, :first] for stream in streams])
         needed = self.tail.length + tokens - first
         if more_to_come:
-            self.tail.make_room(tokens - first)
+            self.tail.reserve(tokens - first)
         elif not needed <= self.tail.capacity <= self._tail_tokens + STEP_TOKENS:
             self.tail.resize(max(self._tail_tokens, needed))
         self.tail.append([stream[:, :, first:] for stream in streams])
@@ -151,7 +151,7 @@ class GlobalStore:
         self._config = config
         if tuple(codecs) != self.packed.codecs:
             old, like = self.packed, self.sink.rows(0, 0)
-            self.packed = old.repacked(codecs, like, self._room_tokens)
+            self.packed = old.repacked(codecs, like, self._packed_capacity)
             tokens = self.packed.length
             old.release()
             self.packed.length = tokens  # the two share their count
@@ -202,7 +202,7 @@ class GlobalStore:
         return self._recent_tokens + self._page_tokens
 
     @property
-    def _room_tokens(self) -> int:
+    def _packed_capacity(self) -> int:
         """Packed tokens to allocate at once."""
         limit = self._config.max_tokens or 0
         return max(0, limit - self._config.sink_tokens - self._recent_tokens)

@@ -28,7 +28,7 @@ class PackedBuffer(TokenBuffer):
         like: a tensor [B, H, any, D] per stream: heads, dtype and device.
         capacity: tokens to allocate now.
         meter: of the cache.
-        count: as for `TokenBuffer`.
+        count: [1] int64 on the device, to keep at `length`.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class PackedBuffer(TokenBuffer):
     def pack(self, streams: Sequence[torch.Tensor]) -> None:
         """Add the vectors [B, H, N, D] of every stream."""
         tokens = streams[0].shape[2]
-        self.make_room(tokens)
+        self.reserve(tokens)
         for low, high in _pieces(tokens):
-            room = self.streams(self.length, self.length + high - low)
-            for codec, stream, rows in zip(self.codecs, streams, room, strict=True):
+            targets = self.streams(self.length, self.length + high - low)
+            for codec, stream, rows in zip(self.codecs, streams, targets, strict=True):
                 codec.encode(stream[:, :, low:high], rows)
             self.length += high - low
 
@@ -59,7 +59,7 @@ class PackedBuffer(TokenBuffer):
         return self._rows_of(self.rows(low, high))
 
     def whole_streams(self) -> list[Rows]:
-        """Views of the rows of every stream, all that there is room for."""
+        """Views of the rows of every stream, their whole capacity."""
         return self._rows_of(self.whole())
 
     def _rows_of(self, tensors: list[torch.Tensor]) -> list[Rows]:
@@ -91,7 +91,7 @@ class PackedBuffer(TokenBuffer):
         A stream whose codec stays keeps its rows to the bit.
         """
         new = PackedBuffer(codecs, like, capacity, self._meter, self.count)
-        new.make_room(self.length)
+        new.reserve(self.length)
         for low, high in _pieces(self.length):
             rows = self.streams(low, high)
             pairs = zip(self.codecs, new.codecs, rows, new.streams(low, high), strict=True)

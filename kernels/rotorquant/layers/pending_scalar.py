@@ -1,4 +1,4 @@
-"""A number on its way from the device to the host, awaited only when it is used."""
+"""A number on its way from the device to the host; only its use waits for it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-__all__ = ["Sent"]
+__all__ = ["PendingScalar"]
 
 
-class Sent:
-    """A copy of a number [] that leaves for the host when it is made.
+class PendingScalar:
+    """A number [] whose copy to the host begins at once.
 
-    Work that is queued after it does not delay it.
+    Work that is queued after the copy does not delay it.
     """
 
     def __init__(self, number: torch.Tensor) -> None:
@@ -27,12 +27,12 @@ class Sent:
             self._arrival.record()
 
     @property
-    def is_here(self) -> bool:
+    def has_arrived(self) -> bool:
         """Whether `value` would not wait."""
         return self._arrival is None or self._arrival.query()
 
     def value(self) -> int | float:
-        """The number; waits until it is here."""
+        """The number; waits until it has arrived."""
         if self._arrival is not None:
             self._arrival.synchronize()
         number: Any = self._number.tolist()  # typed as a list, but it has no dimensions

@@ -19,12 +19,12 @@ class PositionLog:
     """Position ids [B, length] int32 of the cached tokens; 4 bytes a token for all layers together.
 
     A forward pre-hook on the rotary embedding notes the position ids of the pass that is running,
-    and the first layer that stores its chunk moves them into the log. So batches padded on the
-    left are right, whoever calls the model. The hook goes when the log goes.
+    and the first layer that stores its chunk moves them into the log. So batches that are padded on
+    the left get their true positions, whoever calls the model. The hook is removed with the log.
 
     Args:
         rotary: the model's rotary embedding.
-        max_tokens: room to allocate at once, or None to grow.
+        max_tokens: tokens to allocate at once, or None to grow.
         meter: of the cache.
     """
 
@@ -47,14 +47,14 @@ class PositionLog:
         return 0 if self._buffer is None else self._buffer.length
 
     def storage(self) -> list[torch.Tensor]:
-        """The tensors that hold the log, unused room included, and its count."""
+        """The tensors that hold the log, unused capacity included, and its count."""
         return [] if self._buffer is None else [self._buffer.count, *self._buffer.whole()]
 
     def extend(self, batch: int, length: int, tokens: int, device: torch.device) -> None:
         """Make the log cover `length + tokens`; a no-op when another layer has done so.
 
         Raises:
-            CacheStateError: no forward pass has told the positions of these tokens.
+            CacheStateError: no forward pass has given the positions of these tokens.
         """
         if self._buffer is None:
             self._buffer = self._make_buffer(batch, device)
@@ -66,7 +66,7 @@ class PositionLog:
                 f"the positions of {tokens} new tokens after {length} are unknown; the cache must "
                 "be filled by its model's own forward pass"
             )
-        self._buffer.make_room(tokens)
+        self._buffer.reserve(tokens)
         self._buffer.append([noted.to(device=device, dtype=torch.int32).expand(batch, 1, -1)])
 
     def read(self, low: int, high: int, device: torch.device) -> torch.Tensor:
@@ -75,12 +75,12 @@ class PositionLog:
         return self._buffer.rows(low, high)[0].squeeze(1).to(device)
 
     def whole(self, device: torch.device) -> torch.Tensor:
-        """[B, capacity] int32, of all tokens that there is room for."""
+        """[B, capacity] int32, of the whole capacity."""
         assert self._buffer is not None
         return self._buffer.whole()[0].squeeze(1).to(device)
 
     def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has added on the device."""
+        """Count tokens that a replayed step has added on the device."""
         if self._buffer is not None:
             self._buffer.advance(tokens)
 
@@ -98,11 +98,11 @@ class PositionLog:
         self._buffer = None
 
     def tensors(self) -> list[torch.Tensor]:
-        """What `load` brings back: [B, 1, length] int32, or nothing."""
+        """What `load` restores: [B, 1, length] int32, or nothing."""
         return [] if self._buffer is None else self._buffer.rows()
 
     def load(self, rows: list[torch.Tensor], tokens: int, device: torch.device) -> None:
-        """Hold exactly these positions, of so many tokens.
+        """Replace the log by these positions, of so many tokens.
 
         Raises:
             SnapshotError: they are no positions.
@@ -125,7 +125,7 @@ class PositionLog:
 
 
 def _noting(noted: list[torch.Tensor]) -> Callable[..., None]:
-    """A pre-hook for `rotary(x, position_ids, ...)`; holds the list, not the log."""
+    """A pre-hook for `rotary(x, position_ids, ...)`; it keeps the list alive, not the log."""
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         positions = kwargs.get("position_ids", args[1] if len(args) > 1 else None)

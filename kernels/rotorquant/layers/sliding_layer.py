@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from rotorquant.attend.prompt_chunk import attend_keys
-from rotorquant.attend.views import Queries, check_chunk, check_room, handles
+from rotorquant.attend.views import Queries, check_capacity, check_chunk, handles
 from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import CacheStateError, SnapshotError
 from rotorquant.layers.base import StoringLayer
@@ -21,7 +21,7 @@ __all__ = ["SlidingLayer", "SlidingState"]
 
 
 class SlidingState(NamedTuple):
-    """What `SlidingLayer.save` keeps: the length and a copy of the ring."""
+    """What `SlidingLayer.save` returns: the length and a copy of the ring."""
 
     length: int
     ring: list[torch.Tensor]
@@ -44,17 +44,17 @@ class SlidingView:
     window: int | None
     indices: torch.Tensor
 
-    def attend(self, asked: Queries) -> torch.Tensor:
-        """See `LayerView`."""
+    def attend(self, queries: Queries) -> torch.Tensor:
+        """Attention output [B, T, heads, D] over the keys of this view."""
         mask, blocks = (
             None if each is None else each.index_select(1, self.indices)
-            for each in (asked.key_mask, asked.blocks)
+            for each in (queries.key_mask, queries.blocks)
         )
-        here = Queries(asked.query, asked.scaling, mask, blocks)
+        here = Queries(queries.query, queries.scaling, mask, blocks)
         return attend_keys(here, self.key, self.value, self.window)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """See `LayerView`."""
+        """K and V [B, kv_heads, N, D] that the layer stores now, dequantized, in order."""
         return self.layer.dense()
 
 
@@ -82,19 +82,19 @@ class SlidingLayer(StoringLayer[Ring]):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
-        """Store a chunk [B, H, T, D]; see `RotorQuantCache` for what comes back."""
+        """Store a chunk [B, H, T, D]; returns and raises as `RotorQuantCache.update` does."""
         check_chunk(key_states, value_states, self.store.empty if self.is_initialized else None)
         tokens = key_states.shape[2]
-        check_room(self.get_seq_length(), tokens, self._config.max_tokens)
-        self._context.watch.look(key_states, value_states)
+        check_capacity(self.get_seq_length(), tokens, self._config.max_tokens)
+        self._context.finite_check.check(key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        streams, hands_views = [key_states, value_states], self._context.hands_views()
-        if hands_views and self._in_one_pass(key_states):
+        streams, returns_views = [key_states, value_states], self._context.returns_views()
+        if returns_views and self._in_one_pass(key_states):
             old = self.store.leaving(tokens)
             self.store.write(streams, self.record_past)
             return handles(RingStep(self.store, old, lambda: self._ordered(old), self.dense))
-        if tokens == 1 and self._config.sliding_bits == 16 and hands_views:
+        if tokens == 1 and self._config.sliding_bits == 16 and returns_views:
             self.store.write(streams, self.record_past)
             key, value, indices = self.store.in_use()
             # The one query sees every slot, so it takes the last place among them.
@@ -103,7 +103,7 @@ class SlidingLayer(StoringLayer[Ring]):
         key = torch.cat((past_key, key_states), dim=2)
         value = torch.cat((past_value, value_states), dim=2)
         self.store.write(streams, self.record_past)
-        if not hands_views:
+        if not returns_views:
             return key, value
         return handles(SlidingView(self, key, value, self.window, indices))
 
@@ -168,7 +168,7 @@ class SlidingLayer(StoringLayer[Ring]):
             self.reset()
 
     def tensors(self) -> dict[str, list[torch.Tensor]]:
-        """What `load` brings back, views of the storage; `like` tells the model's dtype."""
+        """What `load` restores, views of the storage; `like` gives the model's dtype."""
         if not self.is_initialized:
             return {}
         return {"like": [self.store.empty], "ring": self.store.slots.rows()}
@@ -176,10 +176,10 @@ class SlidingLayer(StoringLayer[Ring]):
     def load(
         self, groups: dict[str, list[torch.Tensor]], length: int, device: torch.device
     ) -> None:
-        """Hold exactly what `tensors` gave, `length` tokens.
+        """Restore what `tensors` gave, `length` tokens.
 
         Raises:
-            SnapshotError: these are no tensors of such a layer.
+            SnapshotError: these are not the tensors of a sliding layer of this window.
         """
         self.reset()
         if not groups and not length:

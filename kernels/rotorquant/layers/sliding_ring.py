@@ -16,7 +16,7 @@ from rotorquant.ops.decode import Exact
 
 __all__ = ["Ring"]
 
-_PAST_TOKENS = 64  # room that a crop leaves for the next drafts
+_PAST_TOKENS = 64  # capacity that a crop keeps for the next drafts
 
 
 class Ring:
@@ -117,7 +117,7 @@ class Ring:
         return _exact(self.slots.rows())
 
     def with_old(self, old: Exact) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `history`, of all that is stored and before it `old`, rows that were `leaving`."""
+        """K, V and indices in order of all that is stored, behind `old`, which were `leaving`."""
         fields = [_flat(each) for each in (old, self.exact())]
         start = max(0, self.length - self.window - fields[0][0].shape[2])
         indices = torch.arange(start, self.length, device=self.empty.device)
@@ -134,11 +134,11 @@ class Ring:
         return [self.counts, *self.slots.whole()]
 
     def advance(self, tokens: int) -> None:
-        """Take note of tokens that a replayed step has added on the device."""
+        """Count tokens that a replayed step has added on the device."""
         self._length += tokens
 
     def retract(self, length: int) -> None:
-        """Take note that only `length` tokens are stored, the last step not."""
+        """Count `length` tokens again: the last step was not stored."""
         self._length = length
 
     def truncate(self, length: int) -> None:
@@ -155,7 +155,7 @@ class Ring:
         self._past.resize(min(self._past.capacity, _PAST_TOKENS))
 
     def load(self, rows: list[torch.Tensor], length: int) -> None:
-        """Hold exactly these slots; raises as `TokenBuffer.load` does."""
+        """Replace the slots by these rows; raises as `TokenBuffer.load` does."""
         self.slots.load(rows)
         self.length = length
         self._past.truncate(0)
@@ -198,8 +198,8 @@ class Ring:
     def _encode(self, streams: list[torch.Tensor]) -> list[torch.Tensor]:
         if self._bits == 16:
             return streams
-        made = [codes_of(stream) for stream in streams]
-        return [codes for codes, _ in made] + [scale for _, scale in made]
+        encoded = [codes_of(stream) for stream in streams]
+        return [codes for codes, _ in encoded] + [scale for _, scale in encoded]
 
     def _decode(self, rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         if self._bits == 16:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rotorquant import StepGraph
 from rotorquant.exceptions import CaptureError
-from rotorquant.layers.pending_scalar import Sent
+from rotorquant.layers.pending_scalar import PendingScalar
 from rotorquant.step_graph import CudaRecorder, Recorder
 from rqchat.engine.events import Event, Notice, PrefillProgress, StopReason
 from rqchat.engine.generation.cached_prefix import CachedPrefix
@@ -156,7 +156,9 @@ class Generation:
                 self._prefix.keep(prompt)
             done = end
             if end == total:
-                Sent(logits[0, 0]).value()  # the time that it took is known when it is there
+                PendingScalar(
+                    logits[0, 0]
+                ).value()  # the time that it took is known when it is there
             self.prefill_s = time.perf_counter() - begun_s
             yield PrefillProgress(done, total, self.cached_tokens, self.prefill_s)
         return logits
@@ -166,7 +168,7 @@ class Generation:
         step = self._steps.over(self._step, self._prefix.cache)
         while not self._stopped():
             drawn = sampler.draw(logits[0])
-            sent, last = Sent(drawn), self.output_tokens + 1 == most_tokens
+            sent, last = PendingScalar(drawn), self.output_tokens + 1 == most_tokens
             ahead = self._steps.ahead and not last
             if ahead:  # also behind a stop token, which nobody knows yet
                 logits = step(drawn.view(1, 1))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from rotorquant.layers.pending_scalar import Sent
+from rotorquant.layers.pending_scalar import PendingScalar
 from rotorquant.step_graph import CudaRecorder
 from rqchat.engine.events import Done, Event, TextDelta
 from rqchat.engine.generation import generate
@@ -135,7 +135,7 @@ def test_a_token_costs_one_wait_and_the_next_step_is_queued_before_it(
 ) -> None:
     happened: list[str] = []
 
-    class Noted(Sent):
+    class Noted(PendingScalar):
         def value(self) -> int | float:
             happened.append("wait")
             return super().value()
@@ -158,7 +158,7 @@ def test_a_token_costs_one_wait_and_the_next_step_is_queued_before_it(
 
             return on_device
 
-    monkeypatch.setattr(generate, "Sent", Noted)
+    monkeypatch.setattr(generate, "PendingScalar", Noted)
     for name in ("item", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__"):
         monkeypatch.setattr(torch.Tensor, name, noting(name, getattr(torch.Tensor, name)))
     *_, done = over(endless, Playing()).ask(_DOCUMENT, _SEEDED)

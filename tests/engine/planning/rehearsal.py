@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from rotorquant import RotorQuantCache, fuse_layers
 from rotorquant.codec.codec import Frame
 from rotorquant.layers import global_store as stores
-from rotorquant.layers.finite_check import FiniteWatch
+from rotorquant.layers.finite_check import FiniteCheck
 from rotorquant.layers.global_layer import GlobalLayer
 from rotorquant.ops import dispatch
 from rqchat.engine.weights.grid import Grid, Packed, matrix_of
@@ -107,7 +107,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "on_gpu", lambda tensor: tensor.is_meta)
     monkeypatch.setattr(dispatch, "capability_of", lambda tensor: (9, 0))
     monkeypatch.setattr(dispatch, "processors_of", lambda tensor: 132)
-    monkeypatch.setattr(FiniteWatch, "_receive", lambda self, wait: None)
+    monkeypatch.setattr(FiniteCheck, "_receive", lambda self, wait: None)
     make: Any = vars(stores)["make_codec"]
 
     def made_on_the_cpu(*given: Any) -> Any:
@@ -146,7 +146,7 @@ def chunk_bytes(
         if tensor.is_meta:
             meter.see(tensor)
     cache = RotorQuantCache(model, bits=kv_bits, max_tokens=before_tokens + 2 * chunk_tokens)
-    cache._watch.late = ("cuda", "meta")
+    cache._finite_check.deferred_on = ("cuda", "meta")
     for layer in cache.layers if calibrated else ():
         if isinstance(layer, GlobalLayer):
             layer._codecs = layer._codec_maker(_frames(model, layer))

@@ -17,7 +17,7 @@ from rotorquant.codec.codec import Frame, RawCodec
 from rotorquant.codec.make_codec import make_codec
 from rotorquant.config import RotorQuantConfig
 from rotorquant.layers.decode_step import StoreStep
-from rotorquant.model_layers import read_anatomy
+from rotorquant.model_layers import read_model_layers
 from rotorquant.ops.attend import attend_packed
 from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
 from tests.tape import decodes_on_device
@@ -44,7 +44,7 @@ def test_k_follows_from_v_and_the_position(dtype: torch.dtype) -> None:
     cache = _Taken(config=model.config)
     model(random_tokens(1, 7), position_ids=positions, past_key_values=cache)
     key, value = cache.taken
-    tie = read_anatomy(model).layers[5].tie
+    tie = read_model_layers(model).layers[5].tie
     assert tie is not None
     rebuilt = tie.rebuild(value, positions)
     assert rebuilt.dtype == dtype
@@ -75,9 +75,11 @@ def test_at_16_bits_it_equals_storing_both_up_to_the_last_position(dtype: torch.
 
 
 def test_only_k_eq_v_layers_are_tied() -> None:
-    kinds = [[layer.kind for layer in read_anatomy(model).layers] for model in (gemma(), llama())]
+    kinds = [
+        [layer.kind for layer in read_model_layers(model).layers] for model in (gemma(), llama())
+    ]
     assert kinds == [["sliding"] * 5 + ["tied"], ["split"] * 3]
-    apart = read_anatomy(gemma(attention_k_eq_v=False)).layers
+    apart = read_model_layers(gemma(attention_k_eq_v=False)).layers
     assert [layer.kind for layer in apart] == ["sliding"] * 5 + ["split"]
 
 
@@ -87,7 +89,7 @@ def test_a_changing_rotary_embedding_is_not_tied() -> None:
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
         "full_attention": {"rope_type": "dynamic", "rope_theta": 1e6, "factor": 2.0},
     }
-    layers = read_anatomy(gemma(rope_parameters=rope)).layers
+    layers = read_model_layers(gemma(rope_parameters=rope)).layers
     assert layers[5].kind == "split"
 
 
@@ -104,7 +106,7 @@ def _some_frame(heads: int, head_dim: int, pairs: int) -> Frame:
 )
 def test_queries_score_rows_of_v_as_they_score_keys(mode: str, bits: int, framed: bool) -> None:
     torch.manual_seed(bits)
-    tie = read_anatomy(gemma()).layers[5].tie
+    tie = read_model_layers(gemma()).layers[5].tie
     assert tie is not None
     weight = tie.norm.weight
     assert isinstance(weight, torch.Tensor)

@@ -180,14 +180,14 @@ def test_the_options_of_a_cache_say_which() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known_as", "told"),
+    ("known_as", "expected"),
     [
         ("/home/me/models/gemma", "gemma"),
         ("./gemma", "gemma"),
         ("google/gemma-4", "google/gemma-4"),
     ],
 )
-def test_a_file_tells_nothing_of_the_machine(known_as: str, told: str) -> None:
+def test_a_file_names_nothing_of_the_machine(known_as: str, expected: str) -> None:
     model = gemma()
     model.config._name_or_path = known_as
-    assert calibrate(model, random_tokens(1, 64, seed=3)).model == told
+    assert calibrate(model, random_tokens(1, 64, seed=3)).model == expected

@@ -1,4 +1,4 @@
-"""Rotations: orthogonal, inverted, what their algebra says, and commuting with RoPE where told."""
+"""Rotations are orthogonal, invertible, and commute with RoPE on the pairs that they keep."""
 
 from __future__ import annotations
 

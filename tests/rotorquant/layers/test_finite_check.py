@@ -16,7 +16,7 @@ from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens, read
 def _late(model: Any) -> RotorQuantCache:
     """A cache that treats the CPU as a GPU is treated."""
     cache = RotorQuantCache(model, bits=4, **SMALL_WINDOW)
-    cache._watch.late = ("cpu",)
+    cache._finite_check.deferred_on = ("cpu",)
     return cache
 
 

@@ -80,12 +80,12 @@ def draw_rows(
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
     """Random planes and scales, every second row of larger buffers, as a cache has them."""
     planes = planes_of(bits)
-    room = (*shape[:-1], 2 * shape[-1] + 3)
+    whole = (*shape[:-1], 2 * shape[-1] + 3)
 
     def draw(columns: int) -> torch.Tensor:
-        drawn = torch.randint(256, (*room, columns), dtype=torch.uint8, device=DEVICE)
+        drawn = torch.randint(256, (*whole, columns), dtype=torch.uint8, device=DEVICE)
         return drawn[..., : 2 * shape[-1] : 2, :]
 
     extra = draw(planes.extra_bytes(head_dim)) if planes.extra else None
-    scale = torch.rand(room, device=DEVICE)[..., : 2 * shape[-1] : 2].to(torch.float16) + 0.5
+    scale = torch.rand(whole, device=DEVICE)[..., : 2 * shape[-1] : 2].to(torch.float16) + 0.5
     return draw(planes.primary_bytes(head_dim)), extra, scale

@@ -16,7 +16,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 
 POISON = 0x5A
-# [B, H, slots, ...] of each room, T, tokens before
+# [B, H, slots, ...] of each buffer, T, tokens before
 CASES = [
     ([(1, 4, 8, 16)], 1, 0),
     ([(1, 4, 8, 16)] * 2, 1, 7),
@@ -55,17 +55,17 @@ def test_every_row_gets_its_slot(
     spies: dict[str, Spy],
 ) -> None:
     torch.manual_seed(before)
-    rooms = [torch.full(shape, POISON, dtype=dtype, device=DEVICE) for shape in shapes]
+    buffers = [torch.full(shape, POISON, dtype=dtype, device=DEVICE) for shape in shapes]
     rows = [_draw(shape, tokens, dtype) for shape in shapes]
     counts = torch.tensor([7, before, 9], device=DEVICE)
-    wanted = [room.clone() for room in rooms]
+    wanted = [buffer.clone() for buffer in buffers]
     for step in range(tokens):
-        for room, new in zip(wanted, rows, strict=True):
-            room[:, :, (before + step) % room.shape[2]] = new[:, :, step]
+        for buffer, new in zip(wanted, rows, strict=True):
+            buffer[:, :, (before + step) % buffer.shape[2]] = new[:, :, step]
 
-    append(rooms, rows, counts[1:2])
+    append(buffers, rows, counts[1:2])
 
-    assert all(torch.equal(*pair) for pair in zip(rooms, wanted, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(buffers, wanted, strict=True))
     assert counts.tolist() == [7, before + tokens, 9]
     assert spies["append_kernel"].launches == (op._kernel is not None and len(shapes) <= 2)
 
@@ -84,7 +84,7 @@ def test_every_row_gets_its_slot_in_8_bits(
     rows = [_draw(shape, tokens, dtype) * size for size in (0.37, 1e-7)]
     rows[0][:, 0] = 0.0
     counts = torch.tensor([7, before, 9], device=DEVICE)
-    wanted = [[each.clone() for each in rooms] for rooms in (codes, scales)]
+    wanted = [[each.clone() for each in buffers] for buffers in (codes, scales)]
     for which, step in itertools.product(range(2), range(tokens)):
         row, slot = rows[which][:, :, step].float(), (before + step) % shape[2]
         scale = (row.abs().amax(-1) / 127).half()
@@ -100,10 +100,10 @@ def test_every_row_gets_its_slot_in_8_bits(
 
 
 def test_rows_that_do_not_fit_are_refused() -> None:
-    room, count = torch.zeros(1, 2, 3, 4), torch.zeros(1, dtype=torch.int64)
+    buffer, count = torch.zeros(1, 2, 3, 4), torch.zeros(1, dtype=torch.int64)
     for wrong in (torch.zeros(1, 1, 1, 4), torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 1, 4).half()):
         with pytest.raises(ValueError, match="do not fit"):
-            append([room], [wrong], count)
+            append([buffer], [wrong], count)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -119,10 +119,10 @@ def test_one_bad_value_is_enough(tokens: int, dtype: torch.dtype, spies: dict[st
     for which in (0, 1):
         for bad in (torch.nan, torch.inf, -torch.inf):
             for place in ((0, 0, 0, 0), (1, 2, tokens - 1, 19)):
-                total, held = torch.zeros((), device=DEVICE), streams[which][place].clone()
+                total, original = torch.zeros((), device=DEVICE), streams[which][place].clone()
                 streams[which][place] = bad
                 note_finite(streams[0], streams[1], total)
-                streams[which][place] = held
+                streams[which][place] = original
                 note_finite(streams[0], streams[1], total)
                 assert bool(total.isnan())
                 ran += 2

@@ -40,9 +40,9 @@ def draw(
 ) -> Given:
     """Queries that lie as a projection leaves them, keys and values in larger buffers."""
     query = torch.randn(batch, length, heads * group, head_dim, device=DEVICE).transpose(1, 2)
-    room = torch.randn(2, batch, heads, keys + 5, head_dim, device=DEVICE).to(dtype)
+    streams = torch.randn(2, batch, heads, keys + 5, head_dim, device=DEVICE).to(dtype)
     # Scores have a spread of about 2.
-    return (2 * query).to(dtype), *room[..., :keys, :], head_dim**-0.5, rules
+    return (2 * query).to(dtype), *streams[..., :keys, :], head_dim**-0.5, rules
 
 
 def check(own: torch.Tensor | Part, wanted: torch.Tensor | Part, dtype: torch.dtype) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from rotorquant.ops.attend import Rope, Rows
 from rotorquant.ops.attend.launch import launch_config
-from rotorquant.ops.decode import Exact, Reading, Stored, decode, reference, serves
+from rotorquant.ops.decode import Exact, RowQueries, Stored, decode, reference, serves
 from rotorquant.ops.dequantize import decode_table, dequantize
 from rotorquant.ops.planes import PACKED_BITS, planes_of
 from tests.rotorquant.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, force_kernels
@@ -53,20 +53,20 @@ def draw(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, device=DEVICE)
 
 
-def exact(case: Case, tokens: int, room: int) -> Exact:
-    """Buffers with room behind the tokens, poisoned there."""
-    streams = draw(2, BATCH, HEADS, room, case.head_dim)
+def exact(case: Case, tokens: int, capacity: int) -> Exact:
+    """Buffers of a larger capacity than there are tokens, poisoned behind them."""
+    streams = draw(2, BATCH, HEADS, capacity, case.head_dim)
     streams[:, :, :, tokens:] = torch.nan
     rows = [Rows(stream, None, None) for stream in streams]
     return Exact(rows[0], None if case.tied else rows[1])
 
 
-def reading(case: Case, natural: bool, positions: torch.Tensor) -> Reading:
+def reading(case: Case, natural: bool, positions: torch.Tensor) -> RowQueries:
     """Queries with scores of a spread of about 2, as they meet plain or packed rows."""
     rows, head_dim, pairs = case.group * case.steps, case.head_dim, case.pairs
     query = draw(BATCH, HEADS, rows, head_dim) * 2 / head_dim**0.5
     if not case.tied:
-        return Reading(query)
+        return RowQueries(query)
     place = torch.arange(head_dim, device=DEVICE)
     if not natural and case.bits < 16:
         order = planes_of(case.bits).storage_order(head_dim)
@@ -83,7 +83,7 @@ def reading(case: Case, natural: bool, positions: torch.Tensor) -> Reading:
         draw(BATCH, HEADS, rows, 2 * pairs) * 2 / head_dim**0.5 if moved else None,
     )
     query = query.index_fill(-1, torch.cat((first, second)), 0.0)
-    return Reading(query, rope, draw(BATCH, HEADS, rows, 1) if moved else None)
+    return RowQueries(query, rope, draw(BATCH, HEADS, rows, 1) if moved else None)
 
 
 def packed_rows(case: Case) -> Rows:
@@ -95,14 +95,14 @@ def packed_rows(case: Case) -> Rows:
 
 def layer(case: Case) -> dict[str, Any]:
     """The arguments of `decode`; positions are far into a long context."""
-    room = case.first + case.packed + case.last + 9
-    positions = torch.arange(room, device=DEVICE) + 200_000
+    capacity = case.first + case.packed + case.last + 9
+    positions = torch.arange(capacity, device=DEVICE) + 200_000
     positions = positions + 7 * torch.arange(BATCH, device=DEVICE)[:, None]
     packed = [packed_rows(case) for _ in "kv"]
     table = decode_table(centroids_of(case.bits), case.bits) if case.bits < 16 else None
     mask = None
     if case.masked:
-        mask = torch.rand(BATCH, room, device=DEVICE) < 0.5
+        mask = torch.rand(BATCH, capacity, device=DEVICE) < 0.5
         mask[1] = False
     return {
         "near": reading(case, True, positions),
@@ -222,7 +222,7 @@ def test_a_ring_is_read_in_any_state(
     )
     counts = torch.tensor([99, 99, length], dtype=torch.int32, device=DEVICE)
     given: dict[str, Any] = {
-        "near": Reading(query),
+        "near": RowQueries(query),
         "first": Exact(old_key, old_value),
         "last": Exact(new_key, new_value),
         "counts": counts,

@@ -52,7 +52,7 @@ def projected(
 
 
 def some_dense(heads: int, head_dim: int, shaped: bool) -> Dense:
-    """A map of every head, an offset, and a feedback as `shaping.feedback_of` has it."""
+    """A map of every head, an offset, and a feedback as `statistics.feedback_of` has it."""
     if not shaped:
         return Dense(torch.linalg.qr(torch.randn(head_dim, head_dim, device=DEVICE)).Q[None])
     matrix = torch.randn(heads, head_dim, head_dim, device=DEVICE) / head_dim**0.5
@@ -62,8 +62,8 @@ def some_dense(heads: int, head_dim: int, shaped: bool) -> Dense:
     return Dense(matrix, offset, feedback * (number[:, None] < number))
 
 
-def room(vectors: torch.Tensor, bits: int) -> list[torch.Tensor]:
-    """Planes and scales of a page buffer that has room for three more tokens."""
+def page_buffer(vectors: torch.Tensor, bits: int) -> list[torch.Tensor]:
+    """Planes and scales of a page buffer with a capacity of three more tokens."""
     *shape, tokens, head_dim = vectors.shape
     planes = planes_of(bits)
     sizes = planes.primary_bytes(head_dim), planes.extra_bytes(head_dim)
@@ -109,7 +109,7 @@ def test_mapped_vectors_get_the_codes_of_the_rule(
     for shape, dtype in zip(shapes, KINDS, strict=True):
         vectors = projected(*shape, head_dim, dtype)
         by = some_dense(shape[1], head_dim, shaped)
-        fields = room(vectors, bits)
+        fields = page_buffer(vectors, bits)
         packed = encode(vectors, book_of(bits), by, into=views(fields, shape[2]))
         moved = vectors.double() - (0 if by.offset is None else by.offset.double())
         check(packed, moved @ by.matrix.double().mT, bits, by.feedback)
@@ -137,7 +137,7 @@ def test_mixed_vectors_get_the_codes_of_the_rule(
     assert by is not None
     for shape, dtype in zip(((1, 2, 5), (2, 1, 4), (1, 1, 1)), KINDS, strict=True):
         vectors = projected(*shape, head_dim, dtype)
-        fields = room(vectors, bits)
+        fields = page_buffer(vectors, bits)
         packed = encode(vectors, book_of(bits), by, into=views(fields, shape[2]))
         exact = rotation.apply(torch.eye(head_dim, device=DEVICE)).double()
         check(packed, vectors.double() @ exact, bits, None)
@@ -186,11 +186,11 @@ def test_pages_are_packed_in_place_by_the_kernel_of_the_mode(
     frame = make_frame(StreamStatistics(torch.zeros(2, 256), even, even), 32) if framed else None
     codec = make_codec(RotorQuantConfig(4, mode), 0, 32, 256, DEVICE, frame)
     pages = PackedBuffer([codec], [vectors], 12, Meter())
-    held = [tensor.data_ptr() for tensor in pages.whole()]
+    addresses = [tensor.data_ptr() for tensor in pages.whole()]
     pages.pack([vectors[:, :, :4]])
     pages.pack([vectors[:, :, 4:]])
     assert pages.length == int(pages.count) == 9
-    assert [tensor.data_ptr() for tensor in pages.whole()] == held
+    assert [tensor.data_ptr() for tensor in pages.whole()] == addresses
     assert {name: spy.launches for name, spy in _forced.items() if spy.launches} == {
         f"{expected}_kernel": 2
     }

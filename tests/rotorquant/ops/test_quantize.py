@@ -134,10 +134,12 @@ def test_rows_go_where_they_belong_and_nowhere_else(rotors: bool) -> None:
     # Without the matched norm the scale is the root of the mean square.
     mean = vectors.square().mean(-1).sqrt()
     torch.testing.assert_close(packed[2].float(), mean, rtol=2**-10, atol=0)
-    room = [torch.full((2, 3, 9, *f.shape[3:]), 7, dtype=f.dtype) for f in packed if f is not None]
-    primary, extra, scale = (field[:, :, 2:7] for field in room)
+    targets = [
+        torch.full((2, 3, 9, *f.shape[3:]), 7, dtype=f.dtype) for f in packed if f is not None
+    ]
+    primary, extra, scale = (field[:, :, 2:7] for field in targets)
     quantize(vectors, book_of(3), by, matched=False, into=(primary, extra, scale))
-    for field, target in zip(packed, room, strict=True):
+    for field, target in zip(packed, targets, strict=True):
         assert field is not None
         assert torch.equal(target[:, :, 2:7], field)
         assert (target[:, :, :2] == 7).all()

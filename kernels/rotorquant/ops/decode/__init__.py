@@ -7,9 +7,9 @@ import torch
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend.launch import HEAD_DIMS, pairs_limit
 from rotorquant.ops.decode import reference
-from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
+from rotorquant.ops.decode.reference import Decoded, Exact, RowQueries, Stored
 
-__all__ = ["STEPS_LIMIT", "Decoded", "Exact", "Reading", "Stored", "decode", "serves"]
+__all__ = ["STEPS_LIMIT", "Decoded", "Exact", "RowQueries", "Stored", "decode", "serves"]
 
 STEPS_LIMIT = 16
 
@@ -37,14 +37,14 @@ def serves(vectors: torch.Tensor, pairs: int, window: int | None = None) -> bool
 
 
 def decode(
-    near: Reading,
+    near: RowQueries,
     first: Exact,
     last: Exact,
     counts: torch.Tensor,
     steps: int,
     window: int | None = None,
     key_mask: torch.Tensor | None = None,
-    far: Reading | None = None,
+    far: RowQueries | None = None,
     stored: Stored | None = None,
 ) -> Decoded:
     """Attention of the last `steps` tokens over a layer's tokens (`reference.py` has the rule).

@@ -14,7 +14,7 @@ import triton.language as tl
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend.kernel import constants, flat, rotary, widths
 from rotorquant.ops.attend.launch import launch_config, splits_of
-from rotorquant.ops.decode.reference import Decoded, Exact, Reading, Stored
+from rotorquant.ops.decode.reference import Decoded, Exact, RowQueries, Stored
 from rotorquant.ops.launches import TileLaunch
 from rotorquant.ops.tiles.kernel import (
     advance,
@@ -210,14 +210,14 @@ def merge_kernel(
 
 
 def decode(
-    near: Reading,
+    near: RowQueries,
     first: Exact,
     last: Exact,
     counts: torch.Tensor,
     steps: int,
     window: int | None,
     key_mask: torch.Tensor | None,
-    far: Reading | None,
+    far: RowQueries | None,
     stored: Stored | None,
 ) -> Decoded:
     """A decode step [B, H, R, D] in two launches; D is one of `attend.launch.HEAD_DIMS`."""
@@ -264,12 +264,12 @@ def _pieces(
     return min(pieces, -(-slots // (4 * launch.block_keys))) + far_pieces, far_pieces
 
 
-def _new(near: Reading, *shape: int) -> torch.Tensor:
+def _new(near: RowQueries, *shape: int) -> torch.Tensor:
     return torch.empty(*shape, dtype=torch.float32, device=near.query.device)
 
 
 def _merged(
-    parts: tuple[torch.Tensor, ...], near: Reading, shift: torch.Tensor | None, far_pieces: int
+    parts: tuple[torch.Tensor, ...], near: RowQueries, shift: torch.Tensor | None, far_pieces: int
 ) -> Decoded:
     """The parts [B H, S, R, ...] as one."""
     batch, heads, rows, head_dim = near.query.shape

@@ -17,11 +17,11 @@ import torch
 from rotorquant.ops.attend import reference
 from rotorquant.ops.attend.reference import Part, Rope, Rows
 
-__all__ = ["Decoded", "Exact", "Reading", "Stored", "decode"]
+__all__ = ["Decoded", "Exact", "RowQueries", "Stored", "decode"]
 
 
-class Reading(NamedTuple):
-    """How queries meet rows of one form.
+class RowQueries(NamedTuple):
+    """Queries prepared for rows of one form, exact or packed.
 
     query: [B, H, R, D] float32, row g steps + t for query head g of the group and step t.
     rope: rotary part of the scores, or None; its positions are those of all tokens, in order.
@@ -64,14 +64,14 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    near: Reading,
+    near: RowQueries,
     first: Exact,
     last: Exact,
     counts: torch.Tensor,
     steps: int,
     window: int | None,
     key_mask: torch.Tensor | None,
-    far: Reading | None,
+    far: RowQueries | None,
     stored: Stored | None,
 ) -> Decoded:
     """A decode step, one query token after the other, over all tokens in order."""
@@ -113,7 +113,7 @@ def _ring_tokens(pushed: int, length: int, window: int) -> torch.Tensor:
 
 
 def _far(
-    far: Reading, stored: Stored, count: int, between: int, key_mask: torch.Tensor | None
+    far: RowQueries, stored: Stored, count: int, between: int, key_mask: torch.Tensor | None
 ) -> Part:
     tokens = torch.arange(count, count + between, device=far.query.device)
     key, value = (
