@@ -17,7 +17,7 @@ from rotorquant.ops import dispatch
 from rotorquant.step_graph import CudaRecorder
 from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens
 from tests.rotorquant.ops.kernels import DEVICE, Spy
-from tests.rotorquant.ops.test_decode_cache import SIZES, UNTIED, read
+from tests.rotorquant.ops.test_decode_cache import SIZES, UNTIED, decode_kernels, read
 from tests.tape import WAITS, Tape, TapeRecorder, decodes_on_device
 
 OPTIONS: dict[str, Any] = {"bits": 4, "max_tokens": 71, **SMALL_WINDOW}
@@ -66,11 +66,10 @@ def stepping(model: Any, cache: Any) -> Callable[[torch.Tensor, torch.Tensor], t
     return step
 
 
-def test_one_captured_step_serves_all_that_follow(
-    _kernels: dict[str, Spy],  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_one_captured_step_serves_all_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
+    spies = decode_kernels(monkeypatch)
+    monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: False)
     model, steps, prompt = gemma(**SIZES).to(DEVICE), 24, 45
     tokens = random_tokens(1, prompt + steps).to(DEVICE)
     eager, cache = (RotorQuantCache(model, **OPTIONS) for _ in range(2))
@@ -78,7 +77,7 @@ def test_one_captured_step_serves_all_that_follow(
         monkeypatch.setattr(each._finite_check, "deferred_on", ("cpu", "cuda"))
         read(model, each, tokens[:, :prompt])
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: True)
-    recorder = KernelTapeRecorder(list(_kernels.values()))
+    recorder = KernelTapeRecorder(list(spies.values()))
     graph = StepGraph(
         stepping(model, cache), cache, CudaRecorder() if DEVICE.type == "cuda" else recorder
     )

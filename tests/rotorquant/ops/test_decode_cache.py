@@ -40,6 +40,11 @@ UNTIED: dict[str, Any] = {
 
 @pytest.fixture
 def _kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
+    return decode_kernels(monkeypatch)
+
+
+def decode_kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
+    """Spies on the kernels of a decode step; ops take them once `dispatch.on_gpu` says so."""
     return spied(
         monkeypatch,
         *("append.append_kernel", "append.finite_kernel", "attend.attend_kernel"),
