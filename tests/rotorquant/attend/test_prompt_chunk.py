@@ -1,4 +1,4 @@
-"""RowQueries a prompt through the chunk kernels against the torch path, on whole models."""
+"""Reading a prompt through the chunk kernels against the torch path, on whole models."""
 
 from __future__ import annotations
 
