@@ -11,7 +11,7 @@ from rqchat.cli import app, open_session
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.events import Event, LoadProgress, PrefillProgress
 from rqchat.engine.settings import SamplingSettings, Settings
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 
 __all__ = ["Talker", "main"]
 

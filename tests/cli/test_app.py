@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rqchat import __version__
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "prompt_toolkit", "PIL", "huggingface_hub")

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 from tests.cli.test_app import environment, process
 
 ENDLESS = """
 import itertools, time
 from rqchat.cli import app, open_session
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 
 def endless():
     for number in itertools.count():

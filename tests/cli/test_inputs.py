@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rqchat.engine.conversation import UserTurn
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 from tests.helpers import WebPages, pdf_bytes
 
 

@@ -13,7 +13,8 @@ from rqchat.engine.conversation import Message
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.records import TurnRecord
 from rqchat.engine.conversations.sessions import list_sessions, read_turns, rename_session
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 
 
 @pytest.fixture(autouse=True)

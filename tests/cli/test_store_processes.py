@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import contextlib, os, sys
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 from rqchat.cli import app, open_session
 fake = FakeSession([f"word{number} " for number in range(200)])
 open_session.open_session = lambda *given: fake

@@ -12,17 +12,8 @@ from rqchat.cli.chat.slash.table import all_commands
 from rqchat.engine.conversation import Message
 from rqchat.engine.settings import Settings
 from rqchat.errors import RqchatError
-from tests.cli.conftest import (
-    CTRL_C,
-    CTRL_D,
-    CTRL_J,
-    ENTER,
-    FakeSession,
-    NoGpuError,
-    Run,
-    Talk,
-    texts,
-)
+from tests.cli.conftest import CTRL_C, CTRL_D, CTRL_J, ENTER, NoGpuError, Run, Talk, texts
+from tests.cli.fake_session import FakeSession
 from tests.cli.keyboard import Keyboard
 
 

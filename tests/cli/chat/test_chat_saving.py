@@ -13,7 +13,8 @@ from rqchat.engine.conversation import Message
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.records import SessionRecord
 from rqchat.engine.conversations.sessions import list_sessions, read_turns
-from tests.cli.conftest import CTRL_D, ENTER, FakeSession, Run, Talk, texts
+from tests.cli.conftest import CTRL_D, ENTER, Run, Talk, texts
+from tests.cli.fake_session import FakeSession
 from tests.cli.keyboard import Keyboard
 
 

@@ -12,7 +12,8 @@ from rqchat.cli import open_session
 from rqchat.cli.chat import run as chat_run
 from rqchat.cli.chat.chat import Chat
 from rqchat.engine.settings import Settings
-from tests.cli.conftest import CTRL_D, ENTER, FakeSession, NoGpuError, Run, Talk, texts
+from tests.cli.conftest import CTRL_D, ENTER, NoGpuError, Run, Talk, texts
+from tests.cli.fake_session import FakeSession
 from tests.cli.keyboard import Keyboard
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from rqchat.engine.conversation import Message
 from rqchat.errors import RqchatError
-from tests.cli.conftest import FakeSession, Talk, texts
+from tests.cli.conftest import Talk, texts
+from tests.cli.fake_session import FakeSession
 
 
 def answers(session: FakeSession) -> list[str]:

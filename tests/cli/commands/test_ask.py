@@ -16,7 +16,8 @@ from PIL import Image
 from rqchat.cli import open_session
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
-from tests.cli.conftest import FakeSession, NoGpuError, Run
+from tests.cli.conftest import NoGpuError, Run
+from tests.cli.fake_session import FakeSession
 
 NOTICE = "no GPU found: using the pocket model\n"
 

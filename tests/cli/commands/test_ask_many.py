@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 
 
 def _lines(text: str) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from rqchat.engine.document_cache.cache_folder import KvStore, StoredLabel
 from rqchat.ui.document_cache_table import kept_table
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from rqchat.cli.commands.config_command import template
 from rqchat.cli.setting_layers import KEYS, defaults, read_file
 from rqchat.engine.settings import Manner, SamplingSettings, Settings
 from rqchat.errors import UsageError
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 
 
 @pytest.fixture

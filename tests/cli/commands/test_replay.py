@@ -16,7 +16,8 @@ from rqchat.engine.conversations.recorder import Recorder
 from rqchat.engine.conversations.sessions import list_sessions
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.settings import SamplingSettings, Settings
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 
 GREEDY = SamplingSettings(temperature=0, max_tokens=12)
 

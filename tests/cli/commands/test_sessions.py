@@ -23,7 +23,8 @@ from rqchat.engine.inputs.pictures import read_picture
 from rqchat.engine.settings import SamplingSettings
 from rqchat.ui.console import Screen
 from rqchat.ui.saved_conversations import conversation_view, findings_list, sessions_table
-from tests.cli.conftest import FakeSession, Run
+from tests.cli.conftest import Run
+from tests.cli.fake_session import FakeSession
 
 Keep = Callable[..., str]
 

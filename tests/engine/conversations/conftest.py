@@ -15,7 +15,7 @@ from rqchat.engine.conversations.recorder import Recorder
 from rqchat.engine.conversations.records import TurnRecord
 from rqchat.engine.conversations.sessions import find_session, read_turns
 from rqchat.engine.settings import SamplingSettings
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 
 Say = Callable[..., None]
 SAMPLING = SamplingSettings()

@@ -26,7 +26,7 @@ from rqchat.engine.conversations.records import TurnRecord
 from rqchat.engine.conversations.sessions import latest_session, list_sessions, read_turns
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.settings import SamplingSettings
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 
 ROOT = Path(__file__).resolve().parents[3]
 _LONGEST_S = 0.3

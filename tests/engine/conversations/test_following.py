@@ -11,7 +11,7 @@ from rqchat.engine.conversation import Message, UserTurn
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.recorder import Recorder
 from rqchat.engine.conversations.sessions import find_session, list_sessions, remove_sessions
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.conftest import SAMPLING, Case, Say, load, turns
 
 

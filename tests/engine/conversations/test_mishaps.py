@@ -12,7 +12,7 @@ from rqchat.engine.conversation import UserTurn
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.recorder import Recorder
 from rqchat.engine.inputs.documents import Document
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.conftest import SAMPLING, Case, Say, load, turns
 
 

@@ -22,7 +22,7 @@ from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture, read_picture
 from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import ContextLengthError
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.conftest import SAMPLING, Say, load, turns
 
 

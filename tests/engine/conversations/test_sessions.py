@@ -26,7 +26,7 @@ from rqchat.engine.conversations.sessions import (
 )
 from rqchat.engine.inputs.documents import Document
 from rqchat.errors import InputError, UsageError
-from tests.cli.conftest import FakeSession
+from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.conftest import Say
 
 
