@@ -1,4 +1,4 @@
-"""The cache: one layer record per decoder layer, and what concerns all of them."""
+"""RotorQuantCache: a layer for every decoder layer, and what concerns all of them at once."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class RotorQuantCache(Cache):
         config: RotorQuantConfig,
         calibration: Calibration | str | Path | None = None,
     ) -> Self:
-        """The same from a record of options."""
+        """A cache from a record of options; raises as the constructor does."""
         cache = cls.__new__(cls)
         cache._build(model, config, calibration)
         return cache
@@ -116,7 +116,7 @@ class RotorQuantCache(Cache):
         config: RotorQuantConfig,
         calibration: Calibration | str | Path | None = None,
     ) -> None:
-        """The constructor proper, for every subclass."""
+        """Set up the cache; every constructor ends here."""
         model_layers = read_model_layers(model)
         config, known = choose_calibration(config, calibration)
         shapes = _shapes(model_layers, config)
@@ -125,7 +125,9 @@ class RotorQuantCache(Cache):
         self._positions: PositionLog | None = None
         if model_layers.rotary is not None and any(shape.tie is not None for shape in shapes):
             self._positions = PositionLog(model_layers.rotary, config.max_tokens, self._meter)
+        # Weak, so that a mark which nobody keeps any more frees its copies.
         self._marks: weakref.WeakSet[Mark] = weakref.WeakSet()
+        # The model keeps this attention when the cache is gone; it serves plain tensors, too.
         register()
         model_layers.config._attn_implementation = ATTENTION_NAME
         if model_layers.image_host is not None:
@@ -183,17 +185,18 @@ class RotorQuantCache(Cache):
 
         Raises:
             SnapshotError: it cannot be written.
-            CacheStateError, NonFiniteError: the cache is in no state to be kept.
+            CacheStateError, NonFiniteError: a forward pass broke off, or stored NaN or infinity.
         """
         self.freeze(source, copied=False).write(path)
 
     def freeze(self, source: Source | None = None, *, copied: bool = True) -> FrozenCache:
         """What `save` would write now, on the host: a thread can write it while the cache goes on.
 
-        Not `copied`, it shares what lies on the CPU with the cache, which has to wait then.
+        Without `copied` it shares tensors on the CPU with the cache, which must not be used until
+        they are written.
 
         Raises:
-            CacheStateError, NonFiniteError: the cache is in no state to be kept.
+            CacheStateError, NonFiniteError: a forward pass broke off, or stored NaN or infinity.
         """
         self._check_sound()
         name, tokens = type(self).__name__, self.get_seq_length()
@@ -237,9 +240,10 @@ class RotorQuantCache(Cache):
             NonFiniteError: the chunk holds NaN or infinity; on a GPU the next pass reports it.
             CapacityError: it exceeds `max_tokens`.
             CacheStateError: another batch size or model, unknown positions, or an earlier forward
-                pass broke off half way; `rewind` and `reset` mend the last.
+                pass broke off half way, after which `rewind` or `reset` helps.
         """
         layer = self.layers[layer_idx]
+        # Between passes all layers have the same length, so only the first one checks it.
         if layer is self._storing[0]:
             self._finite_check.begin(layer.get_seq_length())
             self._check_whole()
@@ -313,6 +317,7 @@ class RotorQuantCache(Cache):
         """Keep the first `length` tokens; raises as `crop` does."""
         if length < 0:
             raise CacheStateError(f"crop_to({length}) has no meaning; a length is 0 or more")
+        # All windows are checked before any layer changes, so that a refusal changes nothing.
         for layer in self._storing:
             if isinstance(layer, SlidingLayer):
                 layer.check_crop(length)
@@ -332,11 +337,11 @@ class RotorQuantCache(Cache):
     def mark(self, device: torch.device | str | None = None) -> Mark:
         """Remember this place, sliding windows and exact latest tokens included.
 
-        It costs one copy of those (`Mark.nbytes`) for as long as the mark is kept: on `device`,
-        such as "cpu", or where the cache is.
+        It costs one copy of those (`Mark.nbytes`) for as long as the mark exists, on `device`, such
+        as "cpu", or where the cache is.
 
         Raises:
-            CacheStateError, NonFiniteError: this is no place to come back to.
+            CacheStateError, NonFiniteError: a forward pass broke off, or stored NaN or infinity.
         """
         self._check_sound()
         place = None if device is None else torch.device(device)
@@ -401,19 +406,19 @@ class RotorQuantCache(Cache):
 
     @property
     def next_places(self) -> tuple[str | None, ...]:
-        """Where one more token goes in every layer that keeps all; None where something moves."""
+        """The buffer that one more token goes to, per global layer; None where tokens must move."""
         if not self.get_seq_length() or any(layer.record_past for layer in self._storing):
-            return (None,)
+            return (None,)  # recording moves tokens of windows in every step
         layers = [layer for layer in self._storing if isinstance(layer, GlobalLayer)]
         return tuple(layer.next_place for layer in layers)
 
     @property
     def reads_on_device(self) -> bool:
-        """Whether kernels read what a step needs, by lengths that lie on the device."""
+        """Whether every layer finds what a step reads by lengths that lie on the device."""
         return all(layer.is_initialized and layer.steps_on_device() for layer in self._storing)
 
     def storage(self) -> list[torch.Tensor]:
-        """All tensors that a step reads or writes, and that can be replaced by others."""
+        """All tensors that a step reads or writes, and that the cache may replace by others."""
         tensors = [tensor for layer in self._storing for tensor in layer.storage()]
         return tensors if self._positions is None else tensors + self._positions.storage()
 
@@ -422,7 +427,7 @@ class RotorQuantCache(Cache):
             layer.select_batch(change)
         if self._positions is not None:
             self._positions.select_batch(change)
-        self._marks.clear()
+        self._marks.clear()  # their copies have the former batch
 
     def _check_sound(self) -> None:
         """Raise unless all layers hold the same number of tokens, all of them finite."""
@@ -442,7 +447,7 @@ class RotorQuantCache(Cache):
         self._finite_check.back_to(length)
         if self._positions is not None:
             self._positions.truncate(length)
-            if length == 0:
+            if length == 0:  # the next prompt may have another batch size
                 self._positions.reset()
         for mark in list(self._marks):
             if mark.length > length:
@@ -459,6 +464,7 @@ class RotorQuantCache(Cache):
     ) -> CacheLayerMixin:
         config = self._model_config
 
+        # Read at every update, because the model may be set to another attention meanwhile.
         def returns_views() -> bool:
             return str(config._attn_implementation) == ATTENTION_NAME
 
@@ -473,7 +479,7 @@ class RotorQuantCache(Cache):
 
 
 def _shapes(model_layers: ModelLayers, config: RotorQuantConfig) -> list[LayerShape]:
-    """How the layers are stored, which the options may change."""
+    """How the layers are stored: with `tied=False` K is stored beside V everywhere."""
     if config.tied:
         return list(model_layers.layers)
     return [

@@ -42,12 +42,13 @@ def fuse_layers(model: nn.Module) -> int:
     ]
     for layer in layers:
         for module, fused in ((layer, _layer), (layer.self_attn, _attention), (layer.mlp, _mlp)):
-            if "forward" not in vars(module):
+            if "forward" not in vars(module):  # else it is fused already, or someone has patched it
                 module.forward = partial(_either, module, fused, module.forward)
     return len(layers)
 
 
 def _is_plain(layer: Any) -> bool:
+    # Hooks of accelerate move weights before a forward pass, which the fused one would not call.
     hooked = any(hasattr(module, "_hf_hook") for module in layer.modules())
     known = layer.config.hidden_activation == _ACTIVATION
     return known and not hooked and not layer.enable_moe_block

@@ -1,4 +1,4 @@
-"""What a cache has to know of a model: one record per decoder layer, read once.
+"""What a cache needs to know of a model: one record per decoder layer, read once.
 
 A model that cannot be served is refused here, with the reason.
 """
@@ -45,7 +45,7 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelLayers:
-    """A model as the cache sees it.
+    """What the cache needs to know of a model.
 
     Attributes:
         config: the text configuration that names the attention implementation.
@@ -65,7 +65,7 @@ def read_model_layers(model: Any) -> ModelLayers:
     """Read a transformers model.
 
     Raises:
-        UnsupportedModelError: its attention is none that this library can serve.
+        UnsupportedModelError: this library cannot serve its attention; the sentence says why.
     """
     if not isinstance(model, nn.Module) or not hasattr(model, "get_decoder"):
         raise UnsupportedModelError(f"{_name(model)} is no transformers model with a decoder")
@@ -126,6 +126,7 @@ def _is_plain(attention: Any) -> bool:
 
 
 def _layer_type(config: Any, index: int) -> str:
+    # Configurations without `layer_types` have one kind of layer, with or without a window.
     types = getattr(config, "layer_types", None)
     if types is not None:
         return str(types[index])
@@ -155,6 +156,7 @@ def _read_tie(attention: Any, rotary: Any, layer_type: str) -> TiedKey | None:
     plain = getattr(rotary, f"{layer_type}_attention_scaling", None) == 1.0
     if not (isinstance(turns, torch.Tensor) and fixed and plain):
         return None
+    # Gemma's proportional embedding leaves the last pairs unturned, with frequency 0.
     pairs = int((turns != 0).sum())
     if not bool((turns[:pairs] != 0).all()):
         return None

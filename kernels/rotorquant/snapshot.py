@@ -248,6 +248,7 @@ def read_snapshot(path: Path, cache: str, source: Source | None) -> Snapshot:
         raise _refusal(path, str(error)) from error
     if header.cache != cache:
         raise _refusal(path, f"it is of a {header.cache}; load it with {header.cache}.load")
+    # Names that the reader leaves empty are not compared.
     for field in fields(Source):
         given, wanted = getattr(header.source, field.name), getattr(source, field.name, "")
         if wanted and given != wanted:
@@ -260,12 +261,13 @@ def _refusal(path: Path, reason: str) -> SnapshotError:
 
 
 def _replace_file(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    # In the same folder, as a rename is only atomic within one file system.
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
         save_file(tensors, name, metadata)
         with open(name, "rb+") as file:
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # or the rename could survive a crash that the bytes do not
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)

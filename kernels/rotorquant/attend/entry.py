@@ -69,6 +69,7 @@ def attention(
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
     queries = Queries(query, factor, _key_mask(attention_mask), rotorquant_blocks)
     output: torch.Tensor
+    # Kernels know no gradients; where they are requested the backward pass says so.
     with torch.no_grad():
         if isinstance(key, torch.Tensor):
             output = _attend_tensors(queries, key, value, sliding_window)
@@ -123,6 +124,7 @@ def padding_mask(
             f"attention_mask has {attention_mask.shape[-1]} tokens; it needs all {length}, those "
             "in the cache included"
         )
+    # Without padding there is no mask at all, so that attention can take its faster path.
     mask = attention_mask[:, :length].to(torch.bool)
     return None if bool(mask.all()) else mask[:, None, None, :]
 

@@ -53,6 +53,7 @@ def attend_rows(
             exact_queries(query, tied_queries, positions, dtype), codecs[0], tied_queries
         )
         return _attend_in_place(queries, rows, codecs, key_mask)
+    # Decoded rows are float32, so they are taken in tiles and never lie in memory all at once.
     part: Part | None = None
     for low in range(0, rows[0].primary.shape[2], _TILE_TOKENS):
         tile = slice(low, low + _TILE_TOKENS)
@@ -97,6 +98,8 @@ def _attend_in_place(
     part = attend_packed(
         queries.query, rows[0], value, codecs[0].table, queries.rope, key_mask, value_codec.table
     )
+    # Scores and sums leave the offset out of every row. A shift that is the same for all rows goes
+    # to `top`, and the offset goes once to the sum, as softmax weights sum to `mass`.
     top, total = part.top, value_codec.from_stored(part.total)
     if queries.shift is not None:
         top = top + queries.shift

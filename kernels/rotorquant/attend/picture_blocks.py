@@ -48,9 +48,11 @@ def picture_blocks(types: torch.Tensor, past: int, tokens: int) -> torch.Tensor 
         return None
     if not bool(seen[:, past:length].any()):
         return None
+    # A split picture would see only the half of itself that is in the chunk.
     for edge in (past, length):
         if 0 < edge < types.shape[-1] and bool((seen[:, edge - 1] & seen[:, edge]).any()):
             raise CacheStateError(f"a chunk boundary at token {edge} splits a picture")
+    # Neighbouring picture tokens belong to one picture: the processor puts text between pictures.
     starts = seen.clone()
     starts[:, 1:] &= ~seen[:, :-1]
     numbers = starts.int().cumsum(-1) - 1

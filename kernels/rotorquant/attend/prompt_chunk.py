@@ -117,6 +117,7 @@ def attend_history(
     assert part is not None
     if not as_stored:
         return part
+    # The sums are taken back once, after all pieces, instead of every value before it is summed.
     total = part.total.flatten(2, 3)
     for block in _blocks(total.shape[2]):
         total[:, :, block] = codecs[-1].from_stored(total[:, :, block])

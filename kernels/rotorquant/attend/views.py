@@ -107,9 +107,10 @@ def attend_in_blocks(
     """
     batch, heads, length, head_dim = query.shape
     output = query.new_empty(batch, length, heads, head_dim)
+    # In blocks, so that the float32 copies stay small however long the chunk is.
     for start in range(0, length, _BLOCK_TOKENS):
         block = query[:, :, start : start + _BLOCK_TOKENS].float()
-        block = block if scaling == 1.0 else block * scaling
+        block = block if scaling == 1.0 else block * scaling  # Gemma 4 has 1: no copy
         done = merge(parts(block.unflatten(1, (kv_heads, -1)), start))
         output[:, start : start + _BLOCK_TOKENS] = done.flatten(1, 2).transpose(1, 2)
     return output

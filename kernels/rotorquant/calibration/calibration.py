@@ -159,10 +159,12 @@ def calibrate(
     model_layers.config._attn_implementation = _LISTENER
     try:
         with torch.no_grad():
+            # Every chunk begins with the text's first token, as models expect (`<bos>`).
             for chunk in ids[1:].split(chunk_tokens - 1):
                 model(torch.cat((ids[:1], chunk)).unsqueeze(0), use_cache=False)
     finally:
         model_layers.config._attn_implementation = name
+        # There is no public way to unregister a name; this frees the listener and its sums.
         AttentionInterface.register(_LISTENER, attention)
     layers = {index: sums.statistics() for index, sums in sorted(listener.layers.items())}
     calibration = Calibration(_model_name(model), ids.numel(), layers)

@@ -62,6 +62,7 @@ class StreamStatistics(NamedTuple):
 
 def make_frame(statistics: StreamStatistics, pairs: int) -> Frame:
     """The frame of a stream; `pairs` rotary pairs (i, i + D/2), from the first on, stay pairs."""
+    # In float64: the map is an inverse square root of a matrix that may be nearly singular.
     covariance, importance = (_ridged(m.double()) for m in statistics[1:])
     matrix, inverse, weight = (torch.zeros_like(covariance) for _ in range(3))
     size = covariance.shape[-1]

@@ -133,6 +133,7 @@ class PackedCodec:
         self._rotors: Rotors | None = None
         if frame is None and isinstance(rotation, PlanarRotation):
             self._rotors = rotation.cos, rotation.sin
+        # Its grid of cells is what kernels read to find the nearest centroid without a search.
         self._book = make_codebook(lloyd_max(bits) if centroids is None else centroids, device)
         self._centroids = self._book.centroids
         self._order = torch.tensor(planes_of(bits).storage_order(head_dim), device=device)
@@ -142,6 +143,7 @@ class PackedCodec:
         inverse = rotation.apply(torch.eye(head_dim, device=device))
         self._inverse = (inverse if frame is None else frame.inverse)[..., self._order]
         self.table: torch.Tensor | None = decode_table(self._centroids, bits)
+        # A frame keeps the same pairs as the rotation that it replaces (`statistics.make_frame`).
         self.pairs: int | None = rotation.pairs
         self.offset = None if frame is None else frame.offset
         if frame is not None:

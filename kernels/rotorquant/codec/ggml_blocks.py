@@ -40,6 +40,7 @@ class BlockCodec:
         blocks = vectors.float().unflatten(-1, (-1, BLOCK))
         largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
         step = largest.abs() / 127 if self._bits == 8 else largest / -8
+        # Codes come from the float32 step and are decoded by the float16 one, as in llama.cpp.
         inverse = torch.where(step == 0, 0.0, 1 / step)
         scale = step.squeeze(-1).to(torch.float16)
         if self._bits == 8:

@@ -44,6 +44,7 @@ def mix_of(rotation: Rotation, head_dim: int) -> Mix | None:
     signs = left.new_ones(_LINES, columns)
     signs[at] = mixing.signs.view(len(lines), columns)
     found = Mix(signs.flatten(), right.contiguous(), mixed, whole, gain)
+    # The construction has many cases; one product with the unit matrix decides whether it holds.
     eye = torch.eye(head_dim, device=left.device)
     same = float((mix(eye, found) - rotation.apply(eye)).abs().max()) < _TOLERANCE
     return found if same else None

@@ -46,6 +46,7 @@ class ResidualCodec:
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
         """Rows of vectors [B, H, N, D]; the second stage is torch code on every device."""
         rows = self._inner.encode(vectors)
+        # What is lost is measured on decoded rows, so the float16 scale's rounding counts as well.
         residual = vectors.float() - self._inner.decode(rows)
         signs = _pack(residual @ self._projection.mT >= 0)
         extra = signs if rows.extra is None else torch.cat((rows.extra, signs), dim=-1)

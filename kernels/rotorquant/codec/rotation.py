@@ -11,10 +11,9 @@ aligned     Givens rotors of 45 degrees on the pairs that the rotary embedding t
             matrix after random signs on all other dimensions
 
 Angles, signs and matrices are random, from one seed, where nothing else is said, and shared by the
-layers and heads of a model. The pairs
-(i, i + D/2) are those of the rotary embedding. A Givens rotor commutes with it, so what was stored
-under `planar` or `aligned` can be scored without undoing the rotation
-(`ops/attend/reference.py`); the others have to be undone first.
+layers and heads of a model. The pairs (i, i + D/2) are those of the rotary embedding. A Givens
+rotor commutes with it, so what was stored under `planar` or `aligned` can be scored without undoing
+the rotation (`ops/attend/reference.py`); the other rotations have to be undone first.
 """
 
 from __future__ import annotations
@@ -206,6 +205,7 @@ def make_rotation(
     Raises:
         ConfigError: there is no such mode, or no Hadamard matrix of D dimensions is known.
     """
+    # On the CPU, whose generator gives the same numbers everywhere.
     draw = torch.Generator().manual_seed(seed)
     if mode == "planar":
         return _planar(head_dim // 2, draw, device)

@@ -144,6 +144,7 @@ class ModelRun:
         """One method; None is the floor: stock cache and attention in the model's own dtype."""
         divergence, same, loss = [], [], []
         for sequence in self._scored:
+            # Both read the same chunks side by side, so that only one chunk of logits is kept.
             exact, cache = self._make(RotorQuantConfig(16), None), self._cache(method)
             for low in range(0, len(sequence.ids) - 1, _CHUNK):
                 chunk = slice(low, min(low + _CHUNK, len(sequence.ids) - 1))

@@ -71,6 +71,7 @@ def write_sequence(model: Any, tokens: int, seed: int) -> Sequence:
     text = model.config.get_text_config(decoder=True)
     start = text.bos_token_id if text.bos_token_id is not None else 0
     ids = torch.tensor([[start]], device=model.device)
+    # On the CPU, so that a seed gives the same text on every device, as far as logits agree.
     draw = torch.Generator().manual_seed(seed)
     cache = RotorQuantCache(model, bits=16)
     written = [start]

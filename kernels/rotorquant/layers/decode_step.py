@@ -73,11 +73,12 @@ class StoreStep:
     def attend(self, queries: Queries) -> torch.Tensor:
         """Attention output [B, T, heads, D]; pictures stay causal in global layers."""
         store, query, key_mask = self.store, queries.query, queries.key_mask
+        # Whole buffers, not the part in use: a captured step must not depend on lengths in Python.
         first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
         grouped, steps = _grouped(queries, last.key), query.shape[2]
         positions = None if self.positions is None else self.positions.whole(query.device)
         near = exact_queries(grouped, self.tied_queries, positions, last.key.primary.dtype)
-        if not store.packed.capacity:
+        if not store.packed.capacity:  # no page has been packed yet, or none ever will be
             done = decode(near, first, last, store.counts, steps, None, key_mask)
             return _output(done.near, query)
         codecs, rows = store.packed.codecs, store.packed.whole_streams()

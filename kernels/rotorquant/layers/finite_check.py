@@ -67,7 +67,7 @@ class FiniteCheck:
 
     def begin(self, length: int) -> None:
         """Note that a pass begins on top of `length` tokens; raises as `verify` does."""
-        if not _capturing():
+        if not _capturing():  # a capture runs nothing, and must not wait
             self._send(length)
             self._receive(wait=False)
         self._begun_tokens = length
@@ -84,7 +84,7 @@ class FiniteCheck:
 
     def back_to(self, length: int) -> None:
         """Note that the cache was taken back to `length` tokens."""
-        if length <= self._sound_tokens:
+        if length <= self._sound_tokens:  # else the bad tokens may still be there
             for total in self._totals.values():
                 total.zero_()
             self._pending.clear()
@@ -92,7 +92,7 @@ class FiniteCheck:
             self._sound_tokens = length
 
     def _send(self, tokens: int) -> None:
-        if not self._pending:
+        if not self._pending:  # one copy at a time; totals only grow worse, so none is missed
             self._pending = [
                 _PendingCheck(PendingScalar(total), tokens) for total in self._totals.values()
             ]

@@ -89,6 +89,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             self.lazy_initialization(key_states, value_states)
         if self._positions is not None:
             self._positions.extend(key_states.shape[0], length, tokens, key_states.device)
+        # A prompt that is still being read; while drafts are undone by crops, nothing may wait.
         waits = self._config.defer == "prompt" and tokens > 1 and not self.record_past
         if not waits:
             self.store.pack_old()
@@ -110,7 +111,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             packed_mask = key_mask[:, low:high]
             exact_mask = torch.cat((key_mask[:, :low], key_mask[:, high:]), dim=1)
 
-        if is_chunk(query, key):
+        if is_chunk(query, key):  # enough queries to decode the packed tokens once for all of them
             packed, positions = self.store.packed, self._packed_positions(query.device)
             given = query, packed.streams(), packed.codecs, self._tie, positions
             before = attend_history(*given, scaling, packed_mask) if high > low else None
@@ -232,6 +233,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         """The codecs for rows like [B, H, any, D], and the queries that go with them."""
         codecs = self._codecs.make(self._config, like.shape[-1], like.device)
         if self._tie is not None:
+            # Made within a pass, but used by later ones, which may be outside inference mode.
             with torch.inference_mode(False):
                 self._tied_queries = TiedQueries(self._tie, codecs[0], like.device)
         return codecs
@@ -249,7 +251,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if chunk_key is None:
             chunk_key = value[:, :, :0]
         old = value.shape[2] - chunk_key.shape[2]
-        if old == 0:
+        if old == 0:  # all exact tokens are the chunk's, whose keys need no rebuilding
             return chunk_key, value
         low, high = self.store.span
         spans = (0, low), (high, high + old)

@@ -104,7 +104,7 @@ class GlobalStore:
     def pack_old(self) -> None:
         """Pack the whole pages that have left the exact window."""
         old = self.tail.length - self._recent_tokens
-        old -= old % self._page_tokens
+        old -= old % self._page_tokens  # whole pages, so that packing is rare and launches are few
         if old > 0:
             self.packed.pack(self.tail.rows(0, old))
             self.tail.drop_front(old)
@@ -126,6 +126,7 @@ class GlobalStore:
     @property
     def next_place(self) -> str | None:
         """The buffer that one more token goes to; None where it moves or packs something."""
+        # The same bounds as in `keep`: outside them a token reallocates the tail.
         fits = self.tail.length < self.tail.capacity <= self._tail_tokens + STEP_TOKENS
         due = self.tail.length - self._recent_tokens >= self._page_tokens
         names = {id(buffer): name for name, buffer in self.buffers.items()}
@@ -140,6 +141,7 @@ class GlobalStore:
         first = min(tokens, self._config.sink_tokens - self.sink.length)
         self.sink.append([stream[:, :, :first] for stream in streams])
         needed = self.tail.length + tokens - first
+        # After a prompt the tail is cut back to what decode steps need.
         if more_to_come:
             self.tail.reserve(tokens - first)
         elif not needed <= self.tail.capacity <= self._tail_tokens + STEP_TOKENS:
@@ -150,6 +152,7 @@ class GlobalStore:
         """Pack again what is packed, with other codecs."""
         self._config = config
         if tuple(codecs) != self.packed.codecs:
+            # The new pages are filled before the old ones go: this layer is in memory twice.
             old, like = self.packed, self.sink.rows(0, 0)
             self.packed = old.repacked(codecs, like, self._packed_capacity)
             tokens = self.packed.length

@@ -40,6 +40,7 @@ class PackedBuffer(TokenBuffer):
         count: torch.Tensor | None = None,
     ) -> None:
         self.codecs = tuple(codecs)
+        # Encoding no token gives the shapes and dtypes of rows, whatever the codec.
         rows = [codec.encode(stream[:, :, :0]) for codec, stream in zip(codecs, like, strict=True)]
         self._present = [tuple(field is not None for field in row) for row in rows]
         super().__init__(_flat(rows), capacity, meter, count)

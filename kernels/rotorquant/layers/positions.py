@@ -34,6 +34,7 @@ class PositionLog:
         self._noted: list[torch.Tensor] = []
         self._buffer: TokenBuffer | None = None
         hook = rotary.register_forward_pre_hook(_noting(self._noted), with_kwargs=True)
+        # The hook must not keep the log alive, or the model would keep every cache it has had.
         weakref.finalize(self, hook.remove)
 
     @property
@@ -59,7 +60,7 @@ class PositionLog:
         if self._buffer is None:
             self._buffer = self._make_buffer(batch, device)
         if self._buffer.length == length + tokens:
-            return
+            return  # another layer of this pass has moved them
         noted = self._noted.pop() if self._noted else None
         if noted is None or noted.shape[-1] != tokens or self._buffer.length != length:
             raise CacheStateError(
@@ -129,7 +130,7 @@ def _noting(noted: list[torch.Tensor]) -> Callable[..., None]:
 
     def note(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         positions = kwargs.get("position_ids", args[1] if len(args) > 1 else None)
-        noted.clear()
+        noted.clear()  # of a pass that broke off before a layer stored anything
         if isinstance(positions, torch.Tensor) and positions.ndim == 2:
             noted.append(positions.unsqueeze(1))
 

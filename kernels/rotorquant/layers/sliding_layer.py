@@ -91,6 +91,7 @@ class SlidingLayer(StoringLayer[Ring]):
             self.lazy_initialization(key_states, value_states)
         streams, returns_views = [key_states, value_states], self._context.returns_views()
         if returns_views and self._in_one_pass(key_states):
+            # Copied before the write overwrites them: the first queries of the step see them.
             old = self.store.leaving(tokens)
             self.store.write(streams, self.record_past)
             return handles(RingStep(self.store, old, lambda: self._ordered(old), self.dense))
@@ -99,6 +100,7 @@ class SlidingLayer(StoringLayer[Ring]):
             key, value, indices = self.store.in_use()
             # The one query sees every slot, so it takes the last place among them.
             return handles(SlidingView(self, key, value, None, indices))
+        # Gathered before the write: the chunk may push out what its first queries see.
         past_key, past_value, indices = self.store.history(tokens)
         key = torch.cat((past_key, key_states), dim=2)
         value = torch.cat((past_value, value_states), dim=2)

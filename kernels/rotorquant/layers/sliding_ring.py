@@ -47,7 +47,10 @@ class Ring:
         self.window, self._bits = window, bits
         rows = self._encode([self.empty, self.empty])
         self.slots = TokenBuffer(rows, window, meter)
-        self.slots.length = window
+        self.slots.length = (
+            window  # a ring has no end: which slots are in use follows from `length`
+        )
+        # Saved caches hold all slots, so unused ones must not be what happened to be in memory.
         for slot in self.slots.rows():
             slot.zero_()
         self._past = TokenBuffer(rows, 0, meter)
