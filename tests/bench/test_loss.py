@@ -18,11 +18,11 @@ def test_every_rung_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head.endswith("40 tokens")
-    told = {row.split()[0]: row.split()[1:] for row in rows}
-    assert tuple(told) == WEIGHTS
+    cells = {row.split()[0]: row.split()[1:] for row in rows}
+    assert tuple(cells) == WEIGHTS
     own = ("bf16", "int8", "int4", "int2")  # the others need bitsandbytes, or say so
-    means = [float(told[weights][0]) for weights in own]
+    means = [float(cells[weights][0]) for weights in own]
     assert means == sorted(means) and means[0] > 0
     for weights in own:
-        mean, median, high, same = (float(cell.rstrip("%")) for cell in told[weights])
+        mean, median, high, same = (float(cell.rstrip("%")) for cell in cells[weights])
         assert 0 <= median <= high and math.isfinite(mean) and 0 <= same <= 100

@@ -165,8 +165,8 @@ def test_a_spent_budget_ends_the_run_and_names_what_is_left_out(tmp_path: Path) 
     }
 
 
-def test_a_child_that_hangs_or_dies_leaves_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def said(code: str, budget_s: float | None = None) -> tuple[list[str], str]:
+def test_a_child_that_hangs_or_dies_leaves_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def output_of(code: str, budget_s: float | None = None) -> tuple[list[str], str]:
         lines: list[str] = []
         with pytest.raises(plan_memory._EndedError) as ended:
             for line in plan_memory._lines(
@@ -177,9 +177,9 @@ def test_a_child_that_hangs_or_dies_leaves_what_it_said(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(plan_memory, "_MOST_S", 2.0)
     dies = "print('a library says hello'); print('{}', flush=True); raise SystemExit('no room')"
-    assert said(dies) == (["{}"], "no room")
+    assert output_of(dies) == (["{}"], "no room")
     hangs = "import time; print('{}', flush=True); time.sleep(600)"
-    assert said(hangs, 100.0) == (["{}"], "ended: its time is over")
+    assert output_of(hangs, 100.0) == (["{}"], "ended: its time is over")
 
 
 def test_cases_for_a_gpu_name_every_rung_and_both_smaller_cards() -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from rotorquant.layout import POSITION_BYTES, GlobalLayout, SlidingLayout
 from rqchat.engine.planning.formats import Weights
@@ -75,19 +75,12 @@ class MemoryBytes:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Everything that the device has to hold."""
         return self.weights + self.kv_global + self.kv_sliding + self.workspace + self.reserve
 
     def as_json(self) -> dict[str, int]:
         """The object that `rqchat plan --json` prints."""
-        return {
-            "weights": self.weights,
-            "kv_global": self.kv_global,
-            "kv_sliding": self.kv_sliding,
-            "workspace": self.workspace,
-            "reserve": self.reserve,
-            "total": self.total,
-        }
+        return {**asdict(self), "total": self.total}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +123,9 @@ class Budget:
         context_tokens: int,
         free_bytes: int,
     ) -> Budget:
-        """The same with the longest prefill step that what is free has room for beside these.
+        """This budget with the longest prefill step whose total stays within `free_bytes`.
 
-        On a CPU, and where nothing longer fits, the same.
+        It is this budget itself on a CPU, and where nothing longer fits.
         """
         longer = [n for n in _LONG_CHUNKS if self.chunk_tokens < n <= context_tokens]
         for chunk_tokens in longer if self.is_gpu else ():

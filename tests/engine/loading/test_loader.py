@@ -163,7 +163,7 @@ def test_more_bytes_than_planned_stop_the_load_before_it_begins(tiny_folder: Pat
     assert events == []
 
 
-def test_a_device_that_fills_up_meanwhile_stops_theload(
+def test_a_device_that_fills_up_meanwhile_stops_the_load(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = iter([10**9] * 20 + [10] * 10**4)
@@ -189,7 +189,7 @@ def test_running_out_of_memory_is_one_sentence(
         load(tiny_folder)
 
 
-def test_a_sum_that_differs_is_said(copied_folder: Path) -> None:
+def test_a_sum_that_differs_is_reported(copied_folder: Path) -> None:
     weights = copied_folder / "model.safetensors"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     sums = copied_folder / "SHA256SUMS"

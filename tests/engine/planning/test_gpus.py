@@ -12,7 +12,7 @@ import pytest
 from rqchat.engine.planning import gpus
 from rqchat.engine.planning.devices import DeviceInfo
 from rqchat.engine.planning.gpus import parse_nvidia_smi
-from tests.engine.planning.smi import PROGRAMS, TABLE
+from tests.engine.planning.nvidia_smi import PROGRAMS, TABLE
 
 
 def test_nvidia_cards_are_read_in_mib() -> None:

@@ -128,7 +128,7 @@ def test_a_mixtures_experts_in_16_bits_are_its_largest_step() -> None:
     assert chosen.bytes.workspace == experts + 3 * 4 * 262_144 + 2 * 2**25 + exact
 
 
-def test_what_attention_holds_is_what_the_library_says() -> None:
+def test_attention_takes_what_the_library_says() -> None:
     assert workspace._HISTORY_TOKENS == prompt_chunk.HISTORY_TOKENS
     assert (workspace._SCORES, workspace._TILE_TOKENS) == (SCORE_BUDGET, TILE_KEYS)
     assert workspace._SPACE_ROWS == prompt_chunk._ROWS
@@ -151,7 +151,7 @@ def test_what_a_decode_step_reads_of_a_24_gib_card() -> None:
 
 
 @pytest.mark.parametrize("gib", [8, 12])
-def test_a_card_that_is_too_small_is_told_what_is_missing(gib: int) -> None:
+def test_a_card_that_is_too_small_names_what_is_missing(gib: int) -> None:
     way_out = (
         r"GiB are missing.*take --model google/gemma-4-E4B-it, which fits with int[48] weights"
     )

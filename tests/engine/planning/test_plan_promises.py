@@ -37,7 +37,7 @@ def _within(asked: Settings, shape: ModelShape) -> Settings:
     return replace(asked, context_tokens=wanted)
 
 
-def _without_eyes(shape: ModelShape) -> ModelShape:
+def _without_vision(shape: ModelShape) -> ModelShape:
     return replace(shape, vision=0, vision_hidden=0, vision_intermediate=0)
 
 
@@ -53,7 +53,7 @@ def _context(shape: ModelShape, device: DeviceInfo, asked: Settings) -> int:
     asked=_asked,
     total=st.integers(1, 200 * _GIB) | st.integers(10 * _GIB, 40 * _GIB),
     more=st.integers(1, 40 * _GIB) | st.integers(1, _GIB),
-    shape=_shapes | _shapes.map(_without_eyes),
+    shape=_shapes | _shapes.map(_without_vision),
 )
 def test_more_memory_never_gives_less_context(
     asked: Settings, total: int, more: int, shape: ModelShape
@@ -93,7 +93,7 @@ def test_more_memory_never_costs_quality_at_the_same_context(
     asked=_asked,
     total=st.integers(4 * _GIB, 200 * _GIB),
     share=st.floats(0.1, 1.0),
-    shape=_shapes | _shapes.map(_without_eyes),
+    shape=_shapes | _shapes.map(_without_vision),
     name=st.sampled_from(("cuda:0", "mps", "cpu")),
 )
 def test_no_candidate_takes_more_than_is_free(

@@ -26,7 +26,7 @@ _IDS = torch.arange(20, 60).reshape(2, 20)
 def plan_for(
     folder: Path, weights: str | None, device: DeviceInfo = CPU, head_bits: int | None = None
 ) -> MemoryPlan:
-    """The plan that `load` obeys."""
+    """The plan that `load` follows."""
     settings = Settings(model=str(folder), weights=weights, head_bits=head_bits, offline=True)
     return make_plan(resolve_model(settings, device.is_gpu).shape, device, settings)
 

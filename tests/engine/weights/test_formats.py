@@ -22,8 +22,8 @@ from tests.engine.weights.checkpoints import (
     write_shards,
     write_w4a16,
 )
-from tests.engine.weights.kept import module_bytes
 from tests.engine.weights.loading import divergence, load, logits_of, plan_for, reference_model
+from tests.engine.weights.module_bytes import module_bytes
 from tests.helpers import build_tiny_model
 
 BITSANDBYTES = pytest.mark.skipif(
@@ -239,10 +239,10 @@ def test_experts_that_were_taken_apart(weights: str, tmp_path: Path) -> None:
             )
             expected = {"gate_up_proj": torch.cat((gate, up)), "down_proj": down}
             for leaf, matrix in expected.items():
-                held = getattr(found, leaf)
-                if isinstance(held, PackedMatrix):
-                    held = held.packed.dequantize(torch.bfloat16).view(4, *matrix.shape)
-                error = (held[expert].float() - matrix).square().sum() / matrix.square().sum()
+                weight = getattr(found, leaf)
+                if isinstance(weight, PackedMatrix):
+                    weight = weight.packed.dequantize(torch.bfloat16).view(4, *matrix.shape)
+                error = (weight[expert].float() - matrix).square().sum() / matrix.square().sum()
                 # Four bits and more are what was stored; two bits on groups of 64: measured 0.10
                 assert error < 0.13 if weights == "int2" else error == 0
 

@@ -24,8 +24,8 @@ from tests.engine.weights.checkpoints import (
     is_decoder_linear,
     tensors_of,
 )
-from tests.engine.weights.kept import module_bytes
 from tests.engine.weights.loading import CPU, divergence, load, logits_of, plan_for, reference_model
+from tests.engine.weights.module_bytes import module_bytes
 from tests.helpers import build_tiny_model
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
@@ -175,7 +175,7 @@ def test_the_image_tower_comes_from_the_mmproj_file(
         assert torch.equal(found[name], stands_for[name].to(torch.bfloat16)), name
 
 
-def test_a_missing_image_tower_is_said(
+def test_a_missing_image_tower_is_reported(
     q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(q4_0[0], tmp_path / "model"))
@@ -185,7 +185,7 @@ def test_a_missing_image_tower_is_said(
         load(folder, "int4")
 
 
-def test_two_text_models_are_said(
+def test_two_text_models_are_reported(
     q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(q4_0[0], tmp_path / "model"))
@@ -196,7 +196,7 @@ def test_two_text_models_are_said(
 
 
 @pytest.mark.parametrize("kept", [3, 300, -5])
-def test_a_cut_file_is_said(
+def test_a_cut_file_is_reported(
     q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path, kept: int
 ) -> None:
     path = tmp_path / "tiny.gguf"
@@ -206,7 +206,7 @@ def test_a_cut_file_is_said(
         read_gguf(path, "it")
 
 
-def test_blocks_that_cannot_be_read_are_said(tmp_path: Path) -> None:
+def test_blocks_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "odd.gguf", "gemma4")
     kind = gguf.GGMLQuantizationType.Q5_1
     blocks = gguf.quants.quantize(torch.randn(2, 32).numpy(), kind)

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from rotorquant import RotorQuantCache, fuse_layers
 from rotorquant.codec.codec import Frame
-from rotorquant.layers import global_store as stores
+from rotorquant.layers import global_store
 from rotorquant.layers.finite_check import FiniteCheck
 from rotorquant.layers.global_layer import GlobalLayer
 from rotorquant.ops import dispatch
@@ -108,13 +108,13 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "capability_of", lambda tensor: (9, 0))
     monkeypatch.setattr(dispatch, "processors_of", lambda tensor: 132)
     monkeypatch.setattr(FiniteCheck, "_receive", lambda self, wait: None)
-    make: Any = vars(stores)["make_codec"]
+    make: Any = vars(global_store)["make_codec"]
 
-    def made_on_the_cpu(*given: Any) -> Any:
-        config, stream, pairs, head_dim, _, frame = given
+    def make_on_the_cpu(*arguments: Any) -> Any:
+        config, stream, pairs, head_dim, _, frame = arguments
         return _moved(make(config, stream, pairs, head_dim, torch.device("cpu"), frame))
 
-    monkeypatch.setattr(stores, "make_codec", made_on_the_cpu)
+    monkeypatch.setattr(global_store, "make_codec", make_on_the_cpu)
 
 
 def chunk_bytes(
@@ -141,8 +141,7 @@ def chunk_bytes(
         _pack(model, GRIDS[weights])
     fuse_layers(model)
     meter = MetaMeter()
-    held = [*model.parameters(), *model.buffers()]
-    for tensor in held:
+    for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_meta:
             meter.see(tensor)
     cache = RotorQuantCache(model, bits=kv_bits, max_tokens=before_tokens + 2 * chunk_tokens)
@@ -196,7 +195,7 @@ def _packed(grid: Grid, rows: int, columns: int) -> Packed:
     return Packed(grid, words, scale, torch.empty_like(scale) if grid.has_offset else None)
 
 
-def _moved(made: Any, seen: dict[int, torch.Tensor] | None = None) -> Any:
+def _moved(codec: Any, seen: dict[int, torch.Tensor] | None = None) -> Any:
     """A codec with all its tensors on the meta device, each once."""
     seen = {} if seen is None else seen
 
@@ -209,8 +208,8 @@ def _moved(made: Any, seen: dict[int, torch.Tensor] | None = None) -> Any:
             return kind(*moved) if hasattr(value, "_fields") else kind(moved)
         return _moved(value, seen) if type(value).__module__.startswith("rotorquant") else value
 
-    slots = [name for kind in type(made).__mro__ for name in getattr(kind, "__slots__", ())]
-    for name in [*getattr(made, "__dict__", {}), *slots]:
-        if hasattr(made, name):
-            object.__setattr__(made, name, move(getattr(made, name)))
-    return made
+    slots = [name for kind in type(codec).__mro__ for name in getattr(kind, "__slots__", ())]
+    for name in [*getattr(codec, "__dict__", {}), *slots]:
+        if hasattr(codec, name):
+            object.__setattr__(codec, name, move(getattr(codec, name)))
+    return codec
