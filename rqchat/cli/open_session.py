@@ -11,53 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
 
 from rqchat.cli import app_folders
-from rqchat.engine.events import Event, ModelFacts
-from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.engine.events import Event
+from rqchat.engine.session_api import Session
+from rqchat.engine.settings import Settings
 
-if TYPE_CHECKING:
-    from rqchat.engine.conversation import ContextPart, Message, UserTurn
-    from rqchat.engine.planning.plan import MemoryPlan
-
-__all__ = ["BackgroundOpening", "Session", "interruptible", "open_in_foreground", "open_session"]
-
-
-class Session(Protocol):
-    """What commands use of `rqchat.engine.session.ChatSession`."""
-
-    system: str | None
-    thinking: bool
-
-    @property
-    def plan(self) -> MemoryPlan: ...
-    @property
-    def model_name(self) -> str: ...
-    @property
-    def used_tokens(self) -> int: ...
-    @property
-    def context_tokens(self) -> int: ...
-    @property
-    def facts(self) -> ModelFacts: ...
-    def count_tokens(self, turn: UserTurn) -> int: ...
-    @property
-    def used_bytes(self) -> int: ...
-    def context_parts(self) -> tuple[ContextPart, ...]: ...
-    def ask(
-        self,
-        turn: UserTurn,
-        sampling: SamplingSettings,
-        *,
-        begun: str = "",
-        schema: str | None = None,
-    ) -> Iterator[Event]: ...
-    @property
-    def messages(self) -> tuple[Message, ...]: ...
-    def interrupt(self) -> None: ...
-    def restore(self, messages: tuple[Message, ...]) -> None: ...
-    def clear(self) -> None: ...
-    def close(self) -> None: ...
+__all__ = ["BackgroundOpening", "interruptible", "open_in_foreground", "open_session"]
 
 
 def open_session(

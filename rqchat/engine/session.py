@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Self
 
 import torch
@@ -133,6 +133,14 @@ class ChatSession:
         """Tokens of the whole prompt that `turn` would make, pictures included."""
         return len(self._write(turn).token_ids)
 
+    def check(self, turn: UserTurn) -> int:
+        """As `count_tokens`, for a turn that `ask` would take.
+
+        Raises:
+            ContextLengthError: the prompt leaves no room for an answer.
+        """
+        return len(self._prompt(turn, "").token_ids)
+
     @property
     def used_bytes(self) -> int:
         """Memory that this process holds of the device now."""
@@ -165,26 +173,31 @@ class ChatSession:
         *,
         begun: str = "",
         schema: str | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Answers `turn`; the conversation has grown by both once `Done` came.
 
         `begun` is how the answer begins; events then hold only what comes after it. `schema`, which
-        `schema.read_schema` has let through, is a JSON schema that the answer matches if it ends.
-        Closing the iterator early keeps the text so far, as an interruption does.
+        `json_schema.read_schema` has let through, is a JSON schema that the answer matches if it
+        ends. Closing the generator early keeps the text so far, as an interruption does.
 
         Raises:
             ContextLengthError: at once, when the prompt leaves no room for an answer.
-            RqchatError: from the iterator, when the device runs out of memory.
+            RqchatError: from the generator, when the device runs out of memory.
         """
-        self._refuse_hopeless(turn)
-        prompt = continued(self._write(turn), self._writer.text_ids(begun))
+        prompt = self._prompt(turn, begun)
         room = self.context_tokens - len(prompt.token_ids)
-        if room < 1:
-            raise self._too_long(len(prompt.token_ids))
         self._stop.clear()
         sampling = sampling or SamplingSettings()
         sampler = self._sampler(sampling, schema)
         return self._answer(turn, prompt, sampler, min(room, sampling.max_tokens or room), begun)
+
+    def _prompt(self, turn: UserTurn, begun: str) -> Prompt:
+        """The prompt for `turn`, which leaves room for an answer that goes on after `begun`."""
+        self._refuse_hopeless(turn)
+        prompt = continued(self._write(turn), self._writer.text_ids(begun))
+        if len(prompt.token_ids) >= self.context_tokens:
+            raise self._too_long(len(prompt.token_ids))
+        return prompt
 
     def _refuse_hopeless(self, turn: UserTurn) -> None:
         """Counting takes a hundred times a text's bytes: not where no context can hold it."""
@@ -229,7 +242,7 @@ class ChatSession:
 
     def _answer(
         self, turn: UserTurn, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         stopped = self._stop.is_set
         generation = Generation(self._loaded, self._writer, self._prefix, stopped, self._steps)
         generation.begin_with(begun)

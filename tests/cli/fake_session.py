@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
@@ -81,6 +81,16 @@ class FakeSession:
         words = [turn.text, *(document.text for document in turn.documents)]
         return 5 + sum(len(text.split()) for text in words) + 264 * len(turn.pictures)
 
+    def check(self, turn: UserTurn) -> int:
+        tokens = self.count_tokens(turn)
+        if tokens > self.context_tokens:
+            raise ContextLengthError(
+                f"{tokens} tokens are more than {self.context_tokens}",
+                input_tokens=tokens,
+                context_tokens=self.context_tokens,
+            )
+        return tokens
+
     @property
     def used_bytes(self) -> int:
         return 500_000_000
@@ -104,19 +114,13 @@ class FakeSession:
         *,
         schema: str | None = None,
         begun: str = "",
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         self.asked.append((turn, sampling))
         self.schema = schema
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        tokens = self.count_tokens(turn)
-        if tokens > self.context_tokens:
-            raise ContextLengthError(
-                f"{tokens} tokens are more than {self.context_tokens}",
-                input_tokens=tokens,
-                context_tokens=self.context_tokens,
-            )
+        tokens = self.check(turn)
         self._stopped = False
         self._heard.clear()
         yield PrefillProgress(tokens, tokens, 0, 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from rqchat.cli import app, open_session
@@ -31,7 +31,7 @@ class Talker(FakeSession):
         *,
         schema: str | None = None,
         begun: str = "",
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         self._stopped = False
         if turn.text.startswith("read"):
             for done in range(1, 2000):

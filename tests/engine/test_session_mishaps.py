@@ -41,9 +41,12 @@ class TestMishaps:
         long = UserTurn("Q", documents=(Document("d", "x" * 300),))
         counted = session.count_tokens(long)
 
+        with pytest.raises(ContextLengthError) as checked:
+            session.check(long)
         with pytest.raises(ContextLengthError) as caught:
             session.ask(long)
 
+        assert str(checked.value) == str(caught.value)
         assert (caught.value.input_tokens, caught.value.context_tokens) == (counted, 128)
         assert f"{counted}" in str(caught.value)
         assert f"--context {counted + 1024}" in str(caught.value)
@@ -57,7 +60,7 @@ class TestMishaps:
         monkeypatch.setattr(session, "_write", pytest.fail)
         longest = max(map(len, byte_tokenizer().get_vocab()))
         with pytest.raises(ContextLengthError, match="at least 2,049 tokens, but") as caught:
-            session.ask(UserTurn("Q", documents=(Document("d", "x" * (2048 * longest + 1)),)))
+            session.check(UserTurn("Q", documents=(Document("d", "x" * (2048 * longest + 1)),)))
         assert "--context" not in str(caught.value)
 
     def test_the_last_token_of_the_context_can_be_used(
@@ -67,7 +70,10 @@ class TestMishaps:
         script(monkeypatch, "y" * 200)
         room = 100 - session.count_tokens(UserTurn(""))
 
-        done = done_of(session.ask(UserTurn("q" * (room - 1))))
+        turn = UserTurn("q" * (room - 1))
+        assert session.check(turn) == session.count_tokens(turn) == 99
+        assert session.used_tokens == 0
+        done = done_of(session.ask(turn))
         assert (done.stop_reason, done.tokens.output) == ("length", 1)
 
         session.clear()
@@ -114,7 +120,7 @@ class TestMishaps:
         for event in events:
             if isinstance(event, TextDelta) and event.text == "c":
                 break
-        events.close()  # type: ignore[attr-defined]
+        events.close()
 
         assert session.messages[-1] == Message("assistant", "abc", interrupted=True)
 

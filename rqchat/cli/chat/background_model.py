@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rqchat.cli import open_session
-from rqchat.cli.open_session import BackgroundOpening, Session
+from rqchat.cli.open_session import BackgroundOpening
 from rqchat.engine.conversation import Message
 from rqchat.engine.events import Event, LoadProgress, Notice
+from rqchat.engine.session_api import Session
 from rqchat.engine.settings import Settings
 from rqchat.errors import RqchatError
 from rqchat.ui.console import Screen

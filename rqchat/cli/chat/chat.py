@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mimetypes
 import traceback
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,14 +16,15 @@ from rqchat.cli.chat.background_model import BackgroundModel, SessionStart
 from rqchat.cli.chat.pending_attachments import PendingAttachments
 from rqchat.cli.chat.slash.registry import Commands
 from rqchat.cli.chat.turn_runner import TurnRequest, TurnRunner
-from rqchat.cli.open_session import Session
 from rqchat.cli.store_access import open_recorder, resume_hint
 from rqchat.engine.conversations.load import SavedConversation
-from rqchat.engine.events import Done, Event
+from rqchat.engine.conversations.recorder import RecordedTurn
+from rqchat.engine.events import Done
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.inputs.reference_paths import split_paths
 from rqchat.engine.inputs.references import ReferenceReader
+from rqchat.engine.session_api import Session
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen
@@ -117,12 +118,14 @@ class Chat:
             self.say(self.attachments.add(self._piped, session))
             self._piped = None
 
-    def events(self, session: Session, request: TurnRequest) -> Iterator[Event]:
-        """The answer to a request, as it comes."""
+    def recording(
+        self, session: Session, request: TurnRequest
+    ) -> AbstractContextManager[RecordedTurn]:
+        """Within, the events of the answer are to be noted, so that it is saved as it comes."""
         turn, sampling = request.turn, request.sampling
         if request.is_aside:
-            return self.recorder.follow_aside(session, turn, sampling)
-        return self.recorder.record(session, turn, sampling, begun=request.begun)
+            return self.recorder.aside(session, turn, sampling)
+        return self.recorder.turn(session, turn, sampling, begun=request.begun)
 
     def answered(self, done: Done) -> None:
         """An answer is at its end."""

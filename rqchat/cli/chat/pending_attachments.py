@@ -11,7 +11,7 @@ from rqchat.engine.inputs.pictures import Picture, soft_token_count
 from rqchat.ui.text import format_count
 
 if TYPE_CHECKING:
-    from rqchat.cli.open_session import Session
+    from rqchat.engine.session_api import Session
 
 __all__ = ["PendingAttachments"]
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rqchat.engine.conversation import Message, UserTurn
-from rqchat.engine.events import Done, Event
+from rqchat.engine.events import Done
 from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import UsageError
 
 if TYPE_CHECKING:
-    from rqchat.cli.open_session import Session
+    from rqchat.engine.conversations.recorder import RecordedTurn
+    from rqchat.engine.session_api import Session
     from rqchat.ui.stream import AnswerView
 
 __all__ = ["Messages", "TurnHost", "TurnRequest", "TurnRunner"]
@@ -65,8 +67,10 @@ class TurnHost(Protocol):
     def new_view(self, begun: str = "", *, recalls: bool = False) -> AnswerView:
         """A place on the screen for the next answer."""
 
-    def events(self, session: Session, request: TurnRequest) -> Iterator[Event]:
-        """The answer to a request, as it comes."""
+    def recording(
+        self, session: Session, request: TurnRequest
+    ) -> AbstractContextManager[RecordedTurn]:
+        """Within, the events of the answer are to be noted, so that it is saved as it comes."""
 
     def answered(self, done: Done) -> None:
         """An answer is at its end. In the thread of the turn, as all below."""
@@ -188,10 +192,13 @@ class TurnRunner:
         is_first = not (base or self._undos)
         view = self.view = self._host.new_view(request.begun, recalls=is_first)
         try:
-            for event in self._host.events(session, request):
-                view.show(event)
-                if isinstance(event, Done):
-                    self._host.answered(event)
+            answer = session.ask(request.turn, request.sampling, begun=request.begun)
+            with self._host.recording(session, request) as recorded, closing(answer) as events:
+                for event in events:
+                    recorded.note(event)
+                    view.show(event)
+                    if isinstance(event, Done):
+                        self._host.answered(event)
         finally:
             view.close()
             self._host.say("")

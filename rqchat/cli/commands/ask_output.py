@@ -21,7 +21,7 @@ from rqchat.ui.stream import AnswerView
 from rqchat.ui.tables import stats_table
 
 if TYPE_CHECKING:
-    from rqchat.cli.open_session import Session
+    from rqchat.engine.session_api import Session
 
 __all__ = ["Form", "Output", "Report", "choose_form"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,9 @@ from rqchat.errors import ContextLengthError, RqchatError
 
 if TYPE_CHECKING:
     from rqchat.cli.commands.ask_output import Report
-    from rqchat.cli.open_session import Session
     from rqchat.engine.conversation import UserTurn
     from rqchat.engine.conversations.recorder import Recorder
+    from rqchat.engine.session_api import Session
     from rqchat.engine.settings import SamplingSettings
     from rqchat.ui.console import Screen
 
@@ -74,9 +74,8 @@ def answer_all(
         Exit: the user interrupted.
     """
     for turn in turns[1:]:
-        # For its length alone: nothing is answered if one of them is too long
         with _truncate_hint(turn):
-            session.ask(turn, sampling)
+            session.check(turn)
     before = session.messages
     for turn in turns:
         session.restore(before)
@@ -112,8 +111,14 @@ def _answer(
     report: Report,
 ) -> Done:
     done: Done | None = None
-    with _truncate_hint(turn), open_session.interruptible(session):
-        for event in recorder.record(session, turn, sampling, schema=schema):
+    with (
+        _truncate_hint(turn),
+        open_session.interruptible(session),
+        recorder.turn(session, turn, sampling, schema=schema) as recorded,
+        closing(session.ask(turn, sampling, schema=schema)) as events,
+    ):
+        for event in events:
+            recorded.note(event)
             report.show(event)
             if isinstance(event, Done):
                 done = event

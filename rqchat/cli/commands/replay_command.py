@@ -13,9 +13,9 @@ from rqchat.cli import open_session
 from rqchat.errors import InputError
 
 if TYPE_CHECKING:
-    from rqchat.cli.open_session import Session
     from rqchat.engine.conversations.replay import Replayed
     from rqchat.engine.conversations.rows import Kept
+    from rqchat.engine.session_api import Session
     from rqchat.engine.settings import Settings
     from rqchat.ui.console import Screen
 

@@ -5,32 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rqchat import __version__
-from rqchat.engine.events import Done, MemoryUse, ModelFacts, StopReason, Timing, TokenCounts
+from rqchat.engine.events import Done, MemoryUse, StopReason, Timing, TokenCounts
 from rqchat.engine.settings import HEAD_BITS, WEIGHTS, SamplingSettings, Settings
 
-if TYPE_CHECKING:  # it looks for GPUs, and lists of conversations are to start fast
-    from rqchat.engine.planning.plan import MemoryPlan
+if TYPE_CHECKING:
+    from rqchat.engine.session_api import Session
 
-__all__ = ["Answering", "Receipt"]
+__all__ = ["Receipt"]
 
 _Record = TypeVar("_Record")
-
-
-class Answering(Protocol):
-    """What of a `ChatSession` a receipt is made of."""
-
-    system: str | None
-    thinking: bool
-
-    @property
-    def plan(self) -> MemoryPlan: ...
-    @property
-    def model_name(self) -> str: ...
-    @property
-    def facts(self) -> ModelFacts: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +59,7 @@ class Receipt:
     stop_reason: StopReason | None = None
 
     @classmethod
-    def begin(cls, session: Answering, sampling: SamplingSettings) -> Self:
+    def begin(cls, session: Session, sampling: SamplingSettings) -> Self:
         """The receipt of an answer that has yet to come."""
         chosen, facts = session.plan.chosen, session.facts
         if sampling.temperature is None:

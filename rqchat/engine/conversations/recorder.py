@@ -10,37 +10,56 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 from rqchat.engine.conversation import Message, UserTurn
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.load import SavedConversation
-from rqchat.engine.conversations.receipt import Answering, Receipt
+from rqchat.engine.conversations.receipt import Receipt
 from rqchat.engine.conversations.records import Origin, TurnState
 from rqchat.engine.conversations.rows import Kept, SessionRows
 from rqchat.engine.events import Done, Event, TextDelta, ThoughtDelta
+from rqchat.engine.session_api import Session
 from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import StoreError
 
-__all__ = ["Growth", "RecordedSession", "Recorder"]
+__all__ = ["RecordedTurn", "Recorder"]
 
 _GROWTH_S = 0.5
 _GROWTH_SHARE = 0.05  # of the time at most goes into writing an answer that still grows
 
 
-class Growth:
-    """One answer while it comes, after what it `begun` with."""
+def _ignore(kept: Kept) -> None:
+    """Nothing is stored."""
 
-    def __init__(self, begun: str) -> None:
-        self._answer = [begun]
+
+def _no_cost(kept: Kept) -> float:
+    return 0.0
+
+
+class RecordedTurn:
+    """One turn while it is answered. `note` takes every event, before anybody else sees it."""
+
+    def __init__(
+        self,
+        asked: Kept,
+        begin: Callable[[Kept], None] = _ignore,
+        write: Callable[[Kept], float] = _no_cost,
+    ) -> None:
+        """`begin` stores the question, `write` the answer so far, and says how long it took."""
+        self._asked, self._begin, self._write = asked, begin, write
+        self._answer = [asked.receipt.begun]
         self._thought: list[str] = []
         self._done: Done | None = None
-        self._next_s = time.monotonic() + _GROWTH_S
+        self._next_write_s = 0.0
+        self.has_begun = False
 
-    def add(self, event: Event) -> bool:
-        """Takes an event; whether it is time to write."""
+    def note(self, event: Event) -> None:
+        """Takes an event, and stores what it adds if that is due."""
+        if not self.has_begun:  # the first event comes before the model starts
+            self._begin(self._asked)
+            self.has_begun = True
+            self._next_write_s = time.monotonic() + _GROWTH_S
         match event:
             case TextDelta(text):
                 self._answer.append(text)
@@ -49,39 +68,23 @@ class Growth:
             case Done():
                 self._done = event
             case _:
-                return False
-        return self._done is None and time.monotonic() >= self._next_s
+                return
+        if self._done is None and time.monotonic() >= self._next_write_s:
+            cost_s = self._write(self._so_far())
+            self._next_write_s = time.monotonic() + max(_GROWTH_S, cost_s / _GROWTH_SHARE)
 
-    def written(self, cost_s: float) -> None:
-        """Writing took `cost_s`; the next time is due when that is a small share of the time."""
-        self._next_s = time.monotonic() + max(_GROWTH_S, cost_s / _GROWTH_SHARE)
-
-    def onto(self, kept: Kept) -> Kept:
-        """`kept` with what came so far, as the session itself keeps it."""
-        answer, thought = "".join(self._answer).rstrip(), "".join(self._thought).strip()
-        return replace(kept, answer=answer, thought=thought)
-
-    def end(self, kept: Kept) -> Kept:
-        """`kept` with the answer at its end, whole or interrupted."""
+    def end(self) -> Kept:
+        """The turn with its answer, whole or interrupted."""
         stopped = self._done is None or self._done.stop_reason == "interrupted"
         state: TurnState = "interrupted" if stopped else "complete"
-        receipt = kept.receipt.end(self._done) if self._done else kept.receipt
-        return replace(self.onto(kept), state=state, receipt=receipt)
+        receipt = self._asked.receipt
+        receipt = receipt.end(self._done) if self._done else receipt
+        return replace(self._so_far(), state=state, receipt=receipt)
 
-
-class RecordedSession(Answering, Protocol):
-    """What of a `ChatSession` is recorded."""
-
-    @property
-    def messages(self) -> tuple[Message, ...]: ...
-    def ask(
-        self,
-        turn: UserTurn,
-        sampling: SamplingSettings,
-        *,
-        begun: str = "",
-        schema: str | None = None,
-    ) -> Iterator[Event]: ...
+    def _so_far(self) -> Kept:
+        """The turn with what came so far, as the session itself keeps it."""
+        answer, thought = "".join(self._answer).rstrip(), "".join(self._thought).strip()
+        return replace(self._asked, answer=answer, thought=thought)
 
 
 class Recorder:
@@ -108,67 +111,54 @@ class Recorder:
         """Under which id the conversation can be found; None while it is not being saved."""
         return self._rows.session_id if self._path is not None else None
 
-    def record(
+    @contextmanager
+    def turn(
         self,
-        session: RecordedSession,
+        session: Session,
         turn: UserTurn,
         sampling: SamplingSettings,
         *,
         begun: str = "",
         schema: str | None = None,
-    ) -> Iterator[Event]:
-        """The events of `session.ask`, recorded on their way; a turn that it refuses is not.
+    ) -> Iterator[RecordedTurn]:
+        """Within, the events of `session.ask` are to be noted; without any, nothing is saved.
 
-        Raises:
-            RqchatError: as `session.ask` does, at once and from the iterator.
+        An answer that breaks off is kept as far as it came, so the events are to be closed first:
+
+            with recorder.turn(session, turn, sampling) as recorded:
+                with closing(session.ask(turn, sampling)) as events:
+                    for event in events:
+                        recorded.note(event)
         """
-        events = session.ask(turn, sampling, begun=begun, schema=schema)
         receipt = replace(Receipt.begin(session, sampling), begun=begun, schema=schema)
-        return self._recorded(session, events, Kept(turn, time.time(), receipt))
+        before = len(session.messages)
 
-    def follow_aside(
-        self, session: RecordedSession, turn: UserTurn, sampling: SamplingSettings
-    ) -> Iterator[Event]:
-        """The events of a turn that is not saved unless the conversation comes to hold it.
+        def begin(asked: Kept) -> None:
+            self._align(session, turn)
+            self._begin(asked)
 
-        Raises:
-            RqchatError: as `session.ask` does, at once and from the iterator.
-        """
-        events, growth = session.ask(turn, sampling), Growth("")
-        kept = Kept(turn, time.time(), Receipt.begin(session, sampling))
-        return self._followed(events, growth, kept)
+        recorded = RecordedTurn(Kept(turn, time.time(), receipt), begin, self._write)
+        try:
+            yield recorded
+        finally:
+            if recorded.has_begun:
+                kept = recorded.end()
+                if len(session.messages) > before:
+                    kept = replace(kept, answer=session.messages[-1].text)
+                self._write(kept)
 
-    def _followed(self, events: Iterator[Event], growth: Growth, kept: Kept) -> Iterator[Event]:
-        for event in events:
-            growth.add(event)
-            yield event
-        kept = growth.end(kept)
+    @contextmanager
+    def aside(
+        self, session: Session, turn: UserTurn, sampling: SamplingSettings
+    ) -> Iterator[RecordedTurn]:
+        """As `turn`, for one that is not saved unless the conversation comes to hold it."""
+        recorded = RecordedTurn(Kept(turn, time.time(), Receipt.begin(session, sampling)))
+        yield recorded
+        kept = recorded.end()
         self._past.append(kept)
         self._asides.append(kept)
 
-    def _recorded(
-        self, session: RecordedSession, events: Iterator[Event], kept: Kept
-    ) -> Iterator[Event]:
-        first = next(events)  # comes before the model starts
-        self._align(session, kept.turn)
-        self._begin(kept)
-        growth, before = Growth(kept.receipt.begun), len(session.messages)
-        try:
-            for event in chain((first,), events):
-                if growth.add(event):
-                    self._kept[-1] = growth.onto(self._kept[-1])
-                    growth.written(self._flush())
-                yield event
-        finally:
-            if hasattr(events, "close"):
-                events.close()  # the session then keeps what came
-            kept = growth.end(self._kept[-1])
-            if len(session.messages) > before:
-                kept = replace(kept, answer=session.messages[-1].text)
-            self._kept[-1] = kept
-            self._flush()
-
-    def follow(self, session: RecordedSession) -> None:
+    def follow(self, session: Session) -> None:
         """Brings the store after the conversation where that was cut back, continued or rewritten.
 
         A conversation that is empty now is left as it is saved: the next turn begins another.
@@ -203,7 +193,7 @@ class Recorder:
         self._flush()
         self._close()
 
-    def _align(self, session: RecordedSession, turn: UserTurn | None = None) -> None:
+    def _align(self, session: Session, turn: UserTurn | None = None) -> None:
         """Brings what is kept here after the conversation, to which `turn` is about to be added."""
         pairs = list(zip(session.messages[::2], session.messages[1::2], strict=True))
         if _is_another(self._kept, pairs):
@@ -225,9 +215,7 @@ class Recorder:
         self._past += gone
         self._kept = self._kept[:cut] + [self._known(pair, session, gone) for pair in come]
 
-    def _known(
-        self, pair: tuple[Message, Message], session: RecordedSession, gone: Sequence[Kept]
-    ) -> Kept:
+    def _known(self, pair: tuple[Message, Message], session: Session, gone: Sequence[Kept]) -> Kept:
         """A turn that came back or was put there, with the receipt that is known of it."""
         for kept in reversed(self._past):
             if kept.is_pair(*pair):
@@ -263,6 +251,11 @@ class Recorder:
             del self._kept[-1]  # asked again
         self._kept.append(kept)
         self._flush()
+
+    def _write(self, kept: Kept) -> float:
+        """Writes the last turn as it is now; the seconds that took."""
+        self._kept[-1] = kept
+        return self._flush()
 
     def _close(self) -> None:
         if self._database is not None:

@@ -35,6 +35,11 @@ def test_questions_are_answered_one_by_one_as_json_lines(
     assert len(session.messages) == 2  # each was asked on its own
 
 
+def test_none_is_answered_where_one_is_too_long(run: Run, session: FakeSession) -> None:
+    result = run("ask", "-q", "One?", "-q", "word " * 2000)
+    assert (result.code, result.out, session.asked) == (4, "", [])
+
+
 def test_questions_from_standard_input(run: Run, session: FakeSession) -> None:
     assert len(_lines(run("ask", "--questions", "-", stdin=b"One?\nTwo?\n").out)) == 2
 

@@ -18,6 +18,7 @@ from rqchat.engine.inputs.documents import Document
 from rqchat.engine.settings import SamplingSettings, Settings
 from tests.cli.conftest import Run
 from tests.cli.fake_session import FakeSession
+from tests.engine.conversations.recording import record
 
 GREEDY = SamplingSettings(temperature=0, max_tokens=12)
 
@@ -35,15 +36,15 @@ def chat(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("chat") / "conversations.db"
     recorder = Recorder(path, "chat", pytest.fail)
     book = Document("book.txt", "Call me Ishmael. " * 40)  # long enough to be packed
-    list(recorder.record(session, UserTurn("Who?", documents=(book,)), GREEDY))
+    list(record(recorder, session, UserTurn("Who?", documents=(book,)), GREEDY))
     drawn = SamplingSettings(temperature=1.0, max_tokens=12)
-    list(recorder.record(session, UserTurn("And then?"), drawn))
+    list(record(recorder, session, UserTurn("And then?"), drawn))
     session.thinking = True
-    for count, _ in enumerate(recorder.record(session, UserTurn("More"), GREEDY)):
+    for count, _ in enumerate(record(recorder, session, UserTurn("More"), GREEDY)):
         if count == 8:
             session.interrupt()
     session.thinking = False
-    list(recorder.record(session, UserTurn("The end?"), GREEDY))
+    list(record(recorder, session, UserTurn("The end?"), GREEDY))
     recorder.close()
     return path
 

@@ -25,6 +25,7 @@ from rqchat.ui.console import Screen
 from rqchat.ui.saved_conversations import conversation_view, findings_list, sessions_table
 from tests.cli.conftest import Run
 from tests.cli.fake_session import FakeSession
+from tests.engine.conversations.recording import record
 
 Keep = Callable[..., str]
 
@@ -44,7 +45,7 @@ def keep() -> Keep:
         recorder = Recorder(app_folders.store_file(), "chat", pytest.fail)
         session = FakeSession(script=[answer])
         asked = UserTurn(turn) if isinstance(turn, str) else turn
-        list(recorder.record(session, asked, SamplingSettings()))
+        list(record(recorder, session, asked, SamplingSettings()))
         recorder.close()
         assert recorder.session_id is not None
         return recorder.session_id

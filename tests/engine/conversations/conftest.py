@@ -16,6 +16,7 @@ from rqchat.engine.conversations.records import TurnRecord
 from rqchat.engine.conversations.sessions import find_session, read_turns
 from rqchat.engine.settings import SamplingSettings
 from tests.cli.fake_session import FakeSession
+from tests.engine.conversations.recording import record
 
 Say = Callable[..., None]
 SAMPLING = SamplingSettings()
@@ -90,7 +91,6 @@ def say(recorder: Recorder, session: FakeSession) -> Say:
     def ask(turn: str | UserTurn, answer: str = "It is a cat.") -> None:
         session.script = [answer]
         asked = UserTurn(turn) if isinstance(turn, str) else turn
-        for _ in recorder.record(session, asked, SamplingSettings()):
-            pass
+        list(record(recorder, session, asked, SAMPLING))
 
     return ask

@@ -27,6 +27,7 @@ from rqchat.engine.conversations.sessions import latest_session, list_sessions, 
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.settings import SamplingSettings
 from tests.cli.fake_session import FakeSession
+from tests.engine.conversations.recording import record
 
 ROOT = Path(__file__).resolve().parents[3]
 _LONGEST_S = 0.3
@@ -65,7 +66,7 @@ def write(path: Path) -> None:
         question = f"{os.getpid()}-{number}"
         turn = UserTurn(question, documents=(Document("a.txt", question * 200),))
         session.script = re.findall(r"\S+ ?", answer_to(question))
-        for count, _ in enumerate(recorder.record(session, turn, SamplingSettings())):
+        for count, _ in enumerate(record(recorder, session, turn, SamplingSettings())):
             if count == 0:
                 _say("asked", question)
             time.sleep(0.0002)

@@ -13,6 +13,7 @@ from rqchat.engine.conversations.recorder import Recorder
 from rqchat.engine.conversations.sessions import find_session, list_sessions, remove_sessions
 from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.conftest import SAMPLING, Case, Say, load, turns
+from tests.engine.conversations.recording import record
 
 
 def test_a_saved_conversation_goes_on_in_its_session(
@@ -25,7 +26,7 @@ def test_a_saved_conversation_goes_on_in_its_session(
     later, again = Recorder(path, "chat", pytest.fail), FakeSession()
     later.adopt(saved)
     again.restore(saved.messages)
-    list(later.record(again, UserTurn("Three"), SAMPLING))
+    list(record(later, again, UserTurn("Three"), SAMPLING))
     later.close()
     assert [turn.question for turn in turns(database, saved.record.id)] == ["One", "Two", "Three"]
     assert load(database, saved.record.id).messages == again.messages
@@ -36,20 +37,20 @@ def test_a_question_without_answer_is_asked_again_in_its_place(
     path: Path, database: Database, recorder: Recorder, session: FakeSession, say: Say
 ) -> None:
     say("One")
-    dead = recorder.record(session, UserTurn("Two"), SAMPLING)
+    dead = record(recorder, session, UserTurn("Two"), SAMPLING)
     next(dead)
     saved = load(database, recorder.session_id)
     assert saved.pending == UserTurn("Two")
     later = Recorder(path, "chat", pytest.fail)
     later.adopt(saved)
     session.restore(saved.messages)
-    list(later.record(session, UserTurn("Two"), SAMPLING))
+    list(record(later, session, UserTurn("Two"), SAMPLING))
     later.close()
     assert [(turn.question, turn.state) for turn in turns(database, saved.record.id)] == [
         ("One", "complete"),
         ("Two", "complete"),
     ]
-    dead.close()  # type: ignore[attr-defined]
+    dead.close()
 
 
 def test_two_that_go_on_with_one_session_part_ways(case: Case) -> None:
@@ -60,7 +61,7 @@ def test_two_that_go_on_with_one_session_part_ways(case: Case) -> None:
     other, there = Recorder(path, "chat", pytest.fail), FakeSession()
     other.adopt(saved)
     there.restore(saved.messages)
-    list(other.record(there, UserTurn("There"), SAMPLING))
+    list(record(other, there, UserTurn("There"), SAMPLING))
     say("Here")
     assert warnings == [
         f"conversation {first_id} went on elsewhere; this one is {recorder.session_id}"
@@ -119,7 +120,7 @@ def test_an_answer_continued_or_made_anew_takes_the_place_of_the_first(
     assert [turn.answer for turn in turns(database, before)][earlier:] == ["A dog."]
     session.restore(kept)
     session.script = [" Brown."]
-    list(recorder.record(session, UserTurn("One"), SAMPLING, begun="A dog."))
+    list(record(recorder, session, UserTurn("One"), SAMPLING, begun="A dog."))
     last = turns(database, before)[-1]
     assert (last.answer, last.receipt.begun) == ("A dog. Brown.", "A dog.")
     assert load(database, before).messages == session.messages
@@ -178,7 +179,7 @@ def test_a_retry_that_brings_nothing_leaves_the_answer_there_was(
     session.restore(whole[:2])
     session.script = [signal.SIGUSR1, "never"]
     previous = signal.signal(signal.SIGUSR1, lambda *_: session.interrupt())
-    list(recorder.record(session, UserTurn("Two"), SAMPLING))
+    list(record(recorder, session, UserTurn("Two"), SAMPLING))
     signal.signal(signal.SIGUSR1, previous)
     session.restore(whole)
     recorder.follow(session)

@@ -14,13 +14,14 @@ from rqchat.engine.conversations.recorder import Recorder
 from rqchat.engine.inputs.documents import Document
 from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.conftest import SAMPLING, Case, Say, load, turns
+from tests.engine.conversations.recording import record
 
 
 def test_without_a_path_nothing_is_written_until_one_is_given(
     path: Path, session: FakeSession
 ) -> None:
     recorder = Recorder(None, "chat", pytest.fail)
-    list(recorder.record(session, UserTurn("One"), SAMPLING))
+    list(record(recorder, session, UserTurn("One"), SAMPLING))
     assert (recorder.session_id, path.parent.exists()) == (None, False)
     assert recorder.keep_in(path) == recorder.session_id
     recorder.close()
@@ -35,7 +36,7 @@ def test_a_saved_conversation_goes_on_unsaved_until_a_path_is_given(
     saved = load(database, recorder.session_id)
     unsaved = Recorder(None, "chat", pytest.fail)
     unsaved.adopt(saved)
-    list(unsaved.record(session, UserTurn("Two"), SAMPLING))
+    list(record(unsaved, session, UserTurn("Two"), SAMPLING))
     assert unsaved.session_id is None
     assert [turn.question for turn in turns(database, saved.record.id)] == ["One"]
     assert unsaved.keep_in(path) == saved.record.id
@@ -68,7 +69,7 @@ def test_a_store_that_cannot_be_opened_is_told_once(tmp_path: Path, session: Fak
     said: list[str] = []
     recorder = Recorder(tmp_path / "data" / "sessions.db", "chat", said.append)
     for question in ("One", "Two"):
-        events = list(recorder.record(session, UserTurn(question), SAMPLING))
+        events = list(record(recorder, session, UserTurn(question), SAMPLING))
         assert len(events) == 4
     recorder.close()
     assert len(said) == 1 and said[0].startswith("this conversation is not being saved: ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import ContextLengthError
 from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.conftest import SAMPLING, Say, load, turns
+from tests.engine.conversations.recording import record
 
 
 def test_a_turn_is_saved_whole(
@@ -58,7 +59,7 @@ def test_thoughts_are_no_part_of_a_loaded_conversation(
 def test_the_question_is_there_before_the_model_starts(
     database: Database, recorder: Recorder, session: FakeSession
 ) -> None:
-    events = recorder.record(session, UserTurn("Hello"), SAMPLING)
+    events = record(recorder, session, UserTurn("Hello"), SAMPLING)
     next(events)
     (turn,) = turns(database, recorder.session_id)
     assert (turn.question, turn.answer, turn.state) == ("Hello", "", "unfinished")
@@ -77,7 +78,7 @@ def test_the_answer_is_there_while_it_grows(
     monkeypatch.setattr(growth, "_GROWTH_SHARE", float("inf"))
     session.script = ["It ", "is ", "a cat."]
     seen = []
-    for _ in recorder.record(session, UserTurn("Hello"), SAMPLING):
+    for _ in record(recorder, session, UserTurn("Hello"), SAMPLING):
         (turn,) = turns(database, recorder.session_id)
         seen.append((turn.answer, turn.state))
     assert seen[:4] == [("", "unfinished")] + [
@@ -97,7 +98,7 @@ def test_growth_is_written_twice_a_second_at_most_and_never_for_long(
     for cost_s, most_writes in ((0.001, 22), (0.1, 8)):
         clock |= {"cost_s": cost_s, "writes": 0}
         session.script = ["word "] * 1000
-        for _ in recorder.record(session, UserTurn("Hello"), SAMPLING):
+        for _ in record(recorder, session, UserTurn("Hello"), SAMPLING):
             clock["s"] += 0.01
         assert most_writes - 3 <= clock["writes"] <= most_writes
 
@@ -112,7 +113,7 @@ def test_an_interrupted_answer_is_kept_and_marked(
     database: Database, recorder: Recorder, session: FakeSession
 ) -> None:
     session.script = ["It is ", "a cat."]
-    events = recorder.record(session, UserTurn("Hello"), SAMPLING)
+    events = record(recorder, session, UserTurn("Hello"), SAMPLING)
     for _, event in zip(range(2), events, strict=False):
         if "It is" in str(event):
             session.interrupt()
@@ -134,14 +135,14 @@ def test_an_answer_that_breaks_off_is_kept_and_marked(
             *,
             schema: str | None = None,
             begun: str = "",
-        ) -> Iterator[Event]:
+        ) -> Generator[Event, None, None]:
             yield from islice(super().ask(turn, sampling), 2)
             raise KeyboardInterrupt
 
-    events = recorder.record(Breaking(), UserTurn("Hello"), SAMPLING)
+    events = record(recorder, Breaking(), UserTurn("Hello"), SAMPLING)
     if how == "closed":
         next(events), next(events)
-        events.close()  # type: ignore[attr-defined]
+        events.close()
     else:
         with pytest.raises(KeyboardInterrupt):
             list(events)
@@ -153,7 +154,7 @@ def test_a_turn_that_is_refused_is_not_saved(
     path: Path, recorder: Recorder, session: FakeSession
 ) -> None:
     with pytest.raises(ContextLengthError):
-        list(recorder.record(session, UserTurn("word " * 2000), SAMPLING))
+        list(record(recorder, session, UserTurn("word " * 2000), SAMPLING))
     assert recorder.session_id is None
     assert not path.exists()
 

@@ -110,7 +110,7 @@ def test_an_answer_that_is_broken_off_goes_on(endless: ChatSession, close: bool)
         )
         pieces = list(_until_text(events, 5))
         if close:
-            events.close()  # type: ignore[attr-defined]
+            events.close()
         else:
             answers.session.interrupt()
             pieces += list(events)

@@ -15,7 +15,7 @@ from rqchat.ui.tables import context_table, stats_table
 from rqchat.ui.text import format_count
 
 if TYPE_CHECKING:
-    from rqchat.cli.open_session import Session
+    from rqchat.engine.session_api import Session
 
 __all__ = ["COMMANDS"]
 
