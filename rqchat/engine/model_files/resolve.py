@@ -44,7 +44,7 @@ _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 # What the revision of a folder is made from
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_REVISION_PATTERNS = ("*.json", "*.jinja", "*.safetensors")
+_REVISION_PATTERNS = ("*.json", "*.jinja", "*.safetensors", "*.gguf")
 _WHOLE_BYTES = 64 * 2**20
 _SAMPLE_BYTES = 2**16
 _SAMPLES = 64

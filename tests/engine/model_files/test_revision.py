@@ -18,6 +18,7 @@ def folder(tmp_path: Path) -> Path:
     model.mkdir()
     (model / "config.json").write_text('{"model_type": "gemma4"}')
     (model / "model.safetensors").write_bytes(bytes(range(256)) * 64)
+    (model / "model.gguf").write_bytes(bytes(range(256)))
     return model
 
 
@@ -28,7 +29,7 @@ def test_a_copy_has_the_same_revision(folder: Path, tmp_path: Path) -> None:
     assert model_revision(tmp_path / "copy") == model_revision(folder)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.gguf"])
 def test_a_changed_byte_changes_it(folder: Path, name: str) -> None:
     before = model_revision(folder)
     data = bytearray((folder / name).read_bytes())
