@@ -110,7 +110,7 @@ def _first_byte_s(ask: list[str]) -> float:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        bufsize=0,
+        bufsize=0,  # the first byte, not the first full buffer
     ) as process:
         assert process.stdout is not None
         process.stdout.read(1)

@@ -110,7 +110,7 @@ def load_model(
     with _model_errors(source.name):
         model, weight_bytes = _fill(source, folder, small, plan, on_event, weights)
         tokenizer, image_processor = _fill_small(model, small)
-    if plan.device.is_gpu:
+    if plan.device.is_gpu:  # fused layers run as Triton kernels
         fuse_layers(model)
     return LoadedModel(
         model=model,

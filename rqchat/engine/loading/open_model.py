@@ -41,6 +41,7 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
     Raises:
         RqchatError: no such model or device, or it does not fit.
     """
+    # A model that was open before must be gone, or the device would look full
     release_unused()
     device = device_for(settings)
     source = resolve_model(settings, device.is_gpu)
@@ -51,6 +52,7 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
         on_event(Notice(plan.reason))
     limit_gpu_memory(plan)
     loaded = load_model(source, plan, on_event, offline=settings.offline)
+    # The model's own budget is known by its image processor alone
     if settings.image_tokens is None:
         own = loaded.image_processor.max_soft_tokens
         plan = dataclasses.replace(plan, image_tokens=own)
@@ -110,6 +112,7 @@ def limit_gpu_memory(plan: MemoryPlan) -> None:
             f"{device.name} is there as {device.torch_name}, but torch sees {count} GPUs; leave"
             " CUDA_VISIBLE_DEVICES unset, or name another one with --device"
         )
+    # CUDA's own context is on the card, but not among the bytes that torch counts
     allowed = device.free_bytes - GPU_CONTEXT_BYTES - LEFT_FREE_BYTES
     whole = torch.cuda.get_device_properties(device.torch_name).total_memory
     share = min(max(allowed / whole, 0.0), 1.0)

@@ -178,6 +178,7 @@ class _Pull:
         self._check_disk()
         for file in self.files:
             self._bring(file)
+            # The client finds the blob under its key, and only links it into the snapshot
             linked = hub.hf_hub_download(self.repository, file.name)
         folder = Path(linked)
         for _ in Path(file.name).parts:

@@ -43,7 +43,7 @@ def fetch_model(
         if folder is not None:
             check_weights(folder, repository)
             return folder
-    except ModelError:
+    except ModelError:  # a download that was cut, which goes on below
         if offline:
             raise
     if offline:

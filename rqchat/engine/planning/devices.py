@@ -53,7 +53,7 @@ def cpu_device() -> DeviceInfo:
     """The processor with the main memory that this process may use."""
     total, free = _main_memory_bytes(Path("/proc/meminfo"))
     limit, used = _cgroup_bytes(Path("/sys/fs/cgroup"))
-    if limit is not None:
+    if limit is not None:  # a container's limit does not show in /proc/meminfo
         total, free = min(total, limit), min(free, max(limit - used, 0))
     return DeviceInfo(_cpu_name(Path("/proc/cpuinfo")), total, free, "main memory", "cpu")
 
@@ -66,7 +66,7 @@ def _main_memory_bytes(meminfo: Path) -> tuple[int, int]:
         return total * 1024, free * 1024
     except (OSError, KeyError, ValueError):
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total, total // 2
+        return total, total // 2  # nothing else says what is available; a careful guess
 
 
 def _cgroup_bytes(folder: Path) -> tuple[int | None, int]:

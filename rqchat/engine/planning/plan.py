@@ -260,6 +260,7 @@ class _Planner:
     def _plan_by_default(self, shape: ModelShape) -> Candidate | None:
         """What would be taken of another model without any override; None if it does not fit."""
         try:
+            # What the user asked for was meant for the other model
             return make_plan(shape, self.device, Settings()).chosen
         except DoesNotFitError:
             return None
@@ -273,10 +274,12 @@ class _Planner:
             forced = ("--weights", self.settings.weights), ("--kv-bits", self.settings.kv_bits)
             given = [name for name, value in forced if value]
             ways += [f"leave out {' and '.join(given)}"] if given else []
+        # Closing other programs helps only where they hold more than is missing
         if used > missing:
             taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
             ways.append(f"close {taken} ({_gib(used)} are taken)")
         parameters = self.shape.parameters
+        # Models that keep more than 2 bits first, but rather any model than none
         ways += suggest_models(self._plan_by_default, parameters, 2) or suggest_models(
             self._plan_by_default, parameters, 0
         )

@@ -98,6 +98,7 @@ class Packed:
     ) -> Packed:
         """From codes [rows, columns], integers in [0, 2**bits)."""
         fields = codes.unflatten(-1, (-1, grid.fields))
+        # Field by field: all at once, every code would take the four bytes of a word
         words = fields[..., 0].to(torch.int32)
         for field in range(1, grid.fields):
             words |= fields[..., field].to(torch.int32) << (grid.bits * field)

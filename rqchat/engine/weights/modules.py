@@ -115,6 +115,7 @@ class PackedEmbedding(PackedMatrix):
     def __init__(self, packed: Packed, embed_scale: torch.Tensor, dtype: torch.dtype) -> None:
         super().__init__(packed)
         self.num_embeddings, self.embedding_dim = packed.words.shape[0], packed.columns
+        # Not persistent, as in transformers: no checkpoint holds it
         self.register_buffer("embed_scale", embed_scale, persistent=False)
         self._dtype = dtype
 

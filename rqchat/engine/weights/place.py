@@ -75,6 +75,7 @@ class _Placing:
         self.experts = {name for name in self.wanted if self._is_packed_expert(name)}
         self.tables = {name for name in self.wanted if self._is_packed_table(name)}
         self.placed_bytes = 0
+        # A tied head gets the embedding's weights at the end, even if the checkpoint has it again
         if self.tied:
             del self.wanted[_HEAD]
 
@@ -205,6 +206,7 @@ class _Placing:
 
     def _replace(self, name: str, module: nn.Module) -> None:
         path, _, _ = name.rpartition(".")
+        # A new module is in training mode, whatever the model around it is in
         self.model.set_submodule(path, module.eval().requires_grad_(False))
 
     def tie(self) -> None:
@@ -249,6 +251,7 @@ def place_weights(
     done, total = 0, sum(source.nbytes(name) for name in names)
     on_progress(0, total)
     for name in names:
+        # Before every tensor: another program may take memory while this one loads
         placing.check_memory(name, need, free_bytes())
         placing.place(name)
         done += source.nbytes(name)

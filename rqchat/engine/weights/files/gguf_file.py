@@ -58,7 +58,8 @@ def read_gguf(path: Path, name: str) -> dict[str, GgufTensor]:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             tensors = _Header(data, path, name).tensors()
             size = len(data)
-    except (OSError, ValueError, struct.error, KeyError, UnicodeDecodeError):
+    # ValueError also stands for an empty file, which cannot be mapped
+    except (OSError, ValueError, struct.error, KeyError):
         raise ModelError(
             f"{name} is damaged: {path.name} is no whole GGUF file; download it again"
         ) from None

@@ -85,6 +85,7 @@ class StackedExperts:
         """The matrix on the grid `INT4`, experts one below the other."""
         if name not in self._stacks:
             return self._source.packed(name, stream, keep=keep)
+        # Each is copied into the joined matrix, so none of them is to stay mapped
         pieces = (self._source.packed(piece, stream, keep=False) for piece in self._pieces(name))
         return Packed.join(pieces, matrix_of(self.shape(name))[0])
 
