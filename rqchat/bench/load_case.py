@@ -60,7 +60,7 @@ class LoadOutcome:
 
     @property
     def share(self) -> float:
-        """Of the slower of disk and link."""
+        """The rate of loading as a share of the slower of disk and link."""
         limit = min(r for r in (self.read_bytes_per_s, self.link_bytes_per_s) if r)
         return self.file_bytes / self.load_s / limit
 
@@ -126,7 +126,7 @@ def _read(file: Path, buffer: bytearray) -> int:
 
 
 def _read_fresh(file: Path) -> int:
-    """The same into memory of its own, as `torch.empty` gives it."""
+    """Bytes in `file`, read into new memory, as `torch.empty` gives it."""
     buffer = memoryview(torch.empty(file.stat().st_size, dtype=torch.uint8).numpy())  # type: ignore[arg-type]
     size = 0
     with file.open("rb", buffering=0) as content:

@@ -195,7 +195,7 @@ def _load(model: str, plan: MemoryPlan) -> LoadedModel:
 def _answered(
     opened: OpenedModel, meter: AllocatorMeter | TensorMeter, load_peak_bytes: int
 ) -> Outcome:
-    """What it took to read and to answer on top of a filled context; timed the second time."""
+    """Reads and answers on top of a filled context, twice; only the second time is timed."""
     session = ChatSession(opened)
     cache = session._prefix.cache
     for name in ("mark", "rewind"):  # copies in the host's memory

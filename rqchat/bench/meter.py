@@ -18,7 +18,7 @@ __all__ = ["AllocatorMeter", "TensorMeter", "meter_of"]
 
 
 def meter_of(device: torch.device) -> AllocatorMeter | TensorMeter:
-    """What counts the tensors on `device`."""
+    """The meter that counts the tensors on `device`."""
     return AllocatorMeter() if device.type == "cuda" else TensorMeter()
 
 

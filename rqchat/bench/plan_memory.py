@@ -62,7 +62,7 @@ _HEADINGS = (
 
 
 class _Clock:
-    """What is left of a budget in seconds; None for no end."""
+    """A budget in seconds and what is left of it; None is a budget without an end."""
 
     def __init__(self, budget_s: float | None) -> None:
         self._end_s = None if budget_s is None else time.monotonic() + budget_s
@@ -74,7 +74,7 @@ class _Clock:
 
     @property
     def share_s(self) -> float:
-        """What one child may take: if it hangs, others still have their turn."""
+        """Seconds that one child may take: if it hangs, others still have their turn."""
         return self.left_s if self._end_s is None else min(self.left_s, _MOST_S)
 
 
@@ -164,7 +164,7 @@ def _cpu_cases(contexts: Sequence[int]) -> Iterator[Case]:
 
 
 def _measure(case: Case, table: _Report, clock: _Clock) -> None:
-    """A row for each context of `case`, whatever comes of it."""
+    """Writes a row for each context of `case`, also where it fails."""
     command = [sys.executable, "-m", "rqchat.bench.memory_case", json.dumps(asdict(case))]
     left, why = list(case.contexts), ""
     try:
@@ -177,7 +177,7 @@ def _measure(case: Case, table: _Report, clock: _Clock) -> None:
 
 
 def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
-    """What a child prints, line by line.
+    """Yields the lines of JSON that a child prints, as they come.
 
     Raises:
         _EndedError: it failed, or its time is over.
@@ -229,7 +229,7 @@ def _time_load(model: str, folder: Path | None, table: _Report, clock: _Clock) -
 
 
 def _has_space(place: Path, need_bytes: int) -> bool:
-    """On a disk, or on a RAM disk that leaves as much main memory as it takes."""
+    """Whether the disk has space; a RAM disk must leave as much main memory as it takes."""
     if not place.is_dir() or shutil.disk_usage(place).free < 1.05 * need_bytes:
         return False
     return place != _RAM_DISK or find_devices()[-1].free_bytes > 2 * need_bytes

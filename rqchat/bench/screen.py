@@ -53,7 +53,7 @@ class Terminal:
         os.close(self._end)
 
     def press(self, keys: str) -> None:
-        """Type."""
+        """Types the keys."""
         os.write(self._end, keys.encode())
 
     def wait_for(self, text: str, *, until: str = "") -> str:

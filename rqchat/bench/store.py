@@ -78,7 +78,7 @@ def fill_store(path: Path, sessions: int) -> None:
 
 
 def _cpu_s(arguments: list[str]) -> float:
-    """What `rqchat` takes of a core; other programs on the machine hardly change it."""
+    """Processor seconds of `rqchat`, which other programs on the machine hardly change."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     wall_s(arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -56,7 +56,7 @@ _COPY_BYTES = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One product: `share` is its matrix's bytes a second over the copy's, 0 where that is moot."""
+    """One product: `share` is its matrix's bytes a second over the copy's, or 0."""
 
     method: str
     layer: str
@@ -121,7 +121,7 @@ def _expert_figures(
     device: torch.device,
     copy_gb: float,
 ) -> Iterator[Figure]:
-    """A mixture's: each row meets experts of its own, and the bytes are those of experts hit."""
+    """Products of a mixture: each row has experts of its own, and the bytes of those used count."""
     layer, outputs, inputs = experts[0], max(64, experts[1] // shrink), experts[2]
     inputs = max(64, inputs // shrink // 64 * 64)
     weight = torch.randn(_EXPERTS * outputs, inputs, device=device, dtype=torch.bfloat16)
@@ -172,7 +172,7 @@ def _clone(packed: Packed) -> Packed:
 
 
 def _gemlite_layer(packed: Packed, outputs: int, inputs: int) -> Any:
-    """The same codes; an integer zero makes gemlite compute (code - 8) * scale, as we do."""
+    """gemlite's layer of the same codes; an integer zero makes it compute (code - 8) * scale."""
     kind = gemlite.DType.BF16
     layer = gemlite.GemLiteLinear(4, INT4.group, inputs, outputs, kind, kind)
     layer.pack(packed.codes(), packed.scale.bfloat16(), zeros=INT4.zero)

@@ -143,7 +143,7 @@ def test_the_table_has_a_row_for_each_context_whatever_comes_of_it(
     ]
     monkeypatch.setattr(plan_memory, "_cpu_cases", lambda contexts: cases)
     monkeypatch.setattr(plan_memory, "_gpu_cases", lambda model, contexts: cases)
-    monkeypatch.setattr(plan_memory, "_has_room", lambda place, need: False)
+    monkeypatch.setattr(plan_memory, "_has_space", lambda place, need: False)
     report = tmp_path / "new" / "memory.md"
 
     records = plan_memory.run_memory(report)

@@ -227,7 +227,7 @@ def _reporter(on_event: Callable[[Event], None]) -> Callable[[int, int], None]:
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    """What the device can still give, torch's own spare blocks included."""
+    """Bytes that torch can still get on a CUDA device, its own spare blocks included; else None."""
     if device.type != "cuda":
         return None
     spare = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -18,7 +18,7 @@ _STATM = Path("/proc/self/statm")  # Linux; second number: resident pages (proc(
 
 
 def peak_bytes(device: DeviceInfo) -> int:
-    """What torch's allocator held at most on a GPU; on a CPU the process's peak resident size.
+    """The most that torch's allocator had on a GPU; on a CPU the process's peak resident size.
 
     Metal tells what it holds now, and no peak.
     """
@@ -31,7 +31,7 @@ def peak_bytes(device: DeviceInfo) -> int:
 
 
 def used_bytes(device: DeviceInfo) -> int:
-    """What torch has taken of a GPU; on a CPU the resident size now, or its peak off Linux."""
+    """Bytes that torch has taken of a GPU; on a CPU the resident size now, off Linux its peak."""
     if device.torch_name == "mps":
         return torch.mps.driver_allocated_memory()
     if device.is_gpu:

@@ -46,7 +46,7 @@ class RemoteFile:
 
     @property
     def key(self) -> str:
-        """What the hub's client calls it in its cache."""
+        """The name of the file's blob in the cache of the hub's client."""
         return self.sha256 or self.git_hash
 
 

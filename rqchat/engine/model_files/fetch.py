@@ -17,7 +17,7 @@ _TOKENIZER = "tokenizer.json"
 
 
 def _ignore(event: Event) -> None:
-    """Nobody listens."""
+    """Takes events where nobody wants them."""
 
 
 def fetch_model(

@@ -85,7 +85,7 @@ class ModelSource:
         return _PACKED_FORMATS if is_packed or in_gguf else None
 
     def download_bytes(self, weights: str) -> int:
-        """What those weights are made from, as the hub has it; 0 for a folder on this machine.
+        """Bytes on the hub that those weights are made from; 0 for a folder on this machine.
 
         Google's packed checkpoints store the output head a second time, in 16 bits; the GGUF files
         have the embedding in Q6_K.

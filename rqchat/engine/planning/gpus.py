@@ -62,7 +62,7 @@ class DeviceInfo:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it is anything but the processor."""
+        """Whether this is a GPU, or the processor."""
         return self.torch_name != "cpu"
 
 
@@ -116,7 +116,7 @@ def _nvml_slices(card: Any) -> list[Any]:
 
 
 def _as_cuda_has_it(order: Sequence[int], handles: Sequence[tuple[Any, Any]]) -> list[int]:
-    """Of (card, part) pairs those that CUDA enumerates: one slice alone where a card is cut."""
+    """The (card, part) pairs that CUDA enumerates: where a card is cut, one of its slices alone."""
     sliced = {id(card) for card, part in handles if part is not card}
     cut = [row for row in order if id(handles[row][0]) in sliced]
     if not cut:

@@ -19,7 +19,7 @@ _FILE = Path(__file__).with_suffix(".json")
 _QAT = "-qat-w4a16-ct"
 _QAT_GGUF = "-qat-q4_0-gguf"
 GGUF_METHOD = "gguf"
-"""What stands for GGUF files in a `quantization_config`."""
+"""The `quant_method` that stands for GGUF files in a `quantization_config`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class KnownModel:
 
 @cache
 def known_models() -> tuple[KnownModel, ...]:
-    """All of them, the largest first. The file is read when they are first asked for."""
+    """The known models, the largest first; their file is read when this is first called."""
     entries = json.loads(_FILE.read_text(encoding="utf-8"))
     return tuple(KnownModel(**entry) for entry in entries)
 

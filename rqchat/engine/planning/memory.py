@@ -163,7 +163,7 @@ class Budget:
         return packed + tables + rest * weights.rest_bytes
 
     def reserve_bytes(self, weights: Weights) -> int:
-        """What is not the model's: CUDA context, allocator slack, and what is left free."""
+        """Bytes that are not the model's: CUDA context, allocator slack, and what is left free."""
         if not self.is_gpu:
             return _CPU_PROCESS_BYTES + (_CPU_LIBRARY_BYTES if weights.bitsandbytes else 0)
         return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
@@ -205,7 +205,7 @@ class Budget:
         return stored + (context_tokens * POSITION_BYTES if kv.tied else 0)
 
     def calibration_bytes(self, weights: Weights, kv_bits: int) -> int:
-        """What a calibration brings; nothing for 16 bits."""
+        """Bytes of a calibration's maps; 0 for 16 bits, which need none."""
         layout = self._global_layout(weights, kv_bits)
         return self.shape.global_kv.layers * layout.calibration_bytes if kv_bits < 16 else 0
 

@@ -132,7 +132,7 @@ class _Planner:
         return ladder if self.device.is_gpu else tuple(b for b in ladder if b <= _CPU_KV_BITS)
 
     def _economies(self) -> list[Economy]:
-        """What may be saved, the least harm first; a CPU has nothing that multiplies by bytes."""
+        """The economies to try, the least harm first; a CPU has no product with an 8-bit head."""
         bits = self.settings.head_bits or (None if self.device.is_gpu else 16)
         return [e for e in _ECONOMIES if bits in (None, e.head_bits)]
 
@@ -236,7 +236,7 @@ class _Planner:
             )
 
     def _next_better(self, chosen: Candidate) -> Iterable[str]:
-        """What kept the plan from the next higher KV bits and weights, in bytes."""
+        """How much memory is missing for the next higher KV bits and the next better weights."""
         parts = []
         names = [weights.name for weights in self.ladder]
         above = self.kv_ladder[: self.kv_ladder.index(chosen.kv_bits)]

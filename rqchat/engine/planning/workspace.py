@@ -62,7 +62,7 @@ class Workspace:
 
     @property
     def product_bytes(self) -> int:
-        """What cuBLAS keeps."""
+        """Bytes that cuBLAS keeps for itself; 0 on a CPU."""
         return _PRODUCT_BYTES if self.is_gpu else 0
 
     @property

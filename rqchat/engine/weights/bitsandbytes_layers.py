@@ -23,7 +23,7 @@ def bitsandbytes_linear(weight: torch.Tensor, bias: torch.Tensor | None, weights
     """A layer over `weight` [rows, columns], quantized on its device.
 
     Args:
-        weight: in the dtype that products shall have.
+        weight: in the dtype that products are to have.
         bias: [rows], or None.
         weights: `int8-bnb` or `nf4`.
 

@@ -96,7 +96,7 @@ class Packed:
     def pack(
         cls, grid: Grid, codes: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None
     ) -> Packed:
-        """From codes [rows, columns], integers in [0, 2**bits)."""
+        """Packs codes [rows, columns], integers in [0, 2**bits)."""
         fields = codes.unflatten(-1, (-1, grid.fields))
         # Field by field: all at once, every code would take the four bytes of a word
         words = fields[..., 0].to(torch.int32)

@@ -68,7 +68,7 @@ class PackedLinear(PackedMatrix):
         return out if self.bias is None else out + self.bias
 
     def extra_repr(self) -> str:
-        """What printing a model shows."""
+        """The sizes and bits that printing a model shows."""
         return f"{self.in_features}, {self.out_features}, bits={self.grid.bits}"
 
 
@@ -138,6 +138,6 @@ class UnscaledRows:
     dtype: torch.dtype
 
     def __getitem__(self, index: tuple[int, slice]) -> torch.Tensor:
-        """Some columns of one row."""
+        """Some columns of one row, unpacked."""
         row, columns = index
         return self.packed.rows(slice(row, row + 1)).dequantize(self.dtype)[0, columns]

@@ -56,7 +56,7 @@ class Recipe:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what is not quantized, and of activations."""
+        """The dtype of everything that is not quantized, and of activations."""
         return DTYPES.get(self.weights, torch.bfloat16)
 
 
@@ -91,7 +91,7 @@ class _Placing:
         return ".experts." in name and self.recipe.weights in GRIDS
 
     def _is_packed_table(self, name: str) -> bool:
-        """The head, or a table of embeddings, where they shall have 8 bits."""
+        """The head, or a table of embeddings, where those are to have 8 bits."""
         is_table = name == _HEAD or isinstance(self._owner(name)[0], nn.Embedding)
         in_text = name == _HEAD or ".language_model." in name
         return self.recipe.head_bits == 8 and is_table and in_text
@@ -101,7 +101,7 @@ class _Placing:
         return self.model.get_submodule(path), leaf
 
     def names(self) -> list[str]:
-        """What to read, in the source's order, biases before the layers that take them.
+        """The tensors to read, in the source's order, but biases before the layers that take them.
 
         Raises:
             ModelError: the checkpoint lacks a tensor, or one has another shape.
@@ -123,7 +123,7 @@ class _Placing:
         return sorted(there, key=lambda name: name not in self.biases)
 
     def bytes_of(self, name: str) -> int:
-        """Bytes that it will take on the device."""
+        """Bytes that the tensor will take on the device."""
         rows, columns = matrix_of(self.wanted[name].shape)
         if name in self.linears | self.experts:
             return weights_of(self.recipe.weights).matrix_bytes(rows, columns)
@@ -167,7 +167,7 @@ class _Placing:
         return bitsandbytes_linear(self._dense(name), module.bias, self.recipe.weights)
 
     def _packed(self, name: str, grid: Grid) -> Packed:
-        """On `grid`: as it is stored, or fitted to it a part at a time."""
+        """The matrix on `grid`: as it is stored, or fitted to it a part at a time."""
         if grid == INT4 and self.source.is_packed(name):
             return self.source.packed(name, self.stream)
         rows, columns = matrix_of(self.source.shape(name))
@@ -180,7 +180,7 @@ class _Placing:
         )
 
     def _dense(self, name: str) -> torch.Tensor:
-        """In the dtype of the recipe: as it is stored, or converted a part at a time."""
+        """The tensor in the recipe's dtype: as it is stored, or converted a part at a time."""
         dtype, shape = self.recipe.dtype, self.source.shape(name)
         rows, columns = matrix_of(shape)
         if self.source.dtype(name) == dtype:

@@ -215,7 +215,7 @@ class ByteStream:
         return target
 
     def _map(self, path: Path) -> MappedFile | None:
-        """None where the file system cannot map files."""
+        """The file's mapping; None where its file system cannot map files."""
         if path not in self._maps:
             try:
                 self._maps[path] = MappedFile(self._open(path))

@@ -33,7 +33,7 @@ class WeightSource(Protocol):
     """Tensors by the names that the model's modules give them."""
 
     def names(self) -> list[str]:
-        """All of them, in the order in which they are best read."""
+        """The names of all tensors, in the order in which they are best read."""
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape that the module has, also of a packed weight."""
@@ -51,7 +51,7 @@ class WeightSource(Protocol):
         """Some rows of the matrix that its last dimension makes of it, in a floating type."""
 
     def packed(self, name: str, stream: ByteStream, *, keep: bool = True) -> Packed:
-        """It on the grid `INT4`, to be kept as it is or to be copied once more."""
+        """The matrix on the grid `INT4`, to be kept as it is or to be copied once more."""
 
 
 class SafetensorsSource:

@@ -67,7 +67,7 @@ def on_gpu(tensor: torch.Tensor) -> bool:
 
 
 def _through_dense(flat: torch.Tensor, weight: Packed, kernel: ModuleType | None) -> torch.Tensor:
-    """By the matrix in x's dtype, some rows of it at a time."""
+    """The product through the matrix in x's dtype, some rows of it at a time."""
     most = _SCRATCH_VALUES if kernel else part_values(flat.device)
     out = flat.new_empty(flat.shape[0], weight.shape[0])
     for part in row_parts(*weight.shape, most):
