@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,19 +18,29 @@ from transformers import (
 
 __all__ = [
     "IMAGE_TOKEN",
+    "SHARED",
     "SMALL_WINDOW",
+    "STRUCTURES",
     "VOCABULARY",
     "gemma",
     "gemma_with_images",
     "llama",
     "picture",
     "random_tokens",
+    "read",
 ]
 
 VOCABULARY = 96
 IMAGE_TOKEN = 10
 # Pages leave the exact window early, so that short sequences read packed tokens.
 SMALL_WINDOW: dict[str, Any] = {"sink_tokens": 8, "recent_tokens": 24, "page_tokens": 16}
+# As in E2B: K and V are stored apart, and the last layers read what others have stored.
+SHARED: dict[str, Any] = {
+    "num_hidden_layers": 12,
+    "num_kv_shared_layers": 6,
+    "attention_k_eq_v": False,
+    "hidden_size_per_layer_input": 8,
+}
 
 
 def gemma(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
@@ -129,8 +140,17 @@ def _filled(model: Any) -> Any:
     return model.eval()
 
 
-def read(model: Any, cache: Any, tokens: torch.Tensor) -> torch.Tensor:
+def read(model: Any, cache: Any, tokens: torch.Tensor, **inputs: Any) -> torch.Tensor:
     """The logits of all tokens."""
     with torch.no_grad():
-        logits: torch.Tensor = model(tokens, past_key_values=cache).logits
+        logits: torch.Tensor = model(tokens, past_key_values=cache, **inputs).logits
     return logits
+
+
+# Every way in which a model's layers can be stored
+STRUCTURES: dict[str, Callable[[], Any]] = {
+    "tied": gemma,
+    "split": lambda: gemma(attention_k_eq_v=False),
+    "shared": lambda: gemma(**SHARED),
+    "llama": llama,
+}

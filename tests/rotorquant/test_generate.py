@@ -12,29 +12,17 @@ from rotorquant import RotorQuantCache
 from tests.rotorquant.models import (
     IMAGE_TOKEN,
     SMALL_WINDOW,
+    STRUCTURES,
     gemma,
     gemma_with_images,
-    llama,
     picture,
     random_tokens,
 )
 
-MODELS = {
-    "tied": gemma,
-    "split": lambda: gemma(attention_k_eq_v=False),
-    "shared": lambda: gemma(
-        num_hidden_layers=12,
-        num_kv_shared_layers=6,
-        attention_k_eq_v=False,
-        hidden_size_per_layer_input=8,
-    ),
-    "llama": llama,
-}
 
-
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=STRUCTURES)
 def model(request: pytest.FixtureRequest) -> Any:
-    return MODELS[request.param]()
+    return STRUCTURES[request.param]()
 
 
 def reference_cache(model: Any) -> DynamicCache:

@@ -21,20 +21,16 @@ from rotorquant.exceptions import CacheStateError
 from rotorquant.layers.buffers import Meter
 from rotorquant.layers.finite_check import FiniteCheck, LayerContext
 from rotorquant.layers.sliding_layer import SlidingLayer
-from tests.rotorquant.models import SMALL_WINDOW, VOCABULARY, gemma, llama, random_tokens, read
+from tests.rotorquant.models import (
+    SMALL_WINDOW,
+    STRUCTURES,
+    VOCABULARY,
+    gemma,
+    random_tokens,
+    read,
+)
 
 WINDOW = 16
-MODELS = {
-    "tied": gemma,
-    "split": lambda: gemma(attention_k_eq_v=False),
-    "shared": lambda: gemma(
-        num_hidden_layers=12,
-        num_kv_shared_layers=6,
-        attention_k_eq_v=False,
-        hidden_size_per_layer_input=8,
-    ),
-    "llama": llama,
-}
 
 
 def answer(model: Any, tokens: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -59,9 +55,9 @@ class CroppingCache(RotorQuantCache):
         super().crop(tokens_to_remove)
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=STRUCTURES)
 def model(request: pytest.FixtureRequest) -> Any:
-    return MODELS[request.param]()
+    return STRUCTURES[request.param]()
 
 
 @torch.no_grad()
@@ -85,7 +81,7 @@ def test_assisted_decoding_gives_the_tokens_of_plain_decoding(model: Any, helper
 def test_the_drafter_of_gemma_reads_the_cache(
     structure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, tokens = MODELS[structure](), random_tokens(1, 70)
+    model, tokens = STRUCTURES[structure](), random_tokens(1, 70)
     drafter = _drafter(model, structure == "split", monkeypatch)
     expected = answer(model, tokens, past_key_values=_stock(model))
     cache = CroppingCache(model, bits=16, **SMALL_WINDOW)
@@ -97,7 +93,7 @@ def test_the_drafter_of_gemma_reads_the_cache(
 @torch.no_grad()
 @pytest.mark.parametrize("structure", ["tied", "split", "shared"])
 def test_what_is_shared_is_what_the_stock_cache_holds(structure: str) -> None:
-    model, tokens = MODELS[structure](), random_tokens(2, 90)
+    model, tokens = STRUCTURES[structure](), random_tokens(2, 90)
     stock = _stock(model)
     model(tokens, past_key_values=stock)
     cache = RotorQuantCache(model, bits=16, **SMALL_WINDOW)

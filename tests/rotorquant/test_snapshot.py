@@ -17,15 +17,9 @@ from safetensors.torch import load_file, save_file
 from rotorquant import Bits, RotorQuantCache, Source, calibrate
 from rotorquant.exceptions import CacheStateError, SnapshotError
 from rotorquant.snapshot import FORMAT, _digest
-from tests.rotorquant.models import SMALL_WINDOW, gemma, llama, random_tokens
+from tests.rotorquant.models import SHARED, SMALL_WINDOW, gemma, llama, random_tokens
 
 SOURCE = Source("google/gemma-4-31B-it", "a1b2c3", "00ff")
-SHARED: dict[str, Any] = {
-    "num_hidden_layers": 12,
-    "num_kv_shared_layers": 6,
-    "attention_k_eq_v": False,
-    "hidden_size_per_layer_input": 8,
-}
 STRUCTURES = {
     "tied": gemma,
     "tied in bfloat16": lambda: gemma(torch.bfloat16),

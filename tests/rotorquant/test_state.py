@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from transformers import StaticCache
@@ -24,13 +22,8 @@ from tests.rotorquant.models import (
     gemma_with_images,
     llama,
     random_tokens,
+    read,
 )
-
-
-def read(model: Any, cache: Any, tokens: torch.Tensor, **inputs: Any) -> torch.Tensor:
-    with torch.no_grad():
-        logits: torch.Tensor = model(tokens, past_key_values=cache, **inputs).logits
-    return logits
 
 
 @pytest.mark.parametrize("sliding_bits", [8, 16])
