@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TOP_LEVEL = {"README.md", "docs", "install.sh", "kernels", "pyproject.toml", "rqchat", "tests"}
+TOP_LEVEL = {
+    *(
+        "MANIFEST.in",
+        "README.md",
+        "docs",
+        "install.sh",
+        "kernels",
+        "pyproject.toml",
+        "rqchat",
+        "tests",
+    ),
+}
 # Written so that no pattern matches its own text.
 LEAKS = re.compile(
     r"/[r]oot/|/[h]ome/(?!me\b|you\b)\w|/[w]ork/(?:main|shared|tmp|\.)|/[o]pt/(?:pypi|wheels|\w*venv)"
