@@ -218,7 +218,7 @@ class RotorQuantCache(Cache):
 
     @property
     def packed_tokens(self) -> int:
-        """Tokens that global layers hold packed."""
+        """Tokens that are stored packed in global layers."""
         layers = [layer for layer in self._storing if isinstance(layer, GlobalLayer)]
         return max((layer.packed_tokens for layer in layers), default=0)
 

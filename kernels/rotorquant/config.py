@@ -55,7 +55,7 @@ def resolve_mode(mode: str, bits: int | Bits | None) -> tuple[str, int | Bits]:
 
 @dataclass(frozen=True, slots=True)
 class Bits:
-    """Code widths apart, each out of `KV_BITS`.
+    """Separate code widths for keys, values and the latent, each out of `KV_BITS`.
 
     Attributes:
         key, value: of layers that store K and V.
@@ -131,7 +131,7 @@ class RotorQuantConfig:
             raise ConfigError(f"max_tokens is {limit!r}; it is at least 1, or None to grow")
 
     def _check_codes(self) -> None:
-        """Key code and table have widths of their own."""
+        """Refuse widths that the key code, the block format or the table does not have."""
         bits = (self.bits,) if isinstance(self.bits, int) else (self.bits.key, self.bits.value)
         if self.key_code == "qjl" and (self.tied or bits[0] not in QJL_BITS):
             raise ConfigError(

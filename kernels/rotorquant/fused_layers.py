@@ -72,7 +72,7 @@ def _layer(
     per_layer_input: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> torch.Tensor:
-    """`Gemma4TextDecoderLayer.forward`."""
+    """`Gemma4TextDecoderLayer.forward` with its norms and sums fused."""
     normed = norm(hidden_states, _norm_of(layer.input_layernorm))
     attended, _ = layer.self_attn(hidden_states=normed, **kwargs)
     after, before = _norm_of(layer.post_attention_layernorm), layer.pre_feedforward_layernorm
@@ -88,7 +88,7 @@ def _layer(
 
 
 def _mlp(mlp: Any, states: torch.Tensor) -> torch.Tensor:
-    """`Gemma4TextMLP.forward`."""
+    """`Gemma4TextMLP.forward` with its gate fused."""
     output: torch.Tensor = mlp.down_proj(gelu_gate(mlp.gate_proj(states), mlp.up_proj(states)))
     return output
 
@@ -102,7 +102,7 @@ def _attention(
     past_key_values: Any = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, Any]:
-    """`Gemma4TextAttention.forward`."""
+    """`Gemma4TextAttention.forward` with head norms and rotary embedding fused."""
     streams = _streams(attention, hidden_states)
     normed = norm_heads(streams, *position_embeddings, attention.q_norm.eps)
     query, *own = (heads.transpose(1, 2) for heads in normed)

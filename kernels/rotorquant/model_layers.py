@@ -91,7 +91,7 @@ def read_model_layers(model: Any) -> ModelLayers:
 
 
 def _objections(model: Any, config: Any, decoder: Any) -> Iterator[str]:
-    """Reasons not to serve the model."""
+    """Reasons why the model cannot be served."""
     if getattr(model.config, "is_encoder_decoder", False):
         yield "it has an encoder and a decoder"
     if not getattr(model, "_supports_attention_backend", False):

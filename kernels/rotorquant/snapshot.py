@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class LayerForm:
-    """A storing layer as a file knows it.
+    """What a file says of a storing layer.
 
     Attributes:
         kind: `tied`, `split` or `sliding`.
@@ -73,7 +73,7 @@ class LayerForm:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """All that a file says besides its tensors.
+    """Everything in a file but its tensors.
 
     Attributes:
         format: `FORMAT` of the writer.
@@ -100,7 +100,7 @@ class Header:
         config: RotorQuantConfig,
         shapes: Sequence[LayerShape],
     ) -> Self:
-        """Of a cache of this version."""
+        """The header that this version writes for a cache."""
         layers = tuple(LayerForm.of(shape) for shape in shapes)
         return cls(FORMAT, cache, tokens, source or Source(), config, layers)
 
@@ -139,7 +139,7 @@ class Snapshot:
 
     @property
     def positions(self) -> list[torch.Tensor]:
-        """Of the tokens, where a layer needs them."""
+        """Positions of the tokens, where a layer needs them."""
         return [item for name, item in self.tensors.items() if name.startswith(_POSITIONS)]
 
     def groups(self, index: int) -> dict[str, list[torch.Tensor]]:
@@ -151,7 +151,7 @@ class Snapshot:
         return groups
 
     def check_layers(self, shapes: Sequence[LayerShape]) -> None:
-        """Compare with a model.
+        """Refuse a model whose layers are not those of the file.
 
         Raises:
             SnapshotError: its layers are others, or K follows from V in another way.

@@ -170,7 +170,7 @@ def test_a_mask_of_ones_own_is_refused() -> None:
         read(model, cache, random_tokens(1, 5), attention_mask=torch.zeros(1, 1, 5, 5))
 
 
-def test_tokens_whose_positions_nobody_told_are_refused() -> None:
+def test_tokens_whose_positions_are_unknown_are_refused() -> None:
     cache = RotorQuantCache(gemma())
     vectors = torch.randn(1, 1, 4, 32)
     with pytest.raises(CacheStateError, match="positions of 4 new tokens after 0 are unknown"):

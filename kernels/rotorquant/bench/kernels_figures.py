@@ -38,7 +38,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """None where it was not timed."""
+        """Whether the value is enough; None where it was not timed."""
         return None if self.value is None else self.value >= self.wanted
 
     @property
@@ -49,12 +49,12 @@ class Figure:
         return f"{self.name:<66}{value:>7}{self.wanted:>9.2f}  {said}"
 
     def record(self) -> dict[str, str | float | bool | None]:
-        """For JSON."""
+        """The figure as a record for JSON."""
         return asdict(self) | {"reached": self.reached}
 
 
 def figures(timings: list[Timing]) -> list[Figure]:
-    """Those of issue and design, whatever was timed of them."""
+    """The figures that the kernels have to reach, with the values of those that were timed."""
     found = {(each.op, each.way, each.tokens): each for each in timings}
 
     def share(op: str, tokens: int) -> float | None:

@@ -38,7 +38,7 @@ _CHUNK = 4096
 class Way:
     """How a layer is stored and read; `sdpa` and `published` do without the cache's attention.
 
-    `framed`: with a calibration's map, which is as much work whatever it says.
+    `framed`: with a calibration's map, which costs the same work whatever it contains.
     """
 
     name: str
@@ -79,7 +79,7 @@ class _Weight(nn.Module):
         self.register_buffer("inv_freq", frequencies)
 
     def forward(self, vectors: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """Nothing; a log of positions listens."""
+        """Return the vectors; the hook of a position log reads the positions."""
         return vectors
 
 
@@ -159,7 +159,7 @@ class Store:
         self._pages: list[Rows] = []
 
     def _fill(self, logged: bool) -> Handle:
-        """Chunks of a prompt, then the step."""
+        """Store the chunks of a prompt, then the step's tokens; return the view of the step."""
         layer, last = self.layer, self.layer.tokens - self.layer.queries
         bounds = [*range(0, last, _CHUNK), last, layer.tokens]
         for low, high in zip(bounds[:-1], bounds[1:], strict=True):
@@ -175,7 +175,7 @@ class Store:
         return self._step()
 
     def _chosen(self) -> Callable[[], torch.Tensor]:
-        """The way's own attention."""
+        """The attention that goes with this way to store."""
         layer, way = self.layer, self.way
         if not (way.sdpa or way.published):
             return lambda: self._view.view.attend(Queries(layer.query, 1.0))
@@ -258,7 +258,7 @@ class Store:
 
 @cache
 def plain_frame(heads: int, size: int, pairs: int, device: torch.device) -> Frame:
-    """A calibration's map where it knows of nothing: as much work as any other."""
+    """A calibration's map that contains nothing, and costs as much work as any other."""
     nothing = StreamStatistics(torch.zeros(heads, size), *torch.zeros(2, heads, size, size))
     frame = make_frame(offset_alone(nothing), pairs)
     return Frame(*(field.to(device) for field in frame))

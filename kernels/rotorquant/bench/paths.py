@@ -34,7 +34,7 @@ _PUBLISHED = "turbo published"
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to store and read.
+    """A way to store and to read a layer.
 
     Attributes:
         name: as printed.
@@ -63,7 +63,7 @@ PATHS = ("rotate", "quantize and pack", "decode: 1 position", "prefill: 64 posit
 
 @dataclass(frozen=True, slots=True)
 class PathRow:
-    """One way on one path.
+    """The times of one way on one path.
 
     Attributes:
         path, way: which.
@@ -141,12 +141,12 @@ class Side:
 
     @property
     def token_bytes(self) -> int:
-        """Of one token, all heads."""
+        """Bytes of one token, all heads together."""
         fields = [field for rows in self._rows for field in rows if field is not None]
         return sum(field.nbytes for field in fields) // self._layer.value.shape[2]
 
     def step(self, path: str) -> object:
-        """What is timed."""
+        """Run what is timed on a path."""
         if path == PATHS[0]:
             return [self._rotate(stream.float()) for stream in self._streams]
         if path == PATHS[1]:

@@ -38,7 +38,7 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class SyntheticRow:
-    """One method.
+    """The errors of one method.
 
     Attributes:
         name, bits: see `Method`.
@@ -60,7 +60,7 @@ def theory(bits: int) -> float:
 
 
 def measure(method: Method, tokens: int) -> SyntheticRow:
-    """All kinds for one method."""
+    """The errors of one method on every kind of vectors."""
     errors, size = {}, 0
     for kind in KINDS:
         sample = draw_sample(kind, tokens, 64, HEAD_DIM, _LOGIT_STD)
@@ -70,7 +70,7 @@ def measure(method: Method, tokens: int) -> SyntheticRow:
 
 
 def _codecs(method: Method, sample: Sample) -> list[Codec]:
-    """Of V, or of K and of V."""
+    """The codec of V, or those of K and of V."""
     pairs = sample.pairs if method.config.tied else None
     frame: Frame | None = None
     if method.known != "nothing":

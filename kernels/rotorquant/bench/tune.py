@@ -182,8 +182,8 @@ def _run_and_record(step: Step, requested: dict[launches.Key, tuple[int, ...]]) 
     """Run a step and write down which launches it asks for."""
     look_up = launches.timed
 
-    def recording(key: launches.Key, reckoned: tuple[int, ...]) -> tuple[int, ...]:
-        requested[key] = look_up(key, reckoned)
+    def recording(key: launches.Key, estimated: tuple[int, ...]) -> tuple[int, ...]:
+        requested[key] = look_up(key, estimated)
         return requested[key]
 
     # By name, as mypy takes a function for a constant
@@ -214,7 +214,7 @@ def _settle(device: torch.device) -> None:
 
 
 def _copied(result: object) -> object:
-    """Apart from what the step writes again."""
+    """A copy of a result, which the next step would overwrite."""
     if isinstance(result, torch.Tensor):
         return result.clone()
     return [_copied(each) for each in result] if isinstance(result, (list, tuple)) else result

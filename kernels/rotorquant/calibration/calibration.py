@@ -86,7 +86,7 @@ class Calibration:
         return tuple(make_frame(stream, pairs) for stream in streams)
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file."""
+        """Write the statistics to a safetensors file."""
         header = {"format": _FORMAT, "model": self.model, "tokens": str(self.tokens)}
         save_file(
             self._tensors(), str(path), metadata={"rotorquant.calibration": json.dumps(header)}
@@ -94,7 +94,7 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what `save` wrote.
+        """A calibration from a file that `save` wrote.
 
         Raises:
             ConfigError: there is no such file, or it is no calibration.
@@ -176,7 +176,7 @@ def calibrate(
 def choose_calibration(
     config: RotorQuantConfig, given: Calibration | str | Path | None
 ) -> tuple[RotorQuantConfig, Calibration | None]:
-    """What a cache with these options goes by, and the options with its digest.
+    """The calibration that a cache uses, and its options with the digest of that calibration.
 
     Raises:
         ConfigError: a calibration is given to a mode that has no use for it, or the options name

@@ -93,11 +93,11 @@ class RawCodec:
         return rows.primary.float()
 
     def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
-        """The queries themselves."""
+        """The queries as they are, because rows are the vectors themselves."""
         return queries
 
     def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
-        """The sums themselves."""
+        """The sums as they are, because rows are the vectors themselves."""
         return sums
 
 

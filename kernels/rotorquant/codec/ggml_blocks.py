@@ -60,9 +60,9 @@ class BlockCodec:
         return torch.mul(blocks, rows.scale.float().unsqueeze(-1)).flatten(-2)
 
     def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
-        """Queries meet decoded vectors: themselves."""
+        """The queries as they are, because rows are decoded before they are scored."""
         return queries
 
     def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
-        """Sums are of decoded vectors: themselves."""
+        """The sums as they are, because they are sums of decoded vectors."""
         return sums

@@ -67,11 +67,11 @@ class ResidualCodec:
         )
 
     def to_stored(self, queries: torch.Tensor) -> torch.Tensor:
-        """Queries meet decoded vectors: themselves."""
+        """The queries as they are, because rows are decoded before they are scored."""
         return queries
 
     def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
-        """Sums are of decoded vectors: themselves."""
+        """The sums as they are, because they are sums of decoded vectors."""
         return sums
 
 

@@ -36,7 +36,7 @@ _OWN_CALIBRATION_TOKENS = 2048  # where the model has to write them itself
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One method on one text.
+    """The result of one method on one text.
 
     Attributes:
         name, bits: see `Method`.
@@ -125,7 +125,7 @@ class ModelRun:
         return cls(model, scored, others)
 
     def describe(self) -> str:
-        """One line about what is scored."""
+        """One line that says what is scored."""
         total = sum(len(sequence.ids) for sequence in self._scored)
         scored = sum(int(sequence.scored[_FIRST:].sum()) for sequence in self._scored)
         return (
@@ -192,7 +192,7 @@ class ModelRun:
         return self._make(method.config, known)
 
     def _make(self, config: RotorQuantConfig, known: Calibration | None) -> RotorQuantCache:
-        """The same exact tokens for every method."""
+        """A cache with these options and the exact tokens that every method has."""
         same = replace(config, sink_tokens=_SINK, recent_tokens=_RECENT, page_tokens=_PAGE)
         return RotorQuantCache.from_config(self._model, same, known)
 

@@ -14,7 +14,7 @@ _CODED = (2, 3, 4, 5, 6, 8)
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One row of the tables.
+    """A way to store the global layers, one row of the tables.
 
     Attributes:
         name: as printed.

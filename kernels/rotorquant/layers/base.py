@@ -22,7 +22,7 @@ class SharedLayer(CacheLayerMixin):
     is_croppable = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Nothing to allocate."""
+        """Do nothing: there is nothing to allocate."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -31,22 +31,22 @@ class SharedLayer(CacheLayerMixin):
         raise CacheStateError("this layer shares another layer's keys and values")
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """As if it were empty."""
+        """(keys, index of the first key) of an empty layer."""
         return query_length, 0
 
     def get_seq_length(self) -> int:
-        """No tokens of its own."""
+        """0: it has no tokens of its own."""
         return 0
 
     def get_max_length(self) -> int:
-        """No maximum."""
+        """-1: there is no maximum."""
         return -1
 
     def reset(self) -> None:
-        """Nothing to forget."""
+        """Do nothing: there is nothing to forget."""
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Nothing to remove."""
+        """Do nothing: there is nothing to remove."""
 
 
 class TokenStore(Protocol):

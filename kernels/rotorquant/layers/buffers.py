@@ -28,7 +28,7 @@ class Meter:
         self.peak = 0
 
     def add(self, nbytes: int) -> None:
-        """Bytes allocated, or given back if negative."""
+        """Count bytes that were allocated, or given back if negative."""
         self.now += nbytes
         self.peak = max(self.peak, self.now)
 

@@ -93,7 +93,7 @@ class GlobalStore:
 
     @property
     def buffers(self) -> dict[str, TokenBuffer]:
-        """In the order of the sequence."""
+        """The buffers by name, in the order of the sequence."""
         return {"sink": self.sink, "packed": self.packed, "tail": self.tail}
 
     def exact(self) -> list[torch.Tensor]:
@@ -149,7 +149,7 @@ class GlobalStore:
         self.tail.append([stream[:, :, first:] for stream in streams])
 
     def repack(self, config: RotorQuantConfig, codecs: Sequence[Codec]) -> None:
-        """Pack again what is packed, with other codecs."""
+        """Pack the packed tokens again with other codecs."""
         self._config = config
         if tuple(codecs) != self.packed.codecs:
             # The new pages are filled before the old ones go: this layer is in memory twice.

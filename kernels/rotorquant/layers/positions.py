@@ -71,12 +71,12 @@ class PositionLog:
         self._buffer.append([noted.to(device=device, dtype=torch.int32).expand(batch, 1, -1)])
 
     def read(self, low: int, high: int, device: torch.device) -> torch.Tensor:
-        """[B, high - low] int32, on the device of the layer that asks."""
+        """Positions [B, high - low] int32, on the device of the layer that reads them."""
         assert self._buffer is not None
         return self._buffer.rows(low, high)[0].squeeze(1).to(device)
 
     def whole(self, device: torch.device) -> torch.Tensor:
-        """[B, capacity] int32, of the whole capacity."""
+        """Positions [B, capacity] int32, unused capacity included."""
         assert self._buffer is not None
         return self._buffer.whole()[0].squeeze(1).to(device)
 

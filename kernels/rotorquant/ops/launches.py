@@ -1,4 +1,4 @@
-"""Launches of the kernels: those timed on a card, and what stands for them elsewhere.
+"""Launches of the kernels: those timed on a card, and estimates for all others.
 
 `python -m rotorquant.bench tune --write kernels/rotorquant/ops/launches.py` rewrites the table. A
 key is (kernel, capability of the card, what the kernel is made for).
@@ -24,9 +24,9 @@ Key = tuple[str, tuple[int, int], tuple[int, ...]]
 TABLE: dict[Key, tuple[int, ...]] = {}
 
 
-def timed(key: Key, reckoned: tuple[int, ...]) -> tuple[int, ...]:
-    """The launch that was timed best, else the one reckoned."""
-    return TABLE.get(key, reckoned)
+def timed(key: Key, estimated: tuple[int, ...]) -> tuple[int, ...]:
+    """The launch that was timed best, else the estimated one."""
+    return TABLE.get(key, estimated)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,9 @@ class RowsLaunch:
 
 
 def launch_rows(kernel: str, head_dim: int, bits: int, capability: tuple[int, int]) -> RowsLaunch:
-    """Of a kernel that works on vectors one by one.
+    """The launch of a kernel that works on vectors one by one.
 
-    Reckoned: 4096 values to a program, 32 to a thread, over which fixed costs are shared.
+    The estimate: 4096 values to a program, 32 to a thread, over which fixed costs are shared.
 
     Args:
         kernel: "quantize", "dequantize", "mix" or "rebuild".
@@ -58,8 +58,8 @@ def launch_rows(kernel: str, head_dim: int, bits: int, capability: tuple[int, in
         bits: 2, 3, 4, 5, 6 or 8.
         capability: of the card, as torch gives it.
     """
-    reckoned = 4096 // head_dim, 4
-    return RowsLaunch(*timed((kernel, capability, (head_dim, bits)), reckoned))
+    estimated = 4096 // head_dim, 4
+    return RowsLaunch(*timed((kernel, capability, (head_dim, bits)), estimated))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,6 @@ class MapLaunch:
 
 
 def launch_map(head_dim: int, bits: int, shaped: bool, capability: tuple[int, int]) -> MapLaunch:
-    """Of the kernel that maps vectors by matrices; see `launch_rows`."""
-    reckoned = 16, 16, 8 if head_dim > 128 else 4, 1
-    return MapLaunch(*timed(("map", capability, (head_dim, bits, int(shaped))), reckoned))
+    """The launch of the kernel that maps vectors by matrices; arguments as for `launch_rows`."""
+    estimated = 16, 16, 8 if head_dim > 128 else 4, 1
+    return MapLaunch(*timed(("map", capability, (head_dim, bits, int(shaped))), estimated))

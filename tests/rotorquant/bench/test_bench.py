@@ -51,7 +51,7 @@ def test_bytes_are_counted_with_all_overhead(name: str, bits: int, size: int) ->
 
 
 @pytest.mark.parametrize("name", ["turbo-wht K+V", "planar", "iso", "rotor", "aligned"])
-def test_no_rotation_can_be_told_from_another_on_unit_vectors(name: str) -> None:
+def test_no_rotation_differs_from_another_on_unit_vectors(name: str) -> None:
     row = measure(method(name, 4), 1000)
     assert row.errors["unit"].vector == pytest.approx(theory(4), rel=0.02)
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_scored_is_said(
     assert "more are needed to calibrate" in capsys.readouterr().err
 
 
-def test_storage_that_is_not_what_it_claims_stops_the_bench() -> None:
+def test_storage_of_another_form_than_named_stops_the_bench() -> None:
     """The check itself: a method of 4 bits on a cache that holds 16."""
     model = gemma()
     everything = torch.ones(800, dtype=torch.bool)

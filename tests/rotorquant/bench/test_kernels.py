@@ -56,7 +56,7 @@ def timing(op: str, way: str, tokens: int, ms: float, share: float = 0.5) -> Tim
     return Timing(op, way, tokens, 1, 0.0, share, 0.0, Span(ms, ms, ms))
 
 
-def test_every_figure_is_told_and_judged() -> None:
+def test_every_figure_is_reported_and_judged() -> None:
     timings = [
         timing("decode", "aligned 4", 131_072, 1.0, share=0.81),
         timing("decode", "aligned 8", 131_072, 2.5),
@@ -88,7 +88,7 @@ def test_every_figure_is_told_and_judged() -> None:
     assert all(figure.value is None for figure in figures([]))
 
 
-def test_time_that_is_up_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_says_when_time_was_up(capsys: pytest.CaptureFixture[str]) -> None:
     only = ["--only", "planar 4", "int8 ring", "--budget-s", "0"]
     assert main([*SMALL, *only]) == 0
     *lines, last = capsys.readouterr().out.splitlines()

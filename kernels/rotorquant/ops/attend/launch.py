@@ -15,8 +15,8 @@ SPLITS_LIMIT = 128
 def launch_config(
     head_dim: int, bits: int, rows: int, pairs: int, moved: bool, capability: tuple[int, int]
 ) -> TileLaunch:
-    """The launch timed best; reckoned, the most keys to a tile that compile without spills
-    under Triton 3.6 and 3.9.
+    """The launch timed best; else an estimate, the most keys to a tile that compile without
+    spills under Triton 3.6 and 3.9.
 
     At 512 values more than 16 queries are taken 32 at a time: a tile is decoded half as often.
 

@@ -9,8 +9,8 @@ __all__ = ["HEAD_DIMS", "launch_config"]
 
 
 def launch_config(head_dim: int, capability: tuple[int, int]) -> TileLaunch:
-    """The launch timed best; reckoned, the most queries to a tile whose sums stay in registers,
-    then the most keys.
+    """The launch timed best; else an estimate, the most queries to a tile whose sums stay in
+    registers, then the most keys.
 
     Args:
         head_dim: one of `HEAD_DIMS`.
@@ -18,11 +18,11 @@ def launch_config(head_dim: int, capability: tuple[int, int]) -> TileLaunch:
             memory.
     """
     key = "chunk", capability, (head_dim,)
-    return TileLaunch(*launches.timed(key, _reckoned(head_dim, capability)))
+    return TileLaunch(*launches.timed(key, _estimated(head_dim, capability)))
 
 
-def _reckoned(head_dim: int, capability: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Queries, keys, warps and stages."""
+def _estimated(head_dim: int, capability: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The estimate: queries, keys, warps and stages."""
     hopper, blackwell = capability[0] == 9, capability[0] == 10
     if head_dim == 512 and blackwell:
         # Sums of 64 rows would fill the tensor memory, and leave none for scores.

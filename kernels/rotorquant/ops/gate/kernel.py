@@ -13,7 +13,7 @@ _BLOCK = 1024
 
 @triton.jit(do_not_specialize=["count"])
 def gate_kernel(gate_ptr, up_ptr, product_ptr, count, BLOCK: tl.constexpr):
-    """`count` contiguous values."""
+    """The gate of `count` contiguous values."""
     # [BLOCK]
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = place < count

@@ -16,7 +16,7 @@ def _one_head(
     rows_ptr, weight_ptr, cos_ptr, sin_ptr, result_ptr, token, head, heads, row_token, row_head,
     angle, half, eps, TURNED: tl.constexpr, WEIGHT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Both halves [BLOCK] of the head of a token."""
+    """Norm and turn both halves [BLOCK] of one head of a token."""
     i = tl.arange(0, BLOCK)
     there = i < half
     kind = rows_ptr.dtype.element_ty
