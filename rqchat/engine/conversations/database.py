@@ -8,8 +8,10 @@ SQLite commits each transaction whole or not at all.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,6 +94,7 @@ MIGRATIONS: tuple[Migration, ...] = (_FORMAT_1,)
 
 
 _WAIT_S = 5.0
+_RETRY_S = (0.002, 0.02)  # at random, so that two do not meet again and again
 _OPTIMIZING_TAKES = 2  # times the file at most: the new index in the log, and then in the file
 
 
@@ -243,7 +246,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
     newest = len(migrations)
     if _format(connection, path, newest) < newest:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _log_ahead(connection)
         with _transaction(connection):
             # Asked again: another process may have been faster
             for migration in migrations[_format(connection, path, newest) :]:
@@ -253,6 +256,23 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
             connection.execute(f"PRAGMA user_version = {newest}")
     for setting in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
         connection.execute(f"PRAGMA {setting}")
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Switches the file to a write-ahead log, and waits for whoever does the same.
+
+    SQLite reads the file first and then asks to write, and where somebody else writes by then it
+    does not wait but fails at once: two who both wait would wait for each other.
+    """
+    deadline_s = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline_s:
+                raise
+        time.sleep(random.uniform(*_RETRY_S))
 
 
 def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
+import random
 import sqlite3
+import threading
+import time
 from collections.abc import Callable
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rqchat.engine.conversations import database as database_module
 from rqchat.engine.conversations.database import MIGRATIONS, Database
 from rqchat.engine.conversations.sessions import count_sessions
 from rqchat.errors import StoreError
@@ -115,16 +123,72 @@ def test_a_store_that_may_only_be_read_can_be(
             connection.execute("DELETE FROM sessions")
 
 
-def _open_many(path: Path, count: int) -> None:
-    for _ in range(count):
-        Database.open(path).close()
+def test_one_who_makes_the_store_at_the_same_moment_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other writes after this one has seen an empty file: SQLite itself does not wait then."""
+    path.parent.mkdir()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    end = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+
+    class Meeting(sqlite3.Connection):
+        def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql and not other.in_transaction and end.ident is None:
+                other.execute("BEGIN IMMEDIATE")
+                end.start()
+            return super().execute(sql, *rest)
+
+    connect = functools.partial(sqlite3.connect, factory=Meeting)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with Database.open(path) as database:
+        assert end.ident is not None and count_sessions(database) == 0
+    end.join()
+    other.close()
+
+
+def test_a_store_that_stays_locked_while_it_is_made_is_a_sentence(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.parent.mkdir()
+    monkeypatch.setattr(database_module, "_WAIT_S", 0.1)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match="is being written by another program"):
+            Database.open(path)
+    other.close()
+
+
+class _Slow(sqlite3.Connection):
+    """Statements far enough apart that those of several processes mix."""
+
+    def execute(self, sql: str, *rest: Any) -> sqlite3.Cursor:
+        time.sleep(random.uniform(0.0, 0.003))
+        return super().execute(sql, *rest)
+
+
+def _open_many(folder: str, count: int, meeting: Barrier, faults: SimpleQueue[str]) -> None:
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, factory=_Slow))
+    for number in range(count):
+        meeting.wait(60)
+        try:
+            Database.open(Path(folder) / str(number) / "sessions.db").close()
+        except StoreError as error:
+            faults.put(str(error))
+    faults.put("")
 
 
 def test_processes_that_make_the_store_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
-    fresh = multiprocessing.get_context("spawn")
-    with fresh.Pool(4) as pool:
-        for round_ in range(5):
-            path = tmp_path / str(round_) / "sessions.db"
-            pool.starmap(_open_many, [(path, 3)] * 8, chunksize=1)
-            with Database.open(path) as database:
-                assert count_sessions(database) == 0
+    fresh, count, rounds = multiprocessing.get_context("spawn"), 4, 10
+    meeting, faults = fresh.Barrier(count), fresh.SimpleQueue()
+    work = (str(tmp_path), rounds, meeting, faults)
+    processes = [fresh.Process(target=_open_many, args=work) for _ in range(count)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * count
+    assert [faults.get() for _ in processes] == [""] * count
+    for number in range(rounds):
+        with Database.open(tmp_path / str(number) / "sessions.db") as database:
+            assert count_sessions(database) == 0
