@@ -131,7 +131,7 @@ class FakeSession:
                 self.before_signal()
                 signal.raise_signal(piece)
                 if threading.current_thread() is not threading.main_thread():
-                    self._heard.wait(20)  # the main thread is the one that hears it
+                    self._heard.wait(60)  # the main thread is the one that hears it
             if self._stopped:
                 break
             if isinstance(piece, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -15,7 +16,6 @@ from tests.cli.fake_session import FakeSession
 
 __all__ = ["Talker", "main"]
 
-LOAD_S = 1.5
 MARKDOWN = "# Title\n\nSome **bold** text.\n\n```python\nreturn 1\n```\n\nthe end"
 SCRIPTS = "日本語のテキスト 👩‍👩‍👧 שלום עולם e\u0301 a\u0308 ✅ | the end"
 ESCAPES = "before \x1b]0;owned\x07 \x1b[2J \x1bPq\x1b\\ \x9b31m after"
@@ -68,13 +68,13 @@ def _script(question: str, begun: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Run the chat."""
+    """Run the chat; the model takes `LOAD_S` seconds to load."""
 
     def open_fake(
         settings: Settings, system: str | None, on_event: Callable[[Event], None]
     ) -> Talker:
         on_event(LoadProgress("weights", 1, 2))
-        time.sleep(LOAD_S)
+        time.sleep(float(os.environ.get("LOAD_S", "0.2")))
         return Talker()
 
     open_session.open_session = open_fake

@@ -30,7 +30,7 @@ def shell(line: str, data: Path) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
 
 
@@ -47,18 +47,15 @@ def test_without_standard_error_the_answer_comes(tmp_path: Path, where: str) -> 
         (">/dev/full", "rqchat: the output cannot be written: No space left on device"),
     ],
 )
-@pytest.mark.parametrize("words", ["ask Hello", "config show"])
 def test_without_standard_output_there_is_a_sentence(
-    tmp_path: Path, words: str, where: str, sentence: str
+    tmp_path: Path, where: str, sentence: str
 ) -> None:
-    done = shell(f"rqchat {words} --json {where}", tmp_path)
+    done = shell(f"rqchat ask Hello --json {where}", tmp_path)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (1, sentence)
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "words", ["--help", "ask --json Hello", "plan --vram 24GiB", "config show", "doctor --json"]
-)
+@pytest.mark.parametrize("words", ["--help", "ask --json Hello", "plan --vram 24GiB"])
 def test_a_reader_that_is_gone_is_no_failure(tmp_path: Path, words: str) -> None:
     done = shell(f"(rqchat {words}; echo $? >&2) | true", tmp_path)
     assert done.stderr.splitlines() == ["0"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,35 @@ from tests.terminals import Terminal
 PROGRAM = "from tests.cli import talker; talker.main()"
 
 
-def started(home: Path, **changes: Any) -> Terminal:
-    """The program, once it can be typed into."""
+@contextmanager
+def program(home: Path, **changes: Any) -> Iterator[Terminal]:
+    """The program, ended with the test. Each start takes seconds, so a test does much with one."""
     running = Terminal(["-c", PROGRAM], home=home, **changes)
-    running.wait_for("Ctrl-D leaves" if changes.get("columns", 80) > 40 else ">")
-    running.settle()
-    return running
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    running = started(tmp_path)
-    yield running
-    running.close()
+def piped(tmp_path: Path) -> Path:
+    """A document to be piped in."""
+    path = tmp_path / "document.txt"
+    path.write_text("It rains in the town. " * 30)
+    return path
 
 
-def test_a_conversation(terminal: Terminal) -> None:
-    """Keys at each stage of one process, which is what takes the time."""
-    # While the model loads: what is sent waits, and Ctrl-C gives it back
+def test_a_conversation(tmp_path: Path) -> None:
+    with program(tmp_path, LOAD_S="1.5") as terminal:
+        a_conversation(terminal)
+
+
+def a_conversation(terminal: Terminal) -> None:
+    """Keys at each stage: while it loads, reads and answers."""
+    terminal.wait_for("Ctrl-D leaves")
+    terminal.settle()
+
+    # While the model loads, a line that was entered waits, and Ctrl-C gives it back
     terminal.wait_for("loading")
     terminal.press("say hello\r")
     terminal.wait_for("waiting: say hello")
@@ -81,84 +93,63 @@ def test_a_conversation(terminal: Terminal) -> None:
     assert terminal.leave() == 0
 
 
-def test_what_is_typed_before_the_prompt_is_there(tmp_path: Path) -> None:
-    running = Terminal(["-c", PROGRAM], home=tmp_path)
-    try:
-        running.press("say one\rsay two\rand th\x1b[D\x1b[Do")
-        running.wait_for("> say two\nhello\n")
-        running.settle()
-        assert running.shown.splitlines()[-2] == "> and oth"
-        assert "\nrqchat 0" in running.text
-        running.press("\x15\x04")
-        assert running.leave() == 0
-    finally:
-        running.close()
+def test_what_is_typed_before_the_prompt_and_what_ends_an_answer(tmp_path: Path) -> None:
+    with program(tmp_path) as terminal:
+        terminal.press("say one\rsay two\rand th\x1b[D\x1b[Do")
+        terminal.wait_for("> say two\nhello\n")
+        terminal.settle()
+        assert terminal.shown.splitlines()[-2] == "> and oth"
+        assert "\nrqchat 0" in terminal.text
 
+        # Control sequences of the model stay text
+        terminal.press("\x15misbehave\r")
+        terminal.wait_for("after")
+        assert not re.search(r"\x1b\]|\x1b\[2J|\x07|\x1bP|\x9b", terminal.raw)
+        assert "]0;owned" in terminal.text
 
-def test_ctrl_d_leaves_in_the_middle_of_an_answer(terminal: Terminal) -> None:
-    terminal.press("count\r")
-    terminal.wait_for("word3 ")
-    terminal.press("\x04")
-    assert terminal.leave() == 0
+        # A signal stops the answer as Ctrl-C does
+        terminal.press("count\r")
+        terminal.wait_for("word3 ")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.wait_for("[interrupted: the answer is not complete]")
 
-
-def test_a_signal_stops_the_answer_as_ctrl_c_does(terminal: Terminal) -> None:
-    terminal.press("count\r")
-    terminal.wait_for("word3 ")
-    terminal.process.send_signal(signal.SIGINT)
-    terminal.wait_for("[interrupted: the answer is not complete]")
-    terminal.press("\x04")
-    assert terminal.leave() == 0
-
-
-def test_control_sequences_of_the_model_stay_text(terminal: Terminal) -> None:
-    terminal.press("misbehave\r")
-    terminal.wait_for("after")
-    terminal.press("\x04")
-    assert terminal.leave() == 0
-    assert not re.search(r"\x1b\]|\x1b\[2J|\x07|\x1bP|\x9b", terminal.raw)
-    assert "]0;owned" in terminal.text
+        # Ctrl-D leaves in the middle of an answer
+        terminal.press("count\r")
+        terminal.wait_for("word3 ", times=2)
+        terminal.press("\x04")
+        assert terminal.leave() == 0
 
 
 @pytest.mark.parametrize("columns", [20, 400])
-def test_any_width(tmp_path: Path, columns: int) -> None:
-    running = started(tmp_path, columns=columns)
-    try:
-        running.press("many scripts\r")
-        while "the end" not in running.raw:
-            assert running.read(15)
-        running.press("\x04")
-        assert running.leave() == 0
-        shown = re.sub(r"\s", "", running.raw)  # pyte loses what follows a joined emoji
+def test_any_width_without_colours(tmp_path: Path, piped: Path, columns: int) -> None:
+    """Keys come from the terminal, although standard input is a document."""
+    with program(tmp_path, columns=columns, stdin=piped, NO_COLOR="1") as terminal:
+        terminal.press("many scripts\r")
+        while "the end" not in terminal.raw:
+            assert terminal.read(60)
+        shown = re.sub(r"\s", "", terminal.raw)  # pyte loses what follows a joined emoji
         for text in ("日本語のテキスト", "👩‍👩‍👧", "שלוםעולם", "e\u0301", "✅|theend"):
             assert text in shown
-    finally:
-        running.close()
+        assert "[File1:standardinput,150tokens]" in re.sub(r"\s", "", terminal.text)
+        terminal.press("markdown\r")
+        terminal.wait_for("return 1")
+        terminal.wait_for("the end")
+        terminal.press("\x04")
+        assert terminal.leave() == 0
+        assert not re.search(r"\x1b\[(?:\d+;)*(?:3|4|9|10)\d(?:;\d+)*m", terminal.raw)
 
 
-def test_a_dumb_terminal_gets_plain_text(tmp_path: Path) -> None:
-    running = started(tmp_path, TERM="dumb")
-    try:
-        running.press("markdown\r")
-        running.wait_for("**bold**")
-        running.press("count\r")
-        running.wait_for("word3 ")
-        running.process.send_signal(signal.SIGINT)
-        running.wait_for("[interrupted: the answer is not complete]")
-        running.press("/exit\r")
-        assert running.leave() == 0
-        assert "\x1b" not in running.raw
-    finally:
-        running.close()
-
-
-def test_without_colours_bold_is_left(tmp_path: Path) -> None:
-    running = started(tmp_path, NO_COLOR="1")
-    try:
-        running.press("markdown\r")
-        running.wait_for("the end")
-        running.press("\x04")
-        assert running.leave() == 0
-        assert not re.search(r"\x1b\[(?:\d+;)*(?:3|4|9|10)\d(?:;\d+)*m", running.raw)
-    finally:
-        running.close()
+def test_a_dumb_terminal_gets_plain_text(tmp_path: Path, piped: Path) -> None:
+    with program(tmp_path, stdin=piped, TERM="dumb") as terminal:
+        terminal.wait_for("Ctrl-D leaves")
+        terminal.settle()
+        terminal.press("markdown\r")
+        terminal.wait_for("[File 1: standard input, ")
+        terminal.wait_for("**bold**")
+        terminal.press("count\r")
+        terminal.wait_for("word3 ")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.wait_for("[interrupted: the answer is not complete]")
+        terminal.press("/exit\r")
+        assert terminal.leave() == 0
+        assert "\x1b" not in terminal.raw

@@ -285,7 +285,8 @@ def test_resize_while_a_long_line_is_typed(chat: Chat) -> None:
     chat.press("\x03")
 
 
-def test_ctrl_c_twice_leaves(running: Chat) -> None:
+def test_ctrl_c_twice_leaves(chat: Chat, running: Chat) -> None:
+    chat.say("hello", HELLO)  # the next start goes on with it
     running.clean()
     running.press("\x03")
     running.wait_for("Ctrl-C once more leaves")
@@ -296,11 +297,13 @@ def test_ctrl_c_twice_leaves(running: Chat) -> None:
 
 @pytest.fixture(scope="module")
 def next_start(running: Chat) -> Iterator[Chat]:
-    """The program started anew where it was used before, with a settings file."""
+    """The program started anew where it was used before, with settings and a piped document."""
     config = running.home / "config/rqchat/config.toml"
     config.parent.mkdir(parents=True)
     config.write_text('keys = "vi"\nthink = true\n')
-    chat = Chat(running.home, "-c", NO_COLOR="1")
+    document = running.home / "document.txt"
+    document.write_text(f"It rains in the town.\n{FACT}\n" * 20)
+    chat = Chat(running.home, "-c", stdin=document, NO_COLOR="1")
     try:
         yield chat
     finally:
@@ -309,7 +312,12 @@ def next_start(running: Chat) -> Iterator[Chat]:
 
 def test_the_next_start(next_start: Chat) -> None:
     chat = next_start
+    chat.wait_for("read standard input: 1,320 characters")
     chat.wait_for("going on with ")
+    assert "[File 1" not in chat.text  # nothing waits for the model
+    chat.press("What is the access code for the north gate?\r")
+    chat.wait_for("[File 1: standard input, ")
+    chat.wait_for("4711.")
     chat.wait_for("INSERT | pocket")
     chat.say("/clear", "cleared")
     chat.clean()
