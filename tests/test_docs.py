@@ -39,7 +39,7 @@ LINE_LIMIT = 200
 THEIRS = {
     *("contract.pdf", "photo.jpg", "cat.png", "text.txt", "another.txt", "book.txt", "a.txt"),
     *("performance.md", "config.json", "calibration.safetensors", "logs.db"),
-    *("docs/LICENSE", "tests/compile/proofs.txt"),
+    "tests/compile/proofs.txt",
 }
 
 
