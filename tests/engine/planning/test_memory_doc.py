@@ -128,4 +128,8 @@ def test_the_tables_of_cards_are_what_is_planned(row: list[str]) -> None:
     bits = chosen.head_bits, chosen.kv_bits, chosen.sliding_bits, chosen.chunk_tokens
     assert chosen.context_tokens == _CONTEXT_TOKENS
     sizes = [chosen.bytes.total] if shape is _SHAPE else [chosen.bytes.weights, chosen.bytes.total]
-    assert row[1:] == [chosen.weights, *map(str, bits), *(f"{size:,}" for size in sizes)]
+    assert row[1:] == [
+        chosen.weights,
+        *map(str, bits),
+        *(f"{size:,} ({size / 2**30:.1f} GiB)" for size in sizes),
+    ]
