@@ -110,6 +110,28 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+def anchors_of(text: str) -> set[str]:
+    """What links to the headings of a page are called, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_every_link_to_a_heading_finds_it(page: Path) -> None:
+    lost = []
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        if anchor and "://" not in target:
+            text = (page.parent / name if name else page).read_text(encoding="utf-8")
+            lost += [target] if anchor not in anchors_of(text) else []
+    assert lost == []
+
+
+def test_headings_are_linked_as_github_does() -> None:
+    text = "# From `rqchat ask` to the kernel\n\n```sh\n# a comment\n```\n## Triton 3.6\n"
+    assert anchors_of(text) == {"from-rqchat-ask-to-the-kernel", "triton-36"}
+
+
 def files_named(text: str) -> set[str]:
     """Files and folders of the project that a page names, in backticks or by their whole path."""
     code = {name for name in CODE.findall(FENCE.sub("", text)) if FILE.fullmatch(name)}
