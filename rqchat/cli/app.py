@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    _mend_closed_streams()
+    _replace_closed_stderr()
     try:
         if sys.stdout is None:
             raise RqchatError("standard output is closed, so nothing can be answered")
@@ -155,7 +155,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _mend_closed_streams() -> None:
+def _replace_closed_stderr() -> None:
     """Python has None for a standard error that was closed by whoever started the program."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

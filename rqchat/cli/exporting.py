@@ -45,6 +45,7 @@ def write_new(path: Path, text: str) -> None:
     except FileExistsError:
         raise InputError(f"{path} exists already; give the name of a new file") from None
     except OSError as error:
+        # Half a file would be in the way of the next try
         with contextlib.suppress(OSError):
             path.expanduser().unlink()
         raise InputError(f"{path} cannot be written: {error.strerror}") from None

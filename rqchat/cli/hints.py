@@ -58,5 +58,5 @@ def usage_message(error: Any) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean /image?`, or nothing where no known word is near."""
-    nearest = get_close_matches(word, list(known), n=1, cutoff=0.5)
+    nearest = get_close_matches(word, list(known), n=1, cutoff=0.5)  # lower, and it offers anything
     return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -96,6 +96,7 @@ def accepts(*groups: Group) -> Callable[[Command], Command]:
     options = {name: option for group in groups for name, option in group.items()}
 
     def decorate(command: Command) -> Command:
+        # Annotations are strings in our modules, and Typer needs the types that they stand for
         signature = inspect.signature(command, eval_str=True)
         shown = [p for p in signature.parameters.values() if p.name != "given"]
         shown += [
@@ -108,6 +109,7 @@ def accepts(*groups: Group) -> Callable[[Command], Command]:
             taken = {name: values.pop(name) for name in options}
             command(**values, given=GivenOptions(taken))
 
+        # Typer takes the options from the signature, of which `**values` says nothing
         run.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
         return run
 
@@ -143,7 +145,7 @@ def _offer(*values: object) -> Callable[[str], list[str]]:
 def _offer_presets(incomplete: str) -> list[str]:
     try:
         return _offer(*read_file(app_folders.config_file()).presets)(incomplete)
-    except UsageError:
+    except UsageError:  # a message would land in the middle of the line that is being typed
         return []
 
 

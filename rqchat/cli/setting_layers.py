@@ -119,6 +119,7 @@ def layered(given: Mapping[str, Any], preset: str | None) -> dict[str, Sourced]:
             hint = did_you_mean(preset, file.presets) or others
             raise UsageError(f"there is no preset {preset!r}{hint}")
         chosen = file.presets[preset]
+    # Later ones override earlier ones
     layers: tuple[tuple[str, Mapping[str, Any]], ...] = (
         ("default", defaults()),
         (str(file.path), file.values),
@@ -173,6 +174,7 @@ def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
             raise UsageError(f"{where}: there is no key {name!r}{hint}")
         values[key.field] = _value(key, value, where)
     try:
+        # The records check their own ranges; here the file is named that holds the bad value
         for record in (Settings, SamplingSettings, Manner):
             own = {field.name for field in fields(record)}
             record(**{name: value for name, value in values.items() if name in own})
@@ -184,7 +186,7 @@ def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _value(key: Key, value: Any, where: str) -> Any:
     if key.kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not key.kind:
+    if type(value) is not key.kind:  # no isinstance: True is an int, and no number of tokens
         raise UsageError(f"{where}: {key.name} is {value!r}; it takes {_KINDS[key.kind]}")
     if key.field in _SIZES:
         return parse_size_bytes(str(value), name=f"{where}: {key.name}")

@@ -160,6 +160,7 @@ class Screen:
 
     def status(self, text: str) -> None:
         """Show one line that may still change, in place of what was shown before it."""
+        # The last column stays free: filled, some terminals go on to the next line
         self._draw(set_cell_size(safe_line(text), self.err.width - 1).rstrip(), "note")
 
     def draft(self, text: str, style: str = "") -> None:
@@ -201,6 +202,7 @@ class Screen:
 
     def _line(self, text: str, style: str) -> None:
         line = safe_line(text)
+        # Broken here, as rich would break long paths and addresses too, which are to be copied
         if self.err.is_terminal:
             line = wrapped(line, self.err.width)
         self._write("err", _rendered(self.err, Text(line, style=style), soft_wrap=True))

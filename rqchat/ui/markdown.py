@@ -94,6 +94,7 @@ class MarkdownAnswer:
 
     def _code_line(self, language: str) -> Text:
         """The last line of the code, coloured by what stands before it."""
+        # All of a long block would be coloured again for each of its lines
         while len(self._code) > 1 and sum(map(len, self._code)) > _CODE_CHARACTERS:
             del self._code[0]
         if not language:
@@ -103,6 +104,7 @@ class MarkdownAnswer:
         coloured.rstrip()
         lines = coloured.split("\n", allow_blank=True)
         line = lines[len(self._code) - 1] if len(lines) >= len(self._code) else Text()
+        # Pygments may add or drop a line end; code without colours is better than wrong code
         return line if line.plain == self._code[-1].rstrip() else Text(self._code[-1])
 
 

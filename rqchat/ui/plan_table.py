@@ -61,6 +61,7 @@ class _Ladder:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for count in range(len(_DROPPED) + 1):
+            # Measured as if there were no limit, or rich would squeeze the columns to fit
             table = self._table(_DROPPED[:count])
             if console.measure(table, options=options.update(width=1000)).maximum <= (
                 options.max_width

@@ -69,6 +69,7 @@ def _drawn(screen: Screen, text: str, rows: int) -> tuple[list[str], bool]:
     capture, aside = _Capture(), Screen(width=screen.out.width)
     aside.live = capture
     lines = text.splitlines(keepends=True)
+    # A whole book takes seconds to draw, and only the last screenful of it is shown
     cut = max(len(lines) - _LINES_A_ROW * rows, 0)
     view = AnswerView(aside, begun="".join(lines[:cut]))
     view.show(TextDelta("".join(lines[cut:])))

@@ -143,6 +143,7 @@ class AnswerView:
     def _show_thought(self, text: str) -> None:
         self._thoughts.append(text)
         if self._fold:
+            # A long thought would be joined anew for each piece, and only its end is seen
             self._screen.draft("".join(self._thoughts[-_FOLDED_PIECES:]), "thought")
             self._open_thought = True
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rqchat.cli import app, open_session
@@ -24,14 +24,7 @@ ESCAPES = "before \x1b]0;owned\x07 \x1b[2J \x1bPq\x1b\\ \x9b31m after"
 class Talker(FakeSession):
     """Answers by the first word of the question."""
 
-    def ask(
-        self,
-        turn: UserTurn,
-        sampling: SamplingSettings,
-        *,
-        schema: str | None = None,
-        begun: str = "",
-    ) -> Generator[Event, None, None]:
+    def ask(self, turn: UserTurn, sampling: SamplingSettings, **options: Any) -> Any:
         self._stopped = False
         if turn.text.startswith("read"):
             for done in range(1, 2000):
@@ -40,9 +33,10 @@ class Talker(FakeSession):
                 yield PrefillProgress(done, 2000, 0, done / 100)
                 time.sleep(0.01)
         stopped = self._stopped
+        begun = options.get("begun", "")
         script: Any = _script(turn.text, begun)  # as long as it is asked for more
         self.script = script
-        for event in super().ask(turn, sampling, schema=schema, begun=begun):
+        for event in super().ask(turn, sampling, **options):
             if stopped:
                 self._stopped = True
             yield event

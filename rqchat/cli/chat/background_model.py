@@ -95,6 +95,7 @@ class BackgroundModel:
             RqchatError: it cannot be opened.
         """
         if self.session is None:
+            # From now on `_on_load`, in its own thread, draws the progress that it otherwise keeps
             self._waiting = True
             self._screen.status(self.loading)
         try:
@@ -113,7 +114,7 @@ class BackgroundModel:
         session = self.wait()
         start = SessionStart(session.messages, session.system, session.thinking, self.settings)
         session.close()
-        del session
+        del session  # the last reference: two models do not fit on most devices
         self._opening.drop()
         self._prepare(settings, start)
         self.load()
@@ -128,6 +129,7 @@ class BackgroundModel:
         except RqchatError as error:
             if start.former is None:
                 raise
+            # The conversation is worth more than the switch: go back rather than end the chat
             self._host.report(error)
             self._screen.note("going back to the model before", "warning")
             self.settings = start.former

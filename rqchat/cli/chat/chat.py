@@ -90,6 +90,7 @@ class Chat:
             RqchatError: the model cannot be opened.
         """
         self.editor = editor
+        # Above a dumb terminal's prompt nothing can be written: there an answer is waited for
         self._screen.live = editor.live if editor.is_live else None
         try:
             while self._turn(editor):
@@ -285,7 +286,7 @@ class Chat:
             raise
         except Exception as error:
             if error is self.model.error:
-                raise
+                raise  # without a model there is nothing to go on with
             self.report(error)
 
     def _attach_dropped(self, line: str) -> bool:
@@ -296,6 +297,7 @@ class Chat:
             paths = split_paths(line)
         except UsageError:
             return False
+        # A question may begin with a path, so the line has to consist of files that exist
         if not all(path.is_file() for path in paths):
             return False
         for path in paths:

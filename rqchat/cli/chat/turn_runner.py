@@ -158,6 +158,7 @@ class TurnRunner:
         if self._undos:
             undo = self._undos.pop()
         elif session.messages:
+            # Of a conversation that was loaded only the turns are known, not how it came about
             undo = _Undo("the last turn", session.messages[:-2])
         else:
             raise UsageError("there is nothing to take back")
@@ -180,6 +181,7 @@ class TurnRunner:
             else:
                 session.restore(before)
                 request.on_unanswered()
+            # Before `_idle` is set, as the next turn may begin right after that
             self._host.changed(session)
             self._idle.set()
             self._host.wake()
@@ -189,6 +191,7 @@ class TurnRunner:
         if request.base is not None:
             session.restore(request.base)
         base = session.messages
+        # Later prompts begin with what this process has read, which is nothing to mention
         is_first = not (base or self._undos)
         view = self.view = self._host.new_view(request.begun, recalls=is_first)
         try:

@@ -46,6 +46,7 @@ def fit_turns(
         return turns, None
     context = session.context_tokens
     limit = context - min(answer_tokens or _ANSWER_TOKENS, context // 4)
+    # They share their documents, which are cut alike, so that they are read once
     longest = max(turns, key=session.count_tokens)
     cut = cut_documents(longest, limit, place, session.count_tokens)
     if cut.dropped_tokens:

@@ -98,6 +98,7 @@ def _remove(store: KvStore, entries: tuple[Stored, ...] | list[Stored]) -> None:
 def _named(entries: tuple[Stored, ...], name: str) -> list[Stored]:
     """Those of one name: the same document, as several plans read it."""
     found = [entry for entry in entries if name and entry.name.startswith(name)]
+    # Several entries may have one name: the same document, read under several plans
     if len({entry.name for entry in found}) == 1:
         return found
     problem = "there is no" if not found else f"{len(found)} entries begin with"

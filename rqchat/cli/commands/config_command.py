@@ -78,7 +78,7 @@ def edit() -> None:
         raise RqchatError(f"{file} cannot be edited: {error.strerror or error}") from None
     if code:
         raise RqchatError(f"the editor ended with exit code {code}")
-    read_file(file)
+    read_file(file)  # raises where it cannot be used, before the next command does
     Screen().note(f"{file} is in order")
 
 

@@ -50,6 +50,7 @@ def pull(
         screen.note(f"{source.name} lies in {source.folder}: nothing to download")
         return
     weights = settings.weights
+    # The small files are the same for all weights, so they need no plan
     if not weights and not tokenizer:
         weights = make_memory_plan(settings)[1].chosen.weights
     view = AnswerView(screen)

@@ -73,6 +73,7 @@ def _replay_all(kept: list[Kept], turn: int | None, screen: Screen) -> Iterator[
     settings: Settings | None = None
     for index in turns_to_replay(kept, turn):
         receipt = kept[index].receipt
+        # The cache on disk may hold now what it did not hold then, and this has to begin alike
         wanted = replace(receipt.settings, no_cache=True)
         if session is None or wanted != settings:
             session, settings = _open(wanted, screen), wanted

@@ -238,6 +238,7 @@ def _removed(screen: Screen, ids: Sequence[str]) -> bool:
             return remove_sessions(database, ids)
         except StoreFullError:
             path = database.path
+    # Fewer at a time need less room for the journal that SQLite writes first
     if len(ids) > 1:
         first = len(ids) // 2
         _removed(screen, ids[:first])
@@ -259,7 +260,7 @@ def _give_way(screen: Screen, path: Path) -> None:
         kept = kept_documents()
         disk = path.stat().st_dev
         for entry in reversed(kept.entries()):
-            if entry.path.stat().st_dev == disk:
+            if entry.path.stat().st_dev == disk:  # the cache may lie on another one
                 _, of, _, size, *_ = next(kept_rows([entry]))
                 kept.remove([entry])
                 screen.note(f"the disk is full: dropped what was kept of {of}, {size}")

@@ -28,14 +28,15 @@ File = Annotated[
         help="A text like those that will be read; without it the model writes one.",
     ),
 ]
+Tokens = Annotated[
+    int, typer.Option(metavar="N", min=_LEAST, max=_MOST, help="Most tokens of it to read.")
+]
 
 
 @options.accepts(options.MODEL)
 def verify(
     file: File = None,
-    tokens: Annotated[
-        int, typer.Option(metavar="N", min=_LEAST, max=_MOST, help="Most tokens of it to read.")
-    ] = 4096,
+    tokens: Tokens = 4096,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
     given: options.GivenOptions,
@@ -60,9 +61,7 @@ def verify(
 @options.accepts(options.MODEL)
 def calibrate(
     file: File = None,
-    tokens: Annotated[
-        int, typer.Option(metavar="N", min=_LEAST, max=_MOST, help="Most tokens of it to read.")
-    ] = 8192,
+    tokens: Tokens = 8192,
     *,
     given: options.GivenOptions,
 ) -> None:

@@ -168,6 +168,7 @@ class LineEditor:
         elif not (self.is_live and self._work.must_wait(text)):
             buffer.validate_and_handle()
         elif text:
+            # As it was typed: its chips are unfolded when it is read
             self._waiting.append(buffer.text)
             buffer.append_to_history()
             buffer.reset()
@@ -185,6 +186,7 @@ class LineEditor:
             event.app.exit(exception=EOFError())
         else:
             self._work.stop()
+            # The status line has shown a hint, and is drawn again when that is over
             asyncio.get_running_loop().call_later(LEAVE_WITHIN_S + 0.1, event.app.invalidate)
 
     def interrupted(self) -> bool:

@@ -77,6 +77,7 @@ class LiveRegion:
         """Within, `app` shows the prompt; to be entered before anything replaces the streams."""
         with self._lock:
             self._app = app
+            # The real ones: within a prompt, prompt-toolkit puts a proxy in their place
             self._streams = {"out": sys.stdout, "err": sys.stderr}
         try:
             yield
@@ -106,6 +107,7 @@ class LiveRegion:
             if app is None or not app.is_running or self._paused:
                 return
             if self._lines:
+                # Or the lines would be written over the prompt, which is drawn again below them
                 app.renderer.erase()
                 self._write()
             app.invalidate()

@@ -82,6 +82,7 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
         return session.messages
 
     chat.say(f"a summary of {_turns(older)}:")
+    # Greedy, whatever answers are drawn with: a summary is to stay with what was said
     sampling = replace(chat.sampling, temperature=0.0, max_tokens=_SUMMARY_TOKENS)
     chat.turns.start(
         TurnRequest("the compacting", request, sampling, base=older, is_aside=True, accept=accept)
@@ -90,6 +91,7 @@ def _summarise(chat: Chat, session: Session, older: Messages, recent: Messages) 
 
 def _check_summary_fits(session: Session, older: Messages) -> None:
     """Raises RqchatError where the context cannot hold a summary beside the older turns."""
+    # A session counts its own conversation alone, so it gets the older half for a moment
     messages = session.messages
     session.restore(older)
     needed = _tokens(session) + _LEAST_SUMMARY_TOKENS

@@ -59,6 +59,7 @@ def _load(chat: Chat, argument: str) -> None:
         raise UsageError("which one? /sessions lists them, and Tab does")
     saved = load_saved(argument)
     session = chat.session()
+    # Before the conversation changes, which the recorder would take for a new one
     chat.recorder.adopt(saved)
     before, session.system = session.system, saved.record.system
     chat.turns.change("the loading", saved.messages, undo=lambda: chat.instruct(before))
@@ -67,9 +68,7 @@ def _load(chat: Chat, argument: str) -> None:
 
 def _save(chat: Chat, argument: str) -> None:
     session_id = _saved_id(chat)
-    if argument:
-        with open_store() as database:
-            rename_session(database, session_id, argument)
+    _rename(session_id, argument)
     chat.say(f"saved; rqchat --resume {_quoted(argument) or session_id} goes on from here")
 
 
@@ -78,9 +77,7 @@ def _fork(chat: Chat, argument: str) -> None:
     after = chat.recorder.fork()
     if after is None:
         raise RqchatError("the copy could not be saved; the conversation goes on as it was")
-    if argument:
-        with open_store() as database:
-            rename_session(database, after, argument)
+    _rename(after, argument)
     chat.say(f"from here on this is {argument or after}; {before} stays as it is")
 
 
@@ -91,6 +88,13 @@ def _export(chat: Chat, argument: str) -> None:
     with open_store() as database:
         write_new(path, export_text(database, find_session(database, session_id), form))
     chat.say(f"written to {path}")
+
+
+def _rename(session_id: str, name: str) -> None:
+    """Give a saved conversation a name, unless that is empty."""
+    if name:
+        with open_store() as database:
+            rename_session(database, session_id, name)
 
 
 def _saved_id(chat: Chat) -> str:

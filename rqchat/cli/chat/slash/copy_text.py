@@ -44,7 +44,7 @@ def write_clipboard(text: str) -> str:
 
 def _programs(environment: Mapping[str, str]) -> list[list[str]]:
     """The programs to try, those of the desktop that the user sits at first."""
-    programs = [["pbcopy"], ["clip.exe"]]
+    programs = [["pbcopy"], ["clip.exe"]]  # macOS; Windows, within its Linux subsystem too
     if environment.get("DISPLAY"):
         programs.insert(0, ["xclip", "-selection", "clipboard"])
     if environment.get("WAYLAND_DISPLAY"):

@@ -26,7 +26,7 @@ def edit_text(text: str) -> str | None:
     """
     command = shlex.split(own_editor() or "vi")
     with tempfile.TemporaryDirectory(prefix="rqchat-") as folder:
-        path = Path(folder) / "question.md"
+        path = Path(folder) / "question.md"  # editors choose colours by the ending
         path.write_text(text, encoding="utf-8")
         try:
             done = subprocess.run([*command, str(path)])

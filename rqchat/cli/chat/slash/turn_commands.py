@@ -32,6 +32,7 @@ def _retry(chat: Chat, argument: str) -> None:
             raise UsageError("/retry takes nothing, or --seed NUMBER")
         seed = _whole_number(value, "/retry --seed 7")
     asked, answer = _last_turn(chat)
+    # Without a seed of its own, or a seed that was /set would draw the same answer again
     sampling = replace(chat.sampling, seed=seed)
 
     def compare(messages: Messages) -> Messages:
