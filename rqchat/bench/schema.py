@@ -78,12 +78,12 @@ def main() -> None:
     stops = [tokenizer.convert_tokens_to_ids(token) for token in ("<eos>", "<turn|>")]
     constraints = Constraints(tokenizer, stops, VOCABULARY)
     begun_s = time.perf_counter()
-    constraints.hold_to(read_schema('{"type": "boolean"}'), thinking=False)
+    constraints.for_schema(read_schema('{"type": "boolean"}'), thinking=False)
     _say(f"{VOCABULARY:,} tokens laid out in {time.perf_counter() - begun_s:.2f} s, once a process")
     logits = torch.randn(VOCABULARY)
     for name, (schema, value) in _CASES.items():
         begun_s = time.perf_counter()
-        constraint = constraints.hold_to(read_schema(json.dumps(schema)), thinking=False)
+        constraint = constraints.for_schema(read_schema(json.dumps(schema)), thinking=False)
         compiled_s = time.perf_counter() - begun_s
         tokens = tokenizer.encode(json.dumps(value), add_special_tokens=False)
         masks_s, steps_s = _walk(constraint, tokens, logits)

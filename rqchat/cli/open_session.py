@@ -29,12 +29,12 @@ def open_session(
         RqchatError: the model cannot be had, does not fit, or cannot be read.
     """
     with _no_garbage_collection():
-        from rqchat.engine.document_cache.cache_folder import KvStore
+        from rqchat.engine.document_cache.cache_folder import CacheFolder
         from rqchat.engine.session import ChatSession
 
-        folder = None if settings.no_cache else app_folders.kv_cache_folder()
-        store = KvStore(folder, settings.cache_bytes) if folder else None
-        return ChatSession.open(settings, system=system, on_event=on_event, store=store)
+        path = None if settings.no_cache else app_folders.kv_cache_folder()
+        folder = CacheFolder(path, settings.cache_bytes) if path else None
+        return ChatSession.open(settings, system=system, on_event=on_event, folder=folder)
 
 
 @contextmanager

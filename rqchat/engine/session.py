@@ -12,8 +12,8 @@ import torch
 from rotorquant import RotorQuantCache, RotorQuantError
 from rotorquant.step_graph import Recorder
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
-from rqchat.engine.document_cache.cache_folder import KvStore
-from rqchat.engine.document_cache.prefix_cache import Keeper
+from rqchat.engine.document_cache.cache_folder import CacheFolder
+from rqchat.engine.document_cache.prefix_cache import PrefixCache
 from rqchat.engine.events import Event, ModelFacts, Notice
 from rqchat.engine.generation.cached_prefix import CachedPrefix
 from rqchat.engine.generation.generate import Generation, Steps, recorder_for
@@ -52,7 +52,7 @@ class ChatSession:
     def __init__(
         self,
         opened: OpenedModel,
-        store: KvStore | None = None,
+        folder: CacheFolder | None = None,
         recorder: Recorder | None = None,
     ) -> None:
         """Most callers want `open`. `recorder` captures steps; by default the device's own."""
@@ -62,10 +62,12 @@ class ChatSession:
         self._loaded, self._plan, self._whole_plan = loaded, plan, plan
         see, patches = loaded.image_processor, loaded.side_patches
         self._writer = PromptWriter(loaded.tokenizer, see, plan.image_tokens, side_patches=patches)
-        self._keeper = None
-        if store is not None:
-            self._keeper = Keeper(store, loaded.model, opened.name, loaded.revision, plan.chosen)
-        self._prefix = CachedPrefix(make_cache(opened), _MARKS, self._keeper)
+        self._stored = None
+        if folder is not None:
+            self._stored = PrefixCache(
+                folder, loaded.model, opened.name, loaded.revision, plan.chosen
+            )
+        self._prefix = CachedPrefix(make_cache(opened), _MARKS, self._stored)
         self._messages: tuple[Message, ...] = ()
         config = loaded.model.config.get_text_config()
         self._most_tokens = int(config.max_position_embeddings)
@@ -80,11 +82,11 @@ class ChatSession:
         *,
         system: str | None = None,
         on_event: Callable[[Event], None] = _ignore,
-        store: KvStore | None = None,
+        folder: CacheFolder | None = None,
     ) -> Self:
         """Plans and loads; `on_event` gets `Notice` and `LoadProgress`.
 
-        With a `store`, long documents and conversations are read once, ever.
+        With a `folder`, long documents and conversations are read once, ever.
 
         Raises:
             RqchatError: no such model or device, or it does not fit.
@@ -92,7 +94,7 @@ class ChatSession:
         opened = open_model(settings, on_event)
         if opened.plan.chosen.kv_bits < 16 and opened.loaded.calibration is None:
             on_event(Notice(_UNCALIBRATED.format(opened.plan.chosen.kv_bits, opened.name)))
-        session = cls(opened, store)
+        session = cls(opened, folder)
         session.system = system
         return session
 
@@ -153,7 +155,7 @@ class ChatSession:
 
     @property
     def cache_bytes(self) -> int:
-        """What the KV cache occupies, room for the whole context included where that is taken."""
+        """What the KV cache occupies; on a GPU it takes memory for the whole context at once."""
         return int(self._prefix.cache.nbytes)
 
     @property
@@ -185,11 +187,12 @@ class ChatSession:
             RqchatError: from the generator, when the device runs out of memory.
         """
         prompt = self._prompt(turn, begun)
-        room = self.context_tokens - len(prompt.token_ids)
+        left_tokens = self.context_tokens - len(prompt.token_ids)
         self._stop.clear()
         sampling = sampling or SamplingSettings()
         sampler = self._sampler(sampling, schema)
-        return self._answer(turn, prompt, sampler, min(room, sampling.max_tokens or room), begun)
+        most_tokens = min(left_tokens, sampling.max_tokens or left_tokens)
+        return self._answer(turn, prompt, sampler, most_tokens, begun)
 
     def _prompt(self, turn: UserTurn, begun: str) -> Prompt:
         """The prompt for `turn`, which leaves room for an answer that goes on after `begun`."""
@@ -231,7 +234,7 @@ class ChatSession:
         self._prefix.reset()
 
     def _come_back(self) -> None:
-        """To all that was planned, where memory ran short before: there may be room again."""
+        """To all that was planned, where memory ran short before: there may be enough again."""
         if self._plan is not self._whole_plan:
             self._plan = self._whole_plan
             self._prefix.replace(lambda: self._new_cache(self._plan))
@@ -261,7 +264,7 @@ class ChatSession:
                 self._keep(turn, generation)
             raise
         self._keep(turn, generation)
-        if self._keeper and (trouble := self._keeper.trouble()):
+        if self._stored and (trouble := self._stored.trouble()):
             yield Notice(trouble)
         yield done_record(generation, prompt, sampler.seed, self._loaded, self._plan)
 
@@ -290,7 +293,7 @@ class ChatSession:
             sampling = dataclasses.replace(sampling, temperature=loaded.temperature)
         if schema is None:
             return Sampler(sampling)
-        return Sampler(sampling, self._constraints.hold_to(schema, thinking=self.thinking))
+        return Sampler(sampling, self._constraints.for_schema(schema, thinking=self.thinking))
 
     def _keep(self, turn: UserTurn, generation: Generation) -> None:
         """Adds question and answer to the conversation; an interruption without text adds none."""

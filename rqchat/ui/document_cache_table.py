@@ -9,13 +9,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rqchat.engine.document_cache.cache_folder import Stored
+from rqchat.engine.document_cache.cache_folder import CacheEntry
 from rqchat.ui.text import format_bytes, format_count, safe_line
 
 __all__ = ["kept_rows", "kept_table"]
 
 
-def kept_table(entries: Iterable[Stored]) -> RenderableType:
+def kept_table(entries: Iterable[CacheEntry]) -> RenderableType:
     """One row an entry."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("name", no_wrap=True, min_width=12)
@@ -29,7 +29,7 @@ def kept_table(entries: Iterable[Stored]) -> RenderableType:
     return table
 
 
-def kept_rows(entries: Iterable[Stored]) -> Iterator[tuple[str, ...]]:
+def kept_rows(entries: Iterable[CacheEntry]) -> Iterator[tuple[str, ...]]:
     """The same for other programs: nothing is cut to a width."""
     for entry in entries:
         label = entry.label

@@ -164,8 +164,8 @@ class Answers:
             patch.setattr(session_module, "Sampler", Noting)
             turn = UserTurn(turn) if isinstance(turn, str) else turn
             events = list(self.session.ask(turn, sampling, **options))
-        held = self.session._prefix.cache.get_seq_length()
-        assert self.session.used_tokens == held  # also where a step ran ahead
+        cached = self.session._prefix.cache.get_seq_length()
+        assert self.session.used_tokens == cached  # also where a step ran ahead
         return events
 
     def assert_same(self, other: Answers) -> None:

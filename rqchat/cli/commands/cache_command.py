@@ -12,7 +12,7 @@ from rqchat.cli import app_folders, options
 from rqchat.errors import RqchatError, UsageError
 
 if TYPE_CHECKING:
-    from rqchat.engine.document_cache.cache_folder import KvStore, Stored
+    from rqchat.engine.document_cache.cache_folder import CacheEntry, CacheFolder
 
 __all__ = ["app", "kept_documents"]
 
@@ -72,18 +72,18 @@ def path() -> None:
     Screen().answer(f"{_folder()}\n")
 
 
-def kept_documents() -> KvStore:
+def kept_documents() -> CacheFolder:
     """What is kept, within the bound that the settings give.
 
     Raises:
         RqchatError: no home folder is known, or the settings are wrong.
     """
-    from rqchat.engine.document_cache.cache_folder import KvStore
+    from rqchat.engine.document_cache.cache_folder import CacheFolder
 
-    return KvStore(_folder(), options.GivenOptions({}).settings().cache_bytes)
+    return CacheFolder(_folder(), options.GivenOptions({}).settings().cache_bytes)
 
 
-def _remove(store: KvStore, entries: tuple[Stored, ...] | list[Stored]) -> None:
+def _remove(store: CacheFolder, entries: tuple[CacheEntry, ...] | list[CacheEntry]) -> None:
     from rqchat.ui.console import Screen
     from rqchat.ui.text import format_bytes
 
@@ -95,7 +95,7 @@ def _remove(store: KvStore, entries: tuple[Stored, ...] | list[Stored]) -> None:
     Screen().note(f"removed {len(entries)}, {freed}")
 
 
-def _named(entries: tuple[Stored, ...], name: str) -> list[Stored]:
+def _named(entries: tuple[CacheEntry, ...], name: str) -> list[CacheEntry]:
     """Those of one name: the same document, as several plans read it."""
     found = [entry for entry in entries if name and entry.name.startswith(name)]
     # Several entries may have one name: the same document, read under several plans
@@ -112,7 +112,7 @@ def _folder() -> Path:
     return folder
 
 
-def _record(entry: Stored) -> dict[str, object]:
+def _record(entry: CacheEntry) -> dict[str, object]:
     label = entry.label
     return {
         "name": entry.name,

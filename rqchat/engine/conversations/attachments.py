@@ -50,9 +50,9 @@ def content_of(item: Document | Picture) -> bytes:
         return item.text.encode("utf-8", "replace")
     if item.data:
         return item.data
-    made = io.BytesIO()
-    item.image.save(made, "PNG", compress_level=1)
-    return made.getvalue()
+    png = io.BytesIO()
+    item.image.save(png, "PNG", compress_level=1)
+    return png.getvalue()
 
 
 def load_turn(database: Database, record: TurnRecord) -> UserTurn:

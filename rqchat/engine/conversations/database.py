@@ -24,9 +24,11 @@ __all__ = ["APPLICATION_ID", "MIGRATIONS", "Database", "Migration", "plain"]
 
 Migration = tuple[str, ...]
 
-APPLICATION_ID = (
-    0x52514348  # "RQCH", in the file's header: it tells our file from another program's
-)
+# "RQCH" in the file's header, by which our file differs from another program's
+APPLICATION_ID = 0x52514348
+_WAIT_S = 5.0
+_RETRY_S = (0.002, 0.02)  # at random, so that two do not meet again and again
+_OPTIMIZING_TAKES = 2  # times the file at most: the new index in the log, and then in the file
 
 # Full text search follows `turns` through triggers, so the two cannot differ. A turn is inserted as
 # `unfinished` and changed once its answer ends: a process that dies has marked its answer already.
@@ -93,11 +95,6 @@ _FORMAT_1: Migration = (
 MIGRATIONS: tuple[Migration, ...] = (_FORMAT_1,)
 
 
-_WAIT_S = 5.0
-_RETRY_S = (0.002, 0.02)  # at random, so that two do not meet again and again
-_OPTIMIZING_TAKES = 2  # times the file at most: the new index in the log, and then in the file
-
-
 class Database:
     """One connection. Not for two threads at the same time.
 
@@ -116,9 +113,9 @@ class Database:
 
     @classmethod
     def open(cls, path: Path, *, migrations: Sequence[Migration] = MIGRATIONS) -> Self:
-        """The store in `path`, made where there is none, and brought to today's format.
+        """The store in `path`, created where there is none, and brought to today's format.
 
-        Where the folder cannot be written, or the disk has no room for the log's index, an existing
+        Where the folder cannot be written, or the disk is too full for the log's index, an existing
         store is opened for reading alone.
 
         Raises:
@@ -164,15 +161,15 @@ class Database:
     def erase_traces(self) -> bool:
         """Removes what deleted rows leave in free pages, the log and the search index.
 
-        The index is written anew for that; whether the disk has room for it.
+        The index is written anew for that; whether the disk has space for it.
 
         Raises:
             StoreError: as for `write`.
         """
         self._shrink()
         with _sentences(self.path):
-            room = shutil.disk_usage(self.path.parent).free
-            if room < _OPTIMIZING_TAKES * self.path.stat().st_size:
+            free_bytes = shutil.disk_usage(self.path.parent).free
+            if free_bytes < _OPTIMIZING_TAKES * self.path.stat().st_size:
                 return False
         with self.write() as connection:
             connection.execute("INSERT INTO words (words) VALUES ('optimize')")

@@ -27,12 +27,12 @@ class Receipt:
         rqchat, torch: versions.
         model, revision: which weights.
         device: the GPU's name or the CPU's.
-        weights, head_bits, kv_bits, sliding_bits, kv_mode: how weights and cache were held.
+        weights, head_bits, kv_bits, sliding_bits, kv_mode: how weights and cache were stored.
         context_tokens, image_tokens: as planned.
         system, thinking: how the model was addressed.
         sampling: with the temperature and the seed that were used.
-        begun: how the answer was made to begin; empty unless an earlier one was continued.
-        schema: the JSON schema that it was held to.
+        begun: the beginning that the answer was given; empty unless an earlier one was continued.
+        schema: the JSON schema that it had to match.
         tokens, timing, memory, stop_reason: None while the answer is unfinished.
     """
 

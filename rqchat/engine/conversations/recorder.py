@@ -1,7 +1,7 @@
 """Keeps a live conversation in the store: the turn before the model starts, its answer as it grows.
 
-What goes wrong with the store never stops the conversation: it is told once, and what could not be
-written is written with a later turn, as soon as it can be.
+What goes wrong with the store never stops the conversation: it is reported once, and what could
+not be written is written with a later turn, as soon as it can be.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ class Recorder:
         if self._path is not None and self._rows.differ(self._kept):
             with self._warned_once():
                 if self._database is not None and not self._database.can_write:
-                    self._close()  # there may be room again
+                    self._close()  # there may be space again
                 if self._database is None:
                     self._database = Database.open(self._path)
                 before = self.session_id

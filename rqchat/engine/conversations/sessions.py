@@ -138,7 +138,7 @@ def remove_sessions(database: Database, ids: Iterable[str]) -> bool:
     next removal.
 
     Raises:
-        StoreFullError: the disk has no room for the log of it.
+        StoreFullError: the disk has no space for the log of it.
         StoreError: the store cannot be written.
     """
     with database.write() as connection:
@@ -158,8 +158,8 @@ def _select(
 def _turn(row: tuple[Any, ...], attached: list[tuple[Any, ...]]) -> TurnRecord:
     row_id, number, asked_s, question, thought, answer, state, receipt = row
     items = tuple(Attachment(*item[1:]) for item in attached if item[0] == row_id)
-    made = Receipt.from_json(receipt)
-    return TurnRecord(row_id, number, asked_s, question, thought, answer, state, made, items)
+    receipt = Receipt.from_json(receipt)
+    return TurnRecord(row_id, number, asked_s, question, thought, answer, state, receipt, items)
 
 
 def _ambiguous(reference: str, found: Sequence[SessionRecord]) -> str:

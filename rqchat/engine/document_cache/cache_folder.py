@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KvStore", "Stored", "StoredLabel"]
+__all__ = ["CacheEntry", "CacheFolder", "EntryLabel"]
 
 _DATA, _LABEL = ".safetensors", ".json"
 _ABANDONED_S = 3600.0  # a file that was begun longer ago is nobody's any more
@@ -27,8 +27,8 @@ _MOST_FREE_SHARE = 0.5  # of the free space of the disk
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLabel:
-    """What a person is told of an entry.
+class EntryLabel:
+    """What a person gets to know of an entry.
 
     Attributes:
         names: of the documents and pictures in it; none for a conversation alone.
@@ -44,7 +44,7 @@ class StoredLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class CacheEntry:
     """One entry.
 
     Attributes:
@@ -52,14 +52,14 @@ class Stored:
         tokens: in it.
         size_bytes: of the file.
         used_s: when it was last written or read, in seconds since 1970.
-        label: see `StoredLabel`; None where that file is gone.
+        label: what it is of; None where that file is gone.
     """
 
     path: Path
     tokens: int
     size_bytes: int
     used_s: float
-    label: StoredLabel | None
+    label: EntryLabel | None
 
     @property
     def name(self) -> str:
@@ -67,25 +67,25 @@ class Stored:
         return self.path.stem.rpartition("-")[2][:12]
 
 
-class KvStore:
+class CacheFolder:
     """The entries of one folder. Several processes may use it at once.
 
     Args:
-        folder: made on the first write, readable by its owner alone.
+        folder: created on the first write, readable by its owner alone.
         most_bytes: entries that take more together are dropped, least recently used first.
     """
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
         self._folder, self._most_bytes = folder, most_bytes
 
-    def find(self, group: str, keys: Sequence[int], more_than: int) -> Stored | None:
+    def find(self, group: str, keys: Sequence[int], more_than: int) -> CacheEntry | None:
         """The longest entry of `group` that is a beginning of `keys`, more than `more_than` tokens.
 
         At least the last token of `keys` is left out, because its logits are wanted.
         """
         found = {e.path.name: e for e in self._entries(f"{group}-") if e.tokens > more_than}
         lengths = {entry.tokens for entry in found.values() if entry.tokens < len(keys)}
-        best: Stored | None = None
+        best: CacheEntry | None = None
         for tokens, digest in _digests(keys, sorted(lengths)):
             best = found.get(f"{group}-{tokens}-{digest}{_DATA}", best)
         return best
@@ -94,13 +94,13 @@ class KvStore:
         """Where an entry with exactly `keys` belongs; its folder is there then.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be created.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         ((tokens, digest),) = _digests(keys, [len(keys)])
         return self._folder / f"{group}-{tokens}-{digest}{_DATA}"
 
-    def finish(self, path: Path, label: StoredLabel) -> None:
+    def finish(self, path: Path, label: EntryLabel) -> None:
         """The file at `path` is whole: label it, and drop what is too much.
 
         Raises:
@@ -112,7 +112,7 @@ class KvStore:
         beside.replace(path.with_suffix(_LABEL))
         self._drop_surplus()
 
-    def touch(self, entry: Stored) -> None:
+    def touch(self, entry: CacheEntry) -> None:
         """It was used now."""
         # A file system that is read only keeps the old order, and a dropped file needs none
         try:
@@ -120,11 +120,11 @@ class KvStore:
         except OSError:
             return
 
-    def entries(self) -> tuple[Stored, ...]:
+    def entries(self) -> tuple[CacheEntry, ...]:
         """All entries, the latest used first."""
         return tuple(sorted(self._entries(""), key=lambda entry: -entry.used_s))
 
-    def remove(self, entries: Iterable[Stored]) -> None:
+    def remove(self, entries: Iterable[CacheEntry]) -> None:
         """Drop entries; those that are gone already are no error.
 
         Raises:
@@ -134,7 +134,7 @@ class KvStore:
             entry.path.unlink(missing_ok=True)
             entry.path.with_suffix(_LABEL).unlink(missing_ok=True)
 
-    def _entries(self, start: str) -> Iterator[Stored]:
+    def _entries(self, start: str) -> Iterator[CacheEntry]:
         for path in self._folder.glob(f"{start}*{_DATA}"):
             parts = path.stem.split("-")
             if len(parts) != 3 or not parts[1].isdecimal() or path.name.startswith("."):
@@ -143,7 +143,9 @@ class KvStore:
                 status = path.stat()
             except OSError:
                 continue  # another process has dropped it
-            yield Stored(path, int(parts[1]), status.st_size, status.st_mtime, _read_label(path))
+            yield CacheEntry(
+                path, int(parts[1]), status.st_size, status.st_mtime, _read_label(path)
+            )
 
     def _drop_surplus(self) -> None:
         entries = self.entries()
@@ -177,10 +179,10 @@ def _digests(keys: Sequence[int], lengths: Iterable[int]) -> Iterator[tuple[int,
         yield length, digest.hexdigest()
 
 
-def _read_label(path: Path) -> StoredLabel | None:
+def _read_label(path: Path) -> EntryLabel | None:
     try:
         fields: dict[str, Any] = json.loads(path.with_suffix(_LABEL).read_text(encoding="utf-8"))
-        return StoredLabel(**{**fields, "names": tuple(map(str, fields["names"]))})
+        return EntryLabel(**{**fields, "names": tuple(map(str, fields["names"]))})
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

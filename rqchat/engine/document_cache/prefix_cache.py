@@ -16,44 +16,44 @@ from typing import Any
 
 from rotorquant import RotorQuantCache, RotorQuantError, Source
 from rotorquant.snapshot import FrozenCache
-from rqchat.engine.document_cache.cache_folder import KvStore, Stored, StoredLabel
+from rqchat.engine.document_cache.cache_folder import CacheEntry, CacheFolder, EntryLabel
 from rqchat.engine.planning.plan import Candidate
 
-__all__ = ["LEAST_TOKENS", "Keeper"]
+__all__ = ["LEAST_TOKENS", "PrefixCache"]
 
 LEAST_TOKENS = 2048  # below, reading again is as quick as looking
 
 
-class Keeper:
-    """Keeps prefixes of one model in a store. Writing happens in a thread.
+class PrefixCache:
+    """Caches of long prefixes of one model, on disk. Writing happens in a thread.
 
     Args:
-        store: where.
+        folder: where they lie.
         model: the loaded model, for `RotorQuantCache.load`.
         name, revision: of the model; entries of another one are never found.
         chosen: the plan's choice; entries of other weights, or of another head, are not found.
     """
 
     def __init__(
-        self, store: KvStore, model: Any, name: str, revision: str, chosen: Candidate
+        self, folder: CacheFolder, model: Any, name: str, revision: str, chosen: Candidate
     ) -> None:
-        self._store, self._model = store, model
+        self._folder, self._model = folder, model
         self._name, self._revision, self._chosen = name, revision, chosen
         self._writer: threading.Thread | None = None
-        self._kept_tokens = 0
+        self._stored_tokens = 0
         self._trouble = ""
 
-    def recall(
+    def load(
         self, cache: RotorQuantCache, keys: Sequence[int], more_than: int
     ) -> RotorQuantCache | None:
         """A stored cache with more than `more_than` of the first `keys`, or None.
 
         `cache` is reset where one is found. An entry that cannot be used is dropped.
         """
-        self._kept_tokens = min(self._kept_tokens, more_than)
+        self._stored_tokens = min(self._stored_tokens, more_than)
         if len(keys) < LEAST_TOKENS:
             return None
-        entry = self._store.find(self._group(cache), keys, max(more_than, LEAST_TOKENS - 1))
+        entry = self._folder.find(self._group(cache), keys, max(more_than, LEAST_TOKENS - 1))
         if entry is None:
             return None
         cache.reset()  # two at once may be more than the plan has room for
@@ -68,28 +68,28 @@ class Keeper:
             self._report(f"what was read before cannot be used and is read again: {error}")
             self._drop(entry)
             return None
-        self._store.touch(entry)
-        self._kept_tokens = entry.tokens
+        self._folder.touch(entry)
+        self._stored_tokens = entry.tokens
         return loaded
 
-    def keep(self, cache: RotorQuantCache, keys: Sequence[int], names: tuple[str, ...]) -> None:
+    def store(self, cache: RotorQuantCache, keys: Sequence[int], names: tuple[str, ...]) -> None:
         """Write `cache`, which holds `keys`, unless little is new in it since the last time."""
-        if len(keys) - self._kept_tokens < LEAST_TOKENS:
+        if len(keys) - self._stored_tokens < LEAST_TOKENS:
             return
         self.wait()
-        self._kept_tokens = len(keys)
+        self._stored_tokens = len(keys)
         try:
-            path = self._store.begin(self._group(cache), keys)
+            path = self._folder.begin(self._group(cache), keys)
             if path.exists():
                 return
             frozen = cache.freeze(self._source(keys))
         except (OSError, RotorQuantError) as error:
-            self._report_unkept(error)
+            self._report_unwritten(error)
             return
         chosen = self._chosen
-        label = StoredLabel(names, self._name, chosen.weights, chosen.kv_bits)
+        label = EntryLabel(names, self._name, chosen.weights, chosen.kv_bits)
         self._writer = threading.Thread(
-            target=self._write, args=(frozen, path, label), name="rqchat-keeping", daemon=True
+            target=self._write, args=(frozen, path, label), name="rqchat-prefix-cache", daemon=True
         )
         self._writer.start()
 
@@ -105,20 +105,20 @@ class Keeper:
         trouble, self._trouble = self._trouble, ""
         return trouble
 
-    def _write(self, frozen: FrozenCache, path: Path, label: StoredLabel) -> None:
+    def _write(self, frozen: FrozenCache, path: Path, label: EntryLabel) -> None:
         try:
             frozen.write(path)
-            self._store.finish(path, label)
+            self._folder.finish(path, label)
         except (OSError, RotorQuantError) as error:
-            self._report_unkept(error)
+            self._report_unwritten(error)
 
-    def _drop(self, entry: Stored) -> None:
+    def _drop(self, entry: CacheEntry) -> None:
         try:
-            self._store.remove([entry])
+            self._folder.remove([entry])
         except OSError as error:
             self._report(f"{entry.path} cannot be used and not be removed: {error}")
 
-    def _report_unkept(self, error: Exception) -> None:
+    def _report_unwritten(self, error: Exception) -> None:
         reason = str(error)
         if isinstance(error, OSError) and error.filename:
             reason = f"{error.filename}: {error.strerror}"
@@ -131,8 +131,8 @@ class Keeper:
         """Of all that makes the same tokens another cache; how many fit is no such thing."""
         config = asdict(replace(cache.config, max_tokens=None))
         chosen = self._chosen
-        told = [self._name, self._revision, chosen.weights, chosen.head_bits, config]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        identity = [self._name, self._revision, chosen.weights, chosen.head_bits, config]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def _source(self, keys: Sequence[int]) -> Source:
         tokens = hashlib.sha256(json.dumps(list(keys)).encode()).hexdigest()

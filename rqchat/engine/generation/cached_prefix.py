@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from rqchat.engine.document_cache.prefix_cache import Keeper
+from rqchat.engine.document_cache.prefix_cache import PrefixCache
 from rqchat.engine.generation.prompt import Prompt
 
 __all__ = ["CachedPrefix"]
@@ -27,14 +27,14 @@ class CachedPrefix:
     for another question about them.
     """
 
-    def __init__(self, cache: Any, most_marks: int, keeper: Keeper | None = None) -> None:
+    def __init__(self, cache: Any, most_marks: int, stored: PrefixCache | None = None) -> None:
         """`most_marks` are kept, each with a copy of the sliding windows; the latest ones.
 
-        The copies lie in the host's memory: a GPU has none to spare. `keeper` is asked for what
-        was read at another time, and told what is new.
+        The copies lie in the host's memory: a GPU has none to spare. `stored` is asked for what
+        was read at another time, and gets what is new.
         """
         self.cache = cache
-        self._most_marks, self._keeper = most_marks, keeper
+        self._most_marks, self._stored = most_marks, stored
         self._keys: list[int] = []
         self._marks: list[_Mark] = []
 
@@ -47,15 +47,15 @@ class CachedPrefix:
 
         At least the last token is left to read, for its logits.
         """
-        held = self._go_back(prompt)
-        if self._keeper is not None:
-            loaded = self._keeper.recall(self.cache, prompt.keys, held)
+        cached = self._go_back(prompt)
+        if self._stored is not None:
+            loaded = self._stored.load(self.cache, prompt.keys, cached)
             if loaded is not None:
                 self.cache = loaded
                 self._keys = list(prompt.keys[: loaded.get_seq_length()])
                 self._marks = []
                 self.mark()
-            elif self.cache.get_seq_length() < held:
+            elif self.cache.get_seq_length() < cached:
                 self.reset()
         return len(self._keys)
 
@@ -79,22 +79,22 @@ class CachedPrefix:
 
     def keep(self, prompt: Prompt) -> None:
         """Keep what is in the cache, a beginning of `prompt`, for another time."""
-        if self._keeper is not None:
-            self._keeper.keep(self.cache, self._keys, prompt.names)
+        if self._stored is not None:
+            self._stored.store(self.cache, self._keys, prompt.names)
 
     def close(self) -> None:
         """Keep what the next turn would share, and wait until it is written."""
-        if self._keeper is None:
+        if self._stored is None:
             return
         if self._marks:
             self._rewind()
-            self._keeper.keep(self.cache, self._keys, ())
-        self._keeper.wait()
+            self._stored.store(self.cache, self._keys, ())
+        self._stored.wait()
 
     def mark(self) -> None:
         """Remember this place; the oldest one is forgotten if it is one too many."""
         self._marks = [mark for mark in self._marks if mark.tokens < len(self._keys)]
-        # The room is freed before the next copy is made
+        # Its memory is freed before the next copy takes some
         del self._marks[: max(0, len(self._marks) + 1 - self._most_marks)]
         self._marks.append(_Mark(len(self._keys), self.cache.mark("cpu")))
 

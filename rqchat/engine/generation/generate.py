@@ -78,7 +78,7 @@ class Steps:
         return step
 
     def troubles(self) -> Iterator[Notice]:
-        """What went wrong, told once."""
+        """What went wrong, once."""
         if self._trouble:
             yield Notice(self._trouble)
         self._trouble = ""
@@ -168,11 +168,11 @@ class Generation:
         step = self._steps.over(self._step, self._prefix.cache)
         while not self._stopped():
             drawn = sampler.draw(logits[0])
-            sent, last = PendingScalar(drawn), self.output_tokens + 1 == most_tokens
+            pending, last = PendingScalar(drawn), self.output_tokens + 1 == most_tokens
             ahead = self._steps.ahead and not last
             if ahead:  # also behind a stop token, which nobody knows yet
                 logits = step(drawn.view(1, 1))
-            token = int(sent.value())
+            token = int(pending.value())
             sampler.accept(token)
             if ahead:
                 self._prefix.extend((token,))

@@ -1,4 +1,4 @@
-"""Holds an answer to a JSON schema: before each draw, what would break it is ruled out."""
+"""An answer that matches a JSON schema: before each draw, what would break it is ruled out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Constraints:
         self._stop_ids = sorted(stop_ids)
         self._words: LLTokenizer | None = None
 
-    def hold_to(self, schema: str, *, thinking: bool) -> Constraint:
+    def for_schema(self, schema: str, *, thinking: bool) -> Constraint:
         """A constraint for one answer.
 
         Args:
@@ -63,7 +63,7 @@ class Constraint:
         thought_start: int | None,
         thought_end: int,
     ) -> None:
-        """`Constraints.hold_to` makes them; no `thought_start` allows no thought."""
+        """`Constraints.for_schema` creates them; no `thought_start` allows no thought."""
         self._matcher, self._words = matcher, words
         self._check()
         self._stops = torch.tensor(stop_ids)
@@ -78,7 +78,7 @@ class Constraint:
     def mask(self, logits: Tensor) -> Tensor:
         """`logits` [vocabulary] with minus infinity where a token would break the schema."""
         if self._in_thought:
-            return logits.index_fill(0, _sent(self._stops, logits.device), float("-inf"))
+            return logits.index_fill(0, _on_device(self._stops, logits.device), float("-inf"))
         packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         self._check()
         bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
@@ -86,7 +86,7 @@ class Constraint:
         self._spell_out(allowed)
         if self._thought_start is not None:
             allowed[self._thought_start] = True
-        return logits.masked_fill(_sent(~allowed, logits.device), float("-inf"))
+        return logits.masked_fill(_on_device(~allowed, logits.device), float("-inf"))
 
     def _spell_out(self, allowed: Tensor) -> None:
         """Mends `allowed` [vocabulary] where the library lets the tokenizer choose the one token.
@@ -124,7 +124,7 @@ class Constraint:
             )
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`, without a wait for what runs there."""
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)

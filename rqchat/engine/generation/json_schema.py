@@ -102,19 +102,19 @@ def _narrowed(node: Any, *, closes: bool) -> Any:
     """`node`, a schema, with what `schema_grammar` adds to it; objects only where `closes`."""
     if not isinstance(node, dict):
         return node
-    made = dict(node)
+    narrowed = dict(node)
     for key, value in node.items():
         if key in _MAPS and isinstance(value, dict):
-            made[key] = {name: _narrowed(below, closes=closes) for name, below in value.items()}
+            narrowed[key] = {name: _narrowed(below, closes=closes) for name, below in value.items()}
         elif key in _LISTS and isinstance(value, list):
-            made[key] = [_narrowed(below, closes=closes) for below in value]
+            narrowed[key] = [_narrowed(below, closes=closes) for below in value]
         elif key == "items":
-            made[key] = _narrowed(value, closes=closes)
+            narrowed[key] = _narrowed(value, closes=closes)
     if closes and "patternProperties" not in node and _lists_all(node):
-        made.setdefault("additionalProperties", False)
+        narrowed.setdefault("additionalProperties", False)
     if node.get("type") == "integer" and node.keys().isdisjoint(_LIMITS):
-        made |= {"minimum": -_MAX_INTEGER, "maximum": _MAX_INTEGER}
-    return made
+        narrowed |= {"minimum": -_MAX_INTEGER, "maximum": _MAX_INTEGER}
+    return narrowed
 
 
 def _lists_all(node: dict[str, Any]) -> bool:

@@ -32,7 +32,7 @@ def step_down(
     make_cache: Callable[[MemoryPlan], RotorQuantCache],
     needed_tokens: int,
 ) -> tuple[MemoryPlan, str]:
-    """The plan to go on with, one step smaller, and a line that says so; `prefix` obeys it.
+    """The plan to go on with, one step smaller, and a line that says so; `prefix` follows it.
 
     The plan's bytes stay those that were promised. Call it outside of the `except` clause: the
     error's frames hold the tensors that did not fit.
@@ -78,7 +78,7 @@ def _replaced(plan: MemoryPlan, **changes: Any) -> MemoryPlan:
 
 
 def _repacked(prefix: CachedPrefix, bits: int) -> bool:
-    """Whether what the cache holds could be packed into `bits`; that takes room of its own."""
+    """Whether what the cache holds could be packed into `bits`; that takes memory of its own."""
     try:
         prefix.recover()
         prefix.cache.repack(bits)

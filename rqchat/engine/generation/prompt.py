@@ -48,8 +48,8 @@ class Prompt:
 
     Attributes:
         token_ids: every token, soft tokens of pictures as the image token.
-        keys: like `token_ids`, but soft tokens are negative numbers made from the picture, so that
-            equal keys mean equal content.
+        keys: like `token_ids`, but soft tokens are negative numbers computed from the picture, so
+            that equal keys mean equal content.
         images: spans of the pictures, in order.
         content_tokens: how many tokens there are up to the end of the last document or picture; 0
             without one. Another question about the same things begins with the same tokens.
@@ -124,7 +124,7 @@ class PromptWriter:
 
         Raises:
             ModelError: the template cannot write this conversation.
-            InputError: see `soft_tokens`.
+            InputError: the model sees no pictures, or none of a shape that is among them.
         """
         content = Content()
         records = [content.record(message) for message in messages]
@@ -156,12 +156,12 @@ class PromptWriter:
             `pixel_values` [pictures, patches, 768] float32 in 0..1 and `image_position_ids`
             [pictures, patches, 2] int64 as (x, y), -1 where padded.
         """
-        made = self._image_processor(
+        processed = self._image_processor(
             images=[picture.image for picture in pictures],
             max_soft_tokens=self._image_tokens,
             return_tensors="pt",
         )
-        return {name: made[name] for name in ("pixel_values", "image_position_ids")}
+        return {name: processed[name] for name in ("pixel_values", "image_position_ids")}
 
     def soft_tokens(self, picture: Picture) -> int:
         """Soft tokens of `picture`, without the two markers.
@@ -288,7 +288,7 @@ class _Draft:
 
 
 def _fingerprint(picture: Picture) -> int:
-    """A negative number made from the pixels."""
+    """A negative number computed from the pixels."""
     digest = hashlib.blake2b(picture.image.tobytes(), digest_size=7)
     digest.update(f"{picture.width}x{picture.height}".encode())
     return -1 - int.from_bytes(digest.digest(), "big")

@@ -17,6 +17,7 @@ from rqchat.errors import ContextLengthError
 __all__ = ["context_parts", "done_record", "too_long"]
 
 _LABEL_CHARACTERS = 60
+_ANSWER_TOKENS = 1024  # what a suggested --context leaves for the answer
 _KINDS: dict[Role, ContextKind] = {"system": "system", "user": "question", "assistant": "answer"}
 
 
@@ -43,9 +44,6 @@ def _parts_of(writer: PromptWriter, message: Message) -> Iterator[ContextPart]:
     if message.text:
         label = " ".join(message.text[: 2 * _LABEL_CHARACTERS].split())[:_LABEL_CHARACTERS]
         yield ContextPart(_KINDS[message.role], label, len(writer.text_ids(message.text)))
-
-
-_ANSWER_ROOM_TOKENS = 1024  # what a suggested --context leaves for the answer
 
 
 def done_record(
@@ -92,7 +90,7 @@ def too_long(
     ways = ["shorten the input"]
     if goes_on:
         ways.append("put a summary for the older turns with /compact in the chat")
-    wanted = min(input_tokens + _ANSWER_ROOM_TOKENS, most_tokens)
+    wanted = min(input_tokens + _ANSWER_TOKENS, most_tokens)
     if input_tokens < wanted:
         ways += _longer(plan, input_tokens, wanted)
     return ContextLengthError(

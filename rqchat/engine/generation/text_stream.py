@@ -13,6 +13,7 @@ __all__ = ["CHANNEL_END", "CHANNEL_START", "TextWriter", "ThoughtSplitter"]
 
 CHANNEL_START = "<|channel>"
 CHANNEL_END = "<channel|>"
+_KNOWN_TOKENS = 16  # so many show the decoder whether a blank stands before the next one
 
 
 class ThoughtSplitter:
@@ -52,9 +53,6 @@ class ThoughtSplitter:
             piece = piece.lstrip()
             self._begun = bool(piece)
         return [TextDelta(piece)] if piece else []
-
-
-_KNOWN_TOKENS = 16  # so many tell the decoder whether a blank stands before the next one
 
 
 class TextWriter:

@@ -15,7 +15,7 @@ __all__ = ["PLACES", "Cut", "Place", "cut_documents"]
 Place = Literal["head", "middle", "tail"]
 PLACES: tuple[Place, ...] = ("head", "middle", "tail")
 _MOST_STEPS = 24
-_UNUSED_TOKENS = 8  # of the room, at most, unless the steps do not lead there
+_UNUSED_TOKENS = 8  # of the limit, at most, unless the steps do not lead there
 _GAP = "\n[... a part is left out here ...]\n"
 
 
@@ -54,10 +54,10 @@ def cut_documents(
     found: UserTurn | None = None
     low, high = (0, bare), (length, whole)  # characters and the tokens that they make
     for step in range(_MOST_STEPS):
-        room = limit_tokens - low[1]
-        if high[0] - low[0] < 2 or room < 0 or (found and room <= _UNUSED_TOKENS):
+        free = limit_tokens - low[1]
+        if high[0] - low[0] < 2 or free < 0 or (found and free <= _UNUSED_TOKENS):
             break
-        share = 0.5 if step % 3 == 2 else room / max(1, high[1] - low[1])
+        share = 0.5 if step % 3 == 2 else free / max(1, high[1] - low[1])
         kept = low[0] + min(max(1, int((high[0] - low[0]) * share)), high[0] - low[0] - 1)
         tried = replace(turn, documents=_keep(turn.documents, length, kept, place))
         tokens = count(tried)

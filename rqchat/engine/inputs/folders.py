@@ -37,7 +37,7 @@ class FolderText:
 def read_folder(folder: Path, *, encoding: str | None = None) -> FolderText:
     """Every text file below `folder`.
 
-    In a git work tree those that git tracks or would track, so that `.gitignore` is obeyed;
+    In a git work tree those that git tracks or would track, so that `.gitignore` counts;
     elsewhere all but hidden ones. Symbolic links are not followed.
 
     Raises:

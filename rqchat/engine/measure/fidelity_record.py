@@ -1,4 +1,4 @@
-"""What a packed KV cache costs a model, as measured by `verify.py`. No torch."""
+"""What a packed KV cache costs a model, as `kv_fidelity.py` measures it. No torch."""
 
 from __future__ import annotations
 

@@ -53,10 +53,9 @@ def measure_load(settings: Settings, on_event: Callable[[Event], None]) -> LoadR
         RqchatError: it cannot be loaded.
     """
     session = ChatSession.open(settings, on_event=on_event)
-    has_eyes = session.sees_pictures
     grey = Image.new("RGB", (_SIDE_PIXELS, _SIDE_PIXELS), "grey")
     picture = Picture("grey", _SIDE_PIXELS, _SIDE_PIXELS, grey)
-    turn = UserTurn("What is this?", pictures=(picture,) if has_eyes else ())
+    turn = UserTurn("What is this?", pictures=(picture,) if session.sees_pictures else ())
     *_, last = session.ask(turn, SamplingSettings(temperature=0, max_tokens=_OUTPUT_TOKENS))
     assert isinstance(last, Done)
     return LoadReport(

@@ -51,9 +51,9 @@ def warnings() -> list[str]:
 
 @pytest.fixture
 def recorder(path: Path, warnings: list[str]) -> Iterator[Recorder]:
-    made = Recorder(path, "chat", warnings.append)
-    yield made
-    made.close()
+    recorder = Recorder(path, "chat", warnings.append)
+    yield recorder
+    recorder.close()
 
 
 class Case(NamedTuple):

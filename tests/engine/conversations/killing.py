@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rqchat.engine.conversation import UserTurn
-from rqchat.engine.conversations import recorder as growth
+from rqchat.engine.conversations import recorder as recorder_module
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.load import load_conversation
 from rqchat.engine.conversations.recorder import Recorder
@@ -52,8 +52,8 @@ def answer_to(question: str) -> str:
 
 def write(path: Path) -> None:
     """Goes on with the latest session of a store until it is killed."""
-    growth._GROWTH_S = 0.0  # writes all the time, so that a kill meets a write
-    growth._GROWTH_SHARE = 1.0
+    recorder_module._GROWTH_S = 0.0  # writes all the time, so that a kill meets a write
+    recorder_module._GROWTH_SHARE = 1.0
     recorder = Recorder(path, "chat", sys.exit)
     session = FakeSession()
     with Database.open(path) as database:

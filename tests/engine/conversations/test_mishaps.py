@@ -1,4 +1,4 @@
-"""A store that cannot be written: told once, and caught up with."""
+"""A store that cannot be written: reported once, and caught up with."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_saved_conversation_goes_on_unsaved_until_a_path_is_given(
     assert [turn.question for turn in turns(database, saved.record.id)] == ["One", "Two"]
 
 
-def test_a_full_disk_is_told_once_and_caught_up_with(case: Case) -> None:
+def test_a_full_disk_is_reported_once_and_caught_up_with(case: Case) -> None:
     _, database, recorder, session, say, warnings = case
     say("One")
     assert recorder._database is not None
@@ -64,7 +64,9 @@ def test_a_full_disk_is_told_once_and_caught_up_with(case: Case) -> None:
     assert len(warnings) == 1
 
 
-def test_a_store_that_cannot_be_opened_is_told_once(tmp_path: Path, session: FakeSession) -> None:
+def test_a_store_that_cannot_be_opened_is_reported_once(
+    tmp_path: Path, session: FakeSession
+) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
     said: list[str] = []
     recorder = Recorder(tmp_path / "data" / "sessions.db", "chat", said.append)
@@ -75,7 +77,7 @@ def test_a_store_that_cannot_be_opened_is_told_once(tmp_path: Path, session: Fak
     assert len(said) == 1 and said[0].startswith("this conversation is not being saved: ")
 
 
-def test_a_store_damaged_meanwhile_is_told_once(
+def test_a_store_damaged_meanwhile_is_reported_once(
     path: Path, recorder: Recorder, session: FakeSession, say: Say, warnings: list[str]
 ) -> None:
     say("One")

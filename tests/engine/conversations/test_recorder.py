@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from rqchat.engine.conversation import UserTurn
-from rqchat.engine.conversations import recorder as growth
+from rqchat.engine.conversations import recorder as recorder_module
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.receipt import Receipt
 from rqchat.engine.conversations.recorder import Recorder
@@ -74,8 +74,8 @@ def test_the_answer_is_there_while_it_grows(
     session: FakeSession,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(growth, "_GROWTH_S", 0.0)
-    monkeypatch.setattr(growth, "_GROWTH_SHARE", float("inf"))
+    monkeypatch.setattr(recorder_module, "_GROWTH_S", 0.0)
+    monkeypatch.setattr(recorder_module, "_GROWTH_SHARE", float("inf"))
     session.script = ["It ", "is ", "a cat."]
     seen = []
     for _ in record(recorder, session, UserTurn("Hello"), SAMPLING):
@@ -164,10 +164,10 @@ def test_pictures_and_documents_outlive_their_files(
 ) -> None:
     file = tmp_path / "photo.jpg"
     Image.linear_gradient("L").convert("RGB").save(file)
-    made = Image.radial_gradient("L").convert("RGB")
+    drawn = Image.radial_gradient("L").convert("RGB")
     turn = UserTurn(
         "What?",
-        (read_picture(file), Picture("from memory", *made.size, made)),
+        (read_picture(file), Picture("from memory", *drawn.size, drawn)),
         (Document("book.txt", "Call me Ishmael.\n\u2028"), Document("empty\udcff", "x" * 100_000)),
     )
     pixels = [picture.image.tobytes() for picture in turn.pictures]

@@ -9,13 +9,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqchat.engine.document_cache.cache_folder import KvStore, StoredLabel
+from rqchat.engine.document_cache.cache_folder import CacheFolder, EntryLabel
 
-_LABEL = StoredLabel(("book.txt",), "pocket", "fp32", 4)
+_LABEL = EntryLabel(("book.txt",), "pocket", "fp32", 4)
 _MUCH = 2**40
 
 
-def _put(store: KvStore, keys: list[int], *, group: str = "g", size: int = 100) -> Path:
+def _put(store: CacheFolder, keys: list[int], *, group: str = "g", size: int = 100) -> Path:
     path = store.begin(group, keys)
     path.write_bytes(bytes(size))
     store.finish(path, _LABEL)
@@ -29,7 +29,7 @@ def test_the_longest_beginning_is_found(kept: list[list[int]], data: st.DataObje
     keys = data.draw(st.lists(st.integers(-1, 1), min_size=1, max_size=8))
     more_than = data.draw(st.integers(0, 4))
     with tempfile.TemporaryDirectory() as folder:
-        store = KvStore(Path(folder), _MUCH)
+        store = CacheFolder(Path(folder), _MUCH)
         for entry in kept:
             _put(store, entry)
         found = store.find("g", keys, more_than)
@@ -39,14 +39,14 @@ def test_the_longest_beginning_is_found(kept: list[list[int]], data: st.DataObje
 
 
 def test_another_models_entries_are_never_found(tmp_path: Path) -> None:
-    store = KvStore(tmp_path, _MUCH)
+    store = CacheFolder(tmp_path, _MUCH)
     _put(store, [1, 2, 3], group="other")
 
     assert store.find("g", [1, 2, 3, 4], 0) is None
 
 
 def test_an_entry_says_what_it_is_of_and_is_the_owners_alone(tmp_path: Path) -> None:
-    store = KvStore(tmp_path / "new" / "folder", _MUCH)
+    store = CacheFolder(tmp_path / "new" / "folder", _MUCH)
     path = _put(store, [1, 2, 3], size=77)
 
     (entry,) = store.entries()
@@ -56,7 +56,7 @@ def test_an_entry_says_what_it_is_of_and_is_the_owners_alone(tmp_path: Path) -> 
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
-    store = KvStore(tmp_path, 250)
+    store = CacheFolder(tmp_path, 250)
     old, used = _put(store, [1]), _put(store, [2])
     for age_s, path in ((100, old), (200, used)):
         os.utime(path, (time.time() - age_s,) * 2)
@@ -70,7 +70,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
-    store = KvStore(tmp_path, _MUCH)
+    store = CacheFolder(tmp_path, _MUCH)
     begun, label, fresh = (tmp_path / n for n in (".a.safetensors.x", "g-1-b.json", ".c.x"))
     for path in (begun, label, fresh):
         path.touch()
@@ -85,7 +85,7 @@ def test_strange_files_are_left_alone(tmp_path: Path) -> None:
     strange = [tmp_path / n for n in ("a-b-c.safetensors", "notes.txt", "x.safetensors")]
     for path in strange:
         path.touch()
-    store = KvStore(tmp_path, _MUCH)
+    store = CacheFolder(tmp_path, _MUCH)
     _put(store, [1])
 
     assert len(store.entries()) == 1
@@ -93,7 +93,7 @@ def test_strange_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_entry_without_its_label_still_serves(tmp_path: Path) -> None:
-    store = KvStore(tmp_path, _MUCH)
+    store = CacheFolder(tmp_path, _MUCH)
     _put(store, [1]).with_suffix(".json").write_text("{")
 
     found = store.find("g", [1, 2], 0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rqchat.engine.document_cache.cache_folder import KvStore
+from rqchat.engine.document_cache.cache_folder import CacheFolder
 from rqchat.engine.events import Done, Notice, PrefillProgress, TextDelta
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.loading.open_model import OpenedModel
@@ -24,17 +24,17 @@ def opened() -> ChatSession:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> KvStore:
-    return KvStore(tmp_path / "kv", 2**30)
+def store(tmp_path: Path) -> CacheFolder:
+    return CacheFolder(tmp_path / "kv", 2**30)
 
 
-def _again(opened: ChatSession, store: KvStore | None) -> ChatSession:
+def _again(opened: ChatSession, store: CacheFolder | None) -> ChatSession:
     """Another process with the same model: nothing is in its cache."""
     return ChatSession(OpenedModel(opened._loaded, opened.plan, "pocket"), store)
 
 
 def _ask(session: ChatSession, question: str, *documents: Document) -> tuple[str, Done, list[str]]:
-    """The answer, the record of it, and what the user was told."""
+    """The answer, the record of it, and the notices."""
     events = list(session.ask(UserTurn(question, documents=documents), _GREEDY))
     done = events[-1]
     assert isinstance(done, Done)
@@ -42,7 +42,7 @@ def _ask(session: ChatSession, question: str, *documents: Document) -> tuple[str
     return text, done, [event.text for event in events if isinstance(event, Notice)]
 
 
-def test_a_document_is_read_once(opened: ChatSession, store: KvStore) -> None:
+def test_a_document_is_read_once(opened: ChatSession, store: CacheFolder) -> None:
     first = _again(opened, store)
     _ask(first, "What is said?", _BOOK)
     first.close()
@@ -58,7 +58,7 @@ def test_a_document_is_read_once(opened: ChatSession, store: KvStore) -> None:
     assert text == fresh_text
 
 
-def test_progress_begins_with_what_was_read_before(opened: ChatSession, store: KvStore) -> None:
+def test_progress_begins_with_what_was_read_before(opened: ChatSession, store: CacheFolder) -> None:
     session = _again(opened, store)
     _ask(session, "What?", _BOOK)
     session.close()
@@ -68,7 +68,7 @@ def test_progress_begins_with_what_was_read_before(opened: ChatSession, store: K
     assert begun.done_tokens == begun.cached_tokens > 2048
 
 
-def test_a_chat_goes_on_after_a_restart(opened: ChatSession, store: KvStore) -> None:
+def test_a_chat_goes_on_after_a_restart(opened: ChatSession, store: CacheFolder) -> None:
     first = _again(opened, store)
     _ask(first, "What is said?", _BOOK)
     first.close()
@@ -82,7 +82,7 @@ def test_a_chat_goes_on_after_a_restart(opened: ChatSession, store: KvStore) -> 
     assert done.tokens.cached > 0.9 * done.tokens.input
 
 
-def test_short_prompts_leave_nothing(opened: ChatSession, store: KvStore) -> None:
+def test_short_prompts_leave_nothing(opened: ChatSession, store: CacheFolder) -> None:
     session = _again(opened, store)
     _ask(session, "Hello", Document("note.txt", "Short."))
     session.close()
@@ -91,7 +91,7 @@ def test_short_prompts_leave_nothing(opened: ChatSession, store: KvStore) -> Non
 
 
 def test_a_damaged_file_is_dropped_and_the_document_read(
-    opened: ChatSession, store: KvStore
+    opened: ChatSession, store: CacheFolder
 ) -> None:
     session = _again(opened, store)
     text, *_ = _ask(session, "What?", _BOOK)
@@ -100,35 +100,35 @@ def test_a_damaged_file_is_dropped_and_the_document_read(
     whole = entry.path.read_bytes()
     entry.path.write_bytes(whole[:-1000] + bytes(1000))
 
-    again, done, told = _ask(_again(opened, store), "What?", _BOOK)
+    again, done, notices = _ask(_again(opened, store), "What?", _BOOK)
 
     assert again == text
     assert done.tokens.cached == 0
-    assert "corrupt" in told[0]
+    assert "corrupt" in notices[0]
 
 
 def test_a_disk_that_takes_nothing_is_said_once(opened: ChatSession, tmp_path: Path) -> None:
     place = tmp_path / "a file"
     place.touch()
-    session = _again(opened, KvStore(place, 2**30))
+    session = _again(opened, CacheFolder(place, 2**30))
 
-    text, _, told = _ask(session, "What?", _BOOK)
+    text, _, notices = _ask(session, "What?", _BOOK)
     assert text
-    assert len(told) == 1 and "not kept" in told[0]
+    assert len(notices) == 1 and "not kept" in notices[0]
     assert _ask(session, "And?")[2] == []
 
 
-def test_other_kv_bits_are_another_cache(opened: ChatSession, store: KvStore) -> None:
+def test_other_kv_bits_are_another_cache(opened: ChatSession, store: CacheFolder) -> None:
     session = _again(opened, store)
     _ask(session, "What?", _BOOK)
     session.close()
-    other = ChatSession.open(Settings(model="pocket", device="cpu", kv_bits=8), store=store)
+    other = ChatSession.open(Settings(model="pocket", device="cpu", kv_bits=8), folder=store)
 
     assert _ask(other, "What?", _BOOK)[1].tokens.cached == 0
 
 
 def test_the_file_is_written_whole_or_not_at_all(
-    opened: ChatSession, store: KvStore, monkeypatch: pytest.MonkeyPatch
+    opened: ChatSession, store: CacheFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*paths: object) -> None:
         raise OSError(28, "No space left on device")

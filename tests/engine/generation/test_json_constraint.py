@@ -108,7 +108,7 @@ def _write(
     schema: dict[str, Any], seed: int, temperature: float, *, thinking: bool = False
 ) -> tuple[list[int], str]:
     """All tokens that a model of noise draws, and the text of those that are no thought."""
-    constraint = CONSTRAINTS.hold_to(read_schema(json.dumps(schema)), thinking=thinking)
+    constraint = CONSTRAINTS.for_schema(read_schema(json.dumps(schema)), thinking=thinking)
     sampler = Sampler(SamplingSettings(temperature=temperature, seed=seed), constraint)
     noise = torch.Generator().manual_seed(seed)
     tokens: list[int] = []
@@ -146,7 +146,7 @@ def test_a_thought_comes_first_and_is_free_but_no_end() -> None:
 
 def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
     more = Constraints(TOKENIZER, STOPS, VOCABULARY + 5)
-    constraint = more.hold_to('{"enum": [true]}', thinking=False)
+    constraint = more.for_schema('{"enum": [true]}', thinking=False)
     logits = torch.arange(VOCABULARY + 5.0)
     masked = constraint.mask(logits)
     allowed = masked.isfinite().nonzero().flatten().tolist()
@@ -165,7 +165,7 @@ def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
     ],
 )
 def test_it_is_over_when_nothing_can_follow(schema: str, text: str, is_over: bool) -> None:
-    constraint = CONSTRAINTS.hold_to(read_schema(schema), thinking=False)
+    constraint = CONSTRAINTS.for_schema(read_schema(schema), thinking=False)
     for token in TOKENIZER.encode(text, add_special_tokens=False):
         assert not constraint.is_over
         constraint.accept(token)
@@ -204,7 +204,7 @@ def test_nothing_is_added_that_the_schema_does_not_list(
     schema: dict[str, Any], text: str, allowed: bool
 ) -> None:
     """A model that may add properties and digits may never end."""
-    constraint = CONSTRAINTS.hold_to(read_schema(json.dumps(schema)), thinking=False)
+    constraint = CONSTRAINTS.for_schema(read_schema(json.dumps(schema)), thinking=False)
     flat = torch.zeros(VOCABULARY)
     for token in TOKENIZER.encode(text, add_special_tokens=False):
         if constraint.mask(flat)[token].isinf():
@@ -215,7 +215,7 @@ def test_nothing_is_added_that_the_schema_does_not_list(
 
 
 def test_a_schema_that_nothing_matches_is_a_sentence() -> None:
-    constraint = CONSTRAINTS.hold_to(read_schema('{"$ref": "#"}'), thinking=False)
+    constraint = CONSTRAINTS.for_schema(read_schema('{"$ref": "#"}'), thinking=False)
     with pytest.raises(RqchatError, match="no JSON can match it") as raised:
         constraint.mask(torch.zeros(VOCABULARY))
     assert len(str(raised.value)) < 200

@@ -40,7 +40,7 @@ def constraints(tokenizer: Any) -> Constraints:
 
 def _noise(tokenizer: Any, constraints: Constraints, schema: dict[str, Any], seed: int) -> Any:
     """What a model of noise says, read by Python's JSON; none of it may be a special token."""
-    constraint = constraints.hold_to(read_schema(json.dumps(schema)), thinking=False)
+    constraint = constraints.for_schema(read_schema(json.dumps(schema)), thinking=False)
     sampler = Sampler(SamplingSettings(temperature=1.0, seed=seed), constraint)
     noise = torch.Generator().manual_seed(seed)
     tokens: list[int] = []
@@ -103,7 +103,7 @@ def test_single_bytes_and_special_tokens_within_a_string(
     tokenizer: Any, constraints: Constraints, drawn: list[str], fits: bool
 ) -> None:
     """UTF-8 as Unicode 15, table 3-7, has it; strings as RFC 8259, section 7."""
-    constraint = constraints.hold_to('{"type": "string"}', thinking=False)
+    constraint = constraints.for_schema('{"type": "string"}', thinking=False)
     flat = torch.zeros(len(tokenizer))
     *before, last = tokenizer.convert_tokens_to_ids(['"', *drawn])
     for token in before:

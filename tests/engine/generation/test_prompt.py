@@ -117,10 +117,10 @@ def test_pixels_and_types_agree_with_the_spans(writer: PromptWriter) -> None:
     pictures = (_picture(96, 96), _picture(480, 48))
     prompt = writer.write([Message("user", "What?", pictures=pictures)])
 
-    made = writer.pixels(pictures)
+    inputs = writer.pixels(pictures)
     types = prompt.token_types(len(prompt.token_ids))
 
-    real_patches = (made["image_position_ids"] != -1).all(-1).sum(-1)
+    real_patches = (inputs["image_position_ids"] != -1).all(-1).sum(-1)
     assert (real_patches // 9).tolist() == [s.end - s.start for s in prompt.images]
     soft = torch.tensor([prompt.token_ids]) == SPECIAL_TOKENS.index("<|image|>")
     assert torch.equal(types == 1, soft)

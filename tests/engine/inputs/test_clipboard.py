@@ -62,9 +62,9 @@ def _png(width: int, height: int) -> bytes:
     return out.getvalue()
 
 
-def _size(held: Picture | Document) -> tuple[int, int]:
-    assert isinstance(held, Picture)
-    return held.width, held.height
+def _size(item: Picture | Document) -> tuple[int, int]:
+    assert isinstance(item, Picture)
+    return item.width, item.height
 
 
 def test_wayland(desktop: Desktop) -> None:
