@@ -156,9 +156,8 @@ class Generation:
                 self._prefix.keep(prompt)
             done = end
             if end == total:
-                PendingScalar(
-                    logits[0, 0]
-                ).value()  # the time that it took is known when it is there
+                # Waited for, because the time of the prefill is known when the device is done.
+                PendingScalar(logits[0, 0]).value()
             self.prefill_s = time.perf_counter() - begun_s
             yield PrefillProgress(done, total, self.cached_tokens, self.prefill_s)
         return logits
