@@ -37,7 +37,7 @@ def test_ctrl_c_while_it_is_imported_is_quiet(module: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("arguments", [["--version"], ["config", "show"]])
-def test_output_that_cannot_be_written_is_told(arguments: list[str]) -> None:
+def test_output_that_cannot_be_written_is_an_error(arguments: list[str]) -> None:
     root = Path(__main__.__file__).parents[1]
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -180,7 +180,7 @@ def test_an_empty_conversation_is_not_saved(talk: Talk, data: Path, command: str
     assert not data.exists()
 
 
-def test_a_store_that_cannot_be_used_is_told_once_and_the_chat_goes_on(
+def test_a_store_that_cannot_be_used_is_reported_once_and_the_chat_goes_on(
     talk: Talk, session: FakeSession, data: Path
 ) -> None:
     data.write_text("a file where the folder should be")
