@@ -204,7 +204,9 @@ class Recorder:
         if not pairs:
             self._align_to_none(len(answered), turn)
             return
-        cut = answered[same] if same < len(answered) else _without_ghost(self._kept, pairs[same:])
+        cut = (
+            answered[same] if same < len(answered) else _without_repeated(self._kept, pairs[same:])
+        )
         gone, come = self._kept[cut:], pairs[same:]
         if [kept for kept in gone if kept.is_answered] and come and not _is_continued(gone, come):
             named_by = (
@@ -306,10 +308,10 @@ def _is_another(kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]) 
     return same < len(pairs) and (same < len(answered) or not answered)
 
 
-def _without_ghost(kept: Sequence[Kept], come: Sequence[tuple[Message, Message]]) -> int:
+def _without_repeated(kept: Sequence[Kept], come: Sequence[tuple[Message, Message]]) -> int:
     """How many of `kept` stay where the last one has no answer, and its question comes with one."""
-    is_ghost = bool(kept) and not kept[-1].is_answered and kept[-1].is_question(come[0][0])
-    return len(kept) - is_ghost
+    is_repeated = bool(kept) and not kept[-1].is_answered and kept[-1].is_question(come[0][0])
+    return len(kept) - is_repeated
 
 
 def _is_continued(kept: Sequence[Kept], pairs: Sequence[tuple[Message, Message]]) -> bool:

@@ -77,6 +77,15 @@ class Prompt:
         return types
 
 
+def continued(prompt: Prompt, answer_ids: Sequence[int]) -> Prompt:
+    """`prompt` followed by the tokens with which the answer begins."""
+    return dataclasses.replace(
+        prompt,
+        token_ids=(*prompt.token_ids, *answer_ids),
+        keys=(*prompt.keys, *answer_ids),
+    )
+
+
 class PromptWriter:
     """Writes prompts for one model.
 
@@ -292,12 +301,3 @@ def _fingerprint(picture: Picture) -> int:
     digest = hashlib.blake2b(picture.image.tobytes(), digest_size=7)
     digest.update(f"{picture.width}x{picture.height}".encode())
     return -1 - int.from_bytes(digest.digest(), "big")
-
-
-def continued(prompt: Prompt, answer_ids: Sequence[int]) -> Prompt:
-    """`prompt` followed by the tokens with which the answer begins."""
-    return dataclasses.replace(
-        prompt,
-        token_ids=(*prompt.token_ids, *answer_ids),
-        keys=(*prompt.keys, *answer_ids),
-    )

@@ -49,7 +49,7 @@ def test_out_of_memory_at_the_capture_steps_down(
 ) -> None:
     plain, recorder = Answers(over(endless)), TapeRecorder()
     undisturbed = [plain.ask("What is it?", _SEEDED), plain.ask("And?", _SEEDED)]
-    _breaking(monkeypatch, recorder, torch.OutOfMemoryError("no room"), 4)
+    _breaking(monkeypatch, recorder, torch.OutOfMemoryError("full"), 4)
     taped = Answers(over(endless, recorder))
     disturbed = [taped.ask("What is it?", _SEEDED), taped.ask("And?", _SEEDED)]
 
@@ -75,7 +75,7 @@ def test_packed_pages_are_repacked_between_graphs(
     taped.ask(_DOCUMENT)
     cache = taped.session._prefix.cache
     before = cache.nbytes
-    _breaking(monkeypatch, recorder, torch.OutOfMemoryError("no room"), 2)
+    _breaking(monkeypatch, recorder, torch.OutOfMemoryError("full"), 2)
     events = taped.ask("Again.", _LONG)
 
     assert notices_of(events) == ["out of memory: going on with 3 instead of 4 bits of KV cache"]
@@ -85,7 +85,7 @@ def test_packed_pages_are_repacked_between_graphs(
     assert len(recorder.tapes) == 3
 
 
-def test_a_failed_capture_is_told_once_and_plain_steps_go_on(
+def test_a_failed_capture_is_reported_once_and_plain_steps_go_on(
     endless: ChatSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, recorder = Answers(over(endless)), TapeRecorder()
