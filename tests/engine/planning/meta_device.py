@@ -36,6 +36,7 @@ _OPS = (
     *("norm", "quantize", "rebuild"),
 )
 _BLOCK_BYTES = 512  # CUDA's allocator rounds up to it
+_LONG_STEP_TOKENS = 8192
 _META = torch.device("meta")
 
 
@@ -132,7 +133,7 @@ def chunk_bytes(
         config: a model's config.json.
         weights: `bf16` or a rung of our own grids.
         kv_bits: of the cache.
-        chunk_tokens: of the step, and of the steps before it.
+        chunk_tokens: of the step, and of the first and the last before it.
         before_tokens: what was read before.
         calibrated: whether the cache has a calibration's maps.
     """
@@ -156,8 +157,11 @@ def chunk_bytes(
         return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
 
     with meter, torch.no_grad():
-        while (left := before_tokens - cache.get_seq_length()) > 0:
-            read(min(left, chunk_tokens))
+        # The same tensors live at the end however long the steps between the first and the last were
+        read(chunk_tokens)
+        while (left := before_tokens - chunk_tokens - cache.get_seq_length()) > 0:
+            read(min(left, _LONG_STEP_TOKENS))
+        read(chunk_tokens)
         caches = int(cache.nbytes)
         meter.peak_bytes = meter.live_bytes
         read(chunk_tokens)
