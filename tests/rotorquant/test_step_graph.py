@@ -70,7 +70,7 @@ def test_one_captured_step_serves_all_that_follow(monkeypatch: pytest.MonkeyPatc
     torch.manual_seed(0)
     spies = decode_kernels(monkeypatch)
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: False)
-    model, steps, prompt = gemma(**SIZES).to(DEVICE), 24, 45
+    model, steps, prompt = gemma(**SIZES).to(DEVICE), 12, 57
     tokens = random_tokens(1, prompt + steps).to(DEVICE)
     eager, cache = (RotorQuantCache(model, **OPTIONS) for _ in range(2))
     for each in (eager, cache):

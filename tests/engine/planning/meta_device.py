@@ -157,7 +157,7 @@ def chunk_bytes(
         return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
 
     with meter, torch.no_grad():
-        # The same tensors live at the end however long the steps between the first and the last were
+        # However long the steps between the first and the last were, the same tensors live then
         read(chunk_tokens)
         while (left := before_tokens - chunk_tokens - cache.get_seq_length()) > 0:
             read(min(left, _LONG_STEP_TOKENS))

@@ -108,11 +108,13 @@ def test_no_rows_make_no_launch(spies: dict[str, Spy]) -> None:
 
 
 @GRIDS
-@pytest.mark.parametrize(("rows", "taken"), [(1, "gemv"), (3, "gemv"), (9, "dot"), (70, "dot")])
+@pytest.mark.parametrize(
+    ("rows", "top", "taken"), [(1, 5, "gemv"), (3, 2, "gemv"), (9, 4, "dot"), (70, 2, "dot")]
+)
 def test_each_row_meets_its_experts(
-    grid: Grid, rows: int, taken: str, spies: dict[str, Spy]
+    grid: Grid, rows: int, top: int, taken: str, spies: dict[str, Spy]
 ) -> None:
-    experts, top, outputs = 11, 5, 40
+    experts, outputs = 11, 40
     weight = packed(grid, experts * outputs, 128)
     x = torch.randn(rows, 128, device=DEVICE)
     # The last one has no row, and the first many
