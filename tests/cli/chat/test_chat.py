@@ -69,9 +69,7 @@ def test_two_ctrl_c_at_an_empty_prompt_leave(
         ("/set colour red", "there is nothing called colour to set; /set lists what there is"),
     ],
 )
-def test_names_from_other_programs_work_or_say_what_it_is_called(
-    talk: Talk, typed: str, said: str
-) -> None:
+def test_names_from_other_programs_work_or_are_explained(talk: Talk, typed: str, said: str) -> None:
     assert said in talk("Hello", typed)[1]
 
 

@@ -1,6 +1,7 @@
 """The whole program with the pocket model on a real terminal: every command, key in, screen out.
 
-The chat is started once for all tests; each begins with a clean screen and no conversation.
+A start takes seconds, so one chat serves all tests but the first, in any order: each begins with a
+clean screen and no conversation.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,90 @@ ENDLESS = ("/set temperature 10", "/set top-p 1", "/set top-k 0", "/set seed 61"
 # What a terminal is told by our own libraries; any other escape character came from elsewhere
 OUR_SEQUENCES = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+@pytest.mark.slow
+def test_from_the_first_start_to_the_next(tmp_path: Path) -> None:
+    with closing(Chat(tmp_path, "--model=pocket")) as chat:
+        typed_while_it_loads(chat)
+        ctrl_c_twice_leaves(chat)
+    config = tmp_path / "config/rqchat/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('keys = "vi"\nthink = true\n')
+    document = tmp_path / "document.txt"
+    document.write_text(f"It rains in the town.\n{FACT}\n" * 20)
+    with closing(Chat(tmp_path, "-c", stdin=document, NO_COLOR="1")) as chat:
+        it_goes_on_with_a_piped_document(chat)
+        vi_keys_and_earlier_lines(chat)
+        names_cannot_reach_the_terminal(chat)
+        chat.press("\x04")
+        assert chat.leave() == 0
+        assert not CONTROL.search(OUR_SEQUENCES.sub("", chat.raw))
+
+
+def typed_while_it_loads(chat: Chat) -> None:
+    chat.wait_for(">")
+    chat.press("who are you\r")
+    chat.wait_for("waiting: who are you")
+    chat.press("\x03")
+    chat.wait_until_gone("waiting:")
+    chat.press("?\r")
+    chat.wait_for(WHO)
+    assert "> who are you?" in chat.text
+
+
+def ctrl_c_twice_leaves(chat: Chat) -> None:
+    chat.wait_for("tokens/s")
+    chat.clean()
+    chat.press("\x03")
+    chat.wait_for("Ctrl-C once more leaves")
+    chat.press("\x03")
+    assert chat.leave() == 0
+    assert "goes on from here" in chat.text
+
+
+def it_goes_on_with_a_piped_document(chat: Chat) -> None:
+    chat.wait_for("read standard input: 1,320 characters")
+    chat.wait_for("going on with who are you?")
+    assert "[File 1" not in chat.text  # nothing waits for the model
+    chat.press("What is the access code for the north gate?\r")
+    chat.wait_for("[File 1: standard input, ")
+    chat.wait_for("4711.")
+
+
+def vi_keys_and_earlier_lines(chat: Chat) -> None:
+    chat.wait_for("INSERT | pocket")
+    chat.say("/clear", "cleared")
+    chat.clean()
+    chat.press("\x12who are")  # Ctrl-R, in what was typed before this start
+    chat.wait_for("who are you")
+    chat.press("\r\x1b")  # taken into the line; vi's commands
+    chat.wait_for("NORMAL | ")
+    chat.press("0rW")
+    chat.wait_for("> Who are you")
+    chat.press("\r")
+    chat.wait_for(WHO)
+    chat.settle()
+    with Database.open(chat.home / "data/rqchat/conversations.db") as database:
+        (turn,) = read_turns(database, list_sessions(database)[0].id)
+    assert turn.receipt.thinking
+    assert not re.search(r"\x1b\[(?:\d+;)*(?:3|4|9|10)\d(?:;\d+)*m", chat.raw)
+
+
+def names_cannot_reach_the_terminal(chat: Chat) -> None:
+    folder = chat.home / "folder"
+    folder.mkdir()
+    (folder / "e\x1b]0;owned\x07.txt").write_text("A text.")
+    chat.say("/clear", "cleared")
+    chat.say("/set max-tokens 9", "= 9")
+    chat.say(f"/file {folder}", "1 file read:", "]0;owned", "[File 1: ")
+    chat.clean()
+    chat.press(f"/file {folder}/e")
+    chat.wait_for("e^[]0;owned")  # in the menu
+    chat.press("\x03")
+    chat.say("\x1b[200~evil \x1b]0;owned\x07 title\x1b[201~", "tokens/s")
+    chat.say("/sessions", "]0;owned", "/load ID")
+    chat.say("/context", "]0;owned", "free")
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +143,6 @@ def chat(running: Chat) -> Chat:
     running.wait_for(" tokens (")
     running.say("/clear", "cleared")
     return running
-
-
-def test_while_it_loads(running: Chat) -> None:
-    running.wait_for(">")
-    running.press("who are you\r")
-    running.wait_for("waiting: who are you")
-    running.press("\x03")
-    running.wait_until_gone("waiting:")
-    running.press("?\r")
-    running.wait_for(WHO)
-    assert "> who are you?" in running.text
 
 
 def test_turns(chat: Chat) -> None:
@@ -283,74 +358,3 @@ def test_resize_while_a_long_line_is_typed(chat: Chat) -> None:
         assert re.sub(r"\s", "", "".join(rows)) == ">" + typed.replace(" ", "")
         assert status.startswith("pocket | ")
     chat.press("\x03")
-
-
-def test_ctrl_c_twice_leaves(chat: Chat, running: Chat) -> None:
-    chat.say("hello", HELLO)  # the next start goes on with it
-    running.clean()
-    running.press("\x03")
-    running.wait_for("Ctrl-C once more leaves")
-    running.press("\x03")
-    assert running.leave() == 0
-    assert "goes on from here" in running.text
-
-
-@pytest.fixture(scope="module")
-def next_start(running: Chat) -> Iterator[Chat]:
-    """The program started anew where it was used before, with settings and a piped document."""
-    config = running.home / "config/rqchat/config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text('keys = "vi"\nthink = true\n')
-    document = running.home / "document.txt"
-    document.write_text(f"It rains in the town.\n{FACT}\n" * 20)
-    chat = Chat(running.home, "-c", stdin=document, NO_COLOR="1")
-    try:
-        yield chat
-    finally:
-        chat.close()
-
-
-def test_the_next_start(next_start: Chat) -> None:
-    chat = next_start
-    chat.wait_for("read standard input: 1,320 characters")
-    chat.wait_for("going on with ")
-    assert "[File 1" not in chat.text  # nothing waits for the model
-    chat.press("What is the access code for the north gate?\r")
-    chat.wait_for("[File 1: standard input, ")
-    chat.wait_for("4711.")
-    chat.wait_for("INSERT | pocket")
-    chat.say("/clear", "cleared")
-    chat.clean()
-    chat.press("\x12who are")  # Ctrl-R, in what was typed at the first start
-    chat.wait_for("who are you")
-    chat.press("\r\x1b")  # taken into the line; vi's commands
-    chat.wait_for("NORMAL | ")
-    chat.press("0rW")
-    chat.wait_for("> Who are you")
-    chat.press("\r")
-    chat.wait_for(WHO)
-    chat.settle()
-    with Database.open(chat.home / "data/rqchat/conversations.db") as database:
-        (turn,) = read_turns(database, list_sessions(database)[0].id)
-    assert turn.receipt.thinking
-    assert not re.search(r"\x1b\[(?:\d+;)*(?:3|4|9|10)\d(?:;\d+)*m", chat.raw)
-
-
-def test_names_cannot_reach_the_terminal(next_start: Chat) -> None:
-    chat, folder = next_start, next_start.home / "folder"
-    folder.mkdir()
-    (folder / "e\x1b]0;owned\x07.txt").write_text("A text.")
-    chat.wait_for("INSERT | pocket")
-    chat.say("/clear", "cleared")
-    chat.say("/set max-tokens 9", "= 9")
-    chat.say(f"/file {folder}", "1 file read:", "]0;owned", "[File 1: ")
-    chat.clean()
-    chat.press(f"/file {folder}/e")
-    chat.wait_for("e^[]0;owned")  # in the menu
-    chat.press("\x03")
-    chat.say("\x1b[200~evil \x1b]0;owned\x07 title\x1b[201~", "tokens/s")
-    chat.say("/sessions", "]0;owned", "/load ID")
-    chat.say("/context", "]0;owned", "free")
-    chat.press("\x04")
-    assert chat.leave() == 0
-    assert not CONTROL.search(OUR_SEQUENCES.sub("", chat.raw))
