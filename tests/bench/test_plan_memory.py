@@ -19,6 +19,7 @@ from rqchat.engine.settings import WEIGHTS
 from tests.helpers import TINY_CONFIG
 from tests.tape import TapeRecorder, decodes_on_device
 
+pytestmark = pytest.mark.slow
 _TINY = "random, tiny"
 
 

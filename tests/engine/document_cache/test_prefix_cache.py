@@ -14,6 +14,7 @@ from rqchat.engine.loading.open_model import OpenedModel
 from rqchat.engine.session import ChatSession, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
 
+pytestmark = pytest.mark.slow
 _GREEDY = SamplingSettings(temperature=0, max_tokens=8)
 _BOOK = Document("book.txt", " ".join(f"Sentence {n} says little." for n in range(500)))
 

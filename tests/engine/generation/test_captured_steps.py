@@ -23,6 +23,7 @@ from rqchat.engine.settings import SamplingSettings, Settings
 from tests.engine.sessions import Answers, over
 from tests.tape import WAITS, TapeRecorder, decodes_on_device
 
+pytestmark = pytest.mark.slow
 _SEEDED = SamplingSettings(temperature=1.5, seed=5, top_k=40, top_p=0.9, max_tokens=12)
 # A page of 64 tokens is packed in the middle of the answer, on top of 64 first and 512 latest ones
 _LONG = SamplingSettings(temperature=0, max_tokens=75)

@@ -12,6 +12,7 @@ from rqchat.engine.planning.memory import Budget, Economy
 from rqchat.engine.planning.shape import ModelShape
 from tests.engine.planning.meta_device import chunk_bytes, pretend_gpu
 
+pytestmark = pytest.mark.slow
 _HISTORY_TOKENS = 16_384 + 576  # two whole pieces of packed tokens, and what stays exact
 _31B, _26B, _E4B, _E2B = (known_models()[index].config for index in (0, 1, 3, 4))
 

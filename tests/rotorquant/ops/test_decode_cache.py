@@ -18,6 +18,7 @@ from tests.rotorquant.ops.kernels import DEVICE, Spy, spied
 pytest.importorskip("triton", reason="triton is not installed")
 
 
+pytestmark = pytest.mark.slow
 PROMPT, STEPS = 70, 12  # a page is packed at the tenth step
 # Head sizes that kernels are made for.
 SIZES: dict[str, Any] = {
