@@ -80,12 +80,12 @@ def open_field(
             reserve_space_for_menu=_MENU_ROWS,
         )
 
-    def leave_room(app: Application[str]) -> None:
+    def reserve_rows(app: Application[str]) -> None:
         """For the menu, as far as the terminal has any; without it nothing would be shown."""
         rows = app.output.get_size().rows - _OTHER_ROWS
         field.reserve_space_for_menu = max(0, min(_MENU_ROWS, rows))
 
-    field.app.before_render += leave_room
+    field.app.before_render += reserve_rows
     line = Window(FormattedTextControl(status), height=1, style="class:status")
     layout = field.layout
     layout.container = HSplit([above, layout.container, ConditionalContainer(line, ~is_done)])
