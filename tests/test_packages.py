@@ -9,18 +9,21 @@ import sys
 import tarfile
 import tomllib
 from collections.abc import Iterator
-from fnmatch import fnmatch
+from importlib.util import find_spec
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
-from tests.modules import Tree, imports_of, read_tree
+from tests.modules import Tree, imports_of, is_below, read_tree
 from tests.test_tree import project_files
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LEFT_OUT = tuple(SETTINGS["tool"]["setuptools"]["packages"]["find"]["exclude"])
+LEFT_OUT = tuple(
+    path.removeprefix("/").removeprefix("kernels/").replace("/", ".")
+    for path in SETTINGS["tool"]["hatch"]["build"]["exclude"]
+)
 NOT_SHIPPED = ("rqchat/bench/", "rqchat/pocket/training/", "rotorquant/bench/", "tests/")
 PICTURE = "docs/images/shapes.png"
 
@@ -28,9 +31,9 @@ PICTURE = "docs/images/shapes.png"
 def imports_left_out(tree: Tree) -> Iterator[str]:
     """Imports by what is in the wheel of what is not."""
     for name, module in tree.items():
-        if not any(fnmatch(name, pattern) for pattern in LEFT_OUT):
+        if not is_below(name, *LEFT_OUT):
             for found in imports_of(module, tree):
-                if any(fnmatch(found.target, pattern) for pattern in LEFT_OUT):
+                if is_below(found.target, *LEFT_OUT):
                     yield f"{name}:{found.line} imports {found.target}"
 
 
@@ -54,20 +57,29 @@ def test_an_import_of_what_is_left_out_is_found(tmp_path: Path, source: str) -> 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the sdist, made from a copy of this checkout."""
+    """A folder with the wheel and the sdist, made from a copy of this checkout.
+
+    `editable` in it holds the wheel of an editable installation.
+    """
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("made")
     for name in project_files():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
+    build(source, made, "sdist", "wheel")
+    build(source, made / "editable", "editable")
+    return made
+
+
+def build(source: Path, folder: Path, *kinds: str) -> None:
+    """Build packages of each kind into the folder, as pip would but in this environment."""
     program = (
-        "import sys\nfrom setuptools import build_meta\nfolder = sys.argv[1]\n"
-        "build_meta.build_sdist(folder)\nbuild_meta.build_wheel(folder)\n"
+        "import sys\nfrom hatchling import build\n"
+        "for kind in sys.argv[2:]:\n  getattr(build, f'build_{kind}')(sys.argv[1])\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", program, made], cwd=source, capture_output=True, text=True
+        [sys.executable, "-c", program, folder, *kinds], cwd=source, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    return made
 
 
 def test_wheel_and_sdist_hold_the_program_and_its_licence_alone(packages: Path) -> None:
@@ -98,6 +110,44 @@ def test_wheel_and_sdist_hold_the_program_and_its_licence_alone(packages: Path) 
         if name.startswith(("rqchat/", "kernels/rotorquant/")) and not name.endswith(".py")
     }
     assert {name for name in data if not name.startswith(NOT_SHIPPED)} <= set(wheel_names)
+
+
+def test_the_sdist_builds_the_same_wheel(packages: Path, tmp_path: Path) -> None:
+    (wheel,), (sdist,) = packages.glob("*.whl"), packages.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    build(source, tmp_path / "made", "wheel")
+    (again,) = (tmp_path / "made").iterdir()
+    with ZipFile(wheel) as one, ZipFile(again) as other:
+        assert {item.filename: item.CRC for item in one.infolist()} == {
+            item.filename: item.CRC for item in other.infolist()
+        }
+
+
+def test_an_editable_installation_serves_the_benchmarks_and_not_the_tests(
+    packages: Path, tmp_path: Path
+) -> None:
+    (wheel,) = (packages / "editable").iterdir()
+    with ZipFile(wheel) as file:
+        file.extractall(tmp_path)
+    libraries = find_spec("editables")
+    assert libraries and libraries.origin
+    # Without site, or the installation that runs this test would answer.
+    program = (
+        "import site, sys\nfrom importlib.util import find_spec\n"
+        "sys.path.append(sys.argv[1])\nsite.addsitedir(sys.argv[2])\n"
+        "print([name for name in sys.argv[3:] if find_spec(name)])\n"
+    )
+    folders = [Path(libraries.origin).parents[1], tmp_path]
+    names = ["rqchat.bench.__main__", "rotorquant.bench.__main__", "rqchat.pocket.training.train"]
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program, *folders, *names, "tests"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout == f"{names}\n", run.stderr
 
 
 @pytest.mark.long

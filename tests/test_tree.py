@@ -11,16 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {
-    *(
-        "MANIFEST.in",
-        "README.md",
-        "docs",
-        "install.sh",
-        "kernels",
-        "pyproject.toml",
-        "rqchat",
-        "tests",
-    ),
+    *("README.md", "docs", "install.sh", "kernels", "pyproject.toml", "rqchat", "tests"),
 }
 # Written so that no pattern matches its own text.
 LEAKS = re.compile(
