@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from rqchat.engine.conversation import Message
 from rqchat.engine.generation.prompt import PromptWriter
 from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture
 from rqchat.pocket.training.architecture import build_model, model_folder
 from rqchat.pocket.training.attention import (
     TRAINING_ATTENTION,
-    picture_masks,
+    conversation_masks,
     register_training_attention,
+    segment_positions,
 )
-from rqchat.pocket.training.batches import BatchMaker, encode_pieces
+from rqchat.pocket.training.batches import BatchMaker, Steps, encode_pieces
 from rqchat.pocket.training.language.dialogues import Prose, Turn, document_conversation, render
 from rqchat.pocket.training.language.facts import related_fact, sample_fact
 from rqchat.pocket.training.language.smalltalk import sample_exchange
@@ -139,23 +143,79 @@ def test_training_attention_equals_the_models_own() -> None:
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_picture_masks_equal_the_models_own() -> None:
-    """Soft tokens see each other in both directions in sliding layers only."""
+def test_conversations_in_one_row_are_read_as_if_each_were_alone() -> None:
+    """Also two pictures, whose tokens see each other in sliding layers only."""
     register_training_attention()
     model = build_model(0).eval()
     language_model = model.model.language_model
-    ids = torch.randint(30, 4096, (1, 160), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(30, 4096, (1, 400), generator=torch.Generator().manual_seed(0))
     is_image = torch.zeros_like(ids, dtype=torch.bool)
-    is_image[:, 5:71] = True
-    types = is_image.long()
+    is_image[:, 5:71] = is_image[:, 73:140] = is_image[:, 300:360] = True
+    segments = torch.tensor([[0] * 220 + [1] * 150 + [-1] * 30])
     embedded = language_model.embed_tokens(ids)
     with torch.no_grad():
-        language_model.config._attn_implementation = "eager"
-        expected = model.model(
-            inputs_embeds=embedded, mm_token_type_ids=types, use_cache=False
-        ).last_hidden_state
         language_model.config._attn_implementation = TRAINING_ATTENTION
-        actual = language_model(
-            inputs_embeds=embedded, attention_mask=picture_masks(is_image, 128), use_cache=False
+        together = language_model(
+            inputs_embeds=embedded,
+            attention_mask=conversation_masks(segments, is_image, 128),
+            position_ids=segment_positions(segments),
+            use_cache=False,
         ).last_hidden_state
-    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+        language_model.config._attn_implementation = "eager"
+        for start, end in ((0, 220), (220, 370)):
+            alone = model.model(
+                inputs_embeds=embedded[:, start:end],
+                mm_token_type_ids=is_image[:, start:end].long(),
+                use_cache=False,
+            ).last_hidden_state
+            torch.testing.assert_close(together[:, start:end], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_training_reads_several_pictures_as_the_engine_writes_them(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    sizes = ((480, 320), (300, 300))
+    pictures = tuple(
+        Picture(f"{width}.png", width, height, Image.new("RGB", (width, height)))
+        for width, height in sizes
+    )
+    writer = PromptWriter(tokenizer, None, 70, side_patches=840)
+    prompt = writer.write((Message("user", "What is in the second picture?", pictures=pictures),))
+    images = "".join(
+        "<|image>" + "<|image|>" * writer.soft_tokens(picture) + "<image|>" for picture in pictures
+    )
+    turn = Turn(f"{images}What is in the second picture?", "x")
+    pieces = render(random.Random(0), "", [turn])
+    kept = [piece for piece in pieces if "system" not in piece[0]][:-2]
+    assert list(prompt.token_ids) == encode_pieces(tokenizer, kept)[0]
+
+
+def test_a_batch_of_mixed_rows_holds_whole_conversations(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Each begins with <bos>, ends with the end of a turn, and has something to learn."""
+    maker = BatchMaker(tokenizer, _PROSE, parameters="3 million", tokens_per_batch=1024, seed=5)
+    batch = maker.mixed(256)
+    assert batch.segments is not None
+    numbers = sorted(set(batch.segments.unique().tolist()) - {-1})
+    assert len(numbers) > len(batch.ids)
+    for number in numbers:
+        own = batch.segments == number
+        text = str(tokenizer.decode(batch.ids[own]))
+        assert text.startswith("<bos>")
+        assert text.endswith("<turn|>\n")
+        assert batch.learned[own].any()
+    assert not batch.learned[batch.segments == -1].any()
+
+
+def test_a_step_has_its_batch_whatever_was_drawn_before(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    mix = (("mixed", 256, 0.5), ("documents", 512, 0.5))
+    first, second = (
+        BatchMaker(tokenizer, _PROSE, parameters="3 million", tokens_per_batch=512, seed=5)
+        for _ in range(2)
+    )
+    later = [batch.ids for _, batch in itertools.islice(Steps(first, mix).from_step(7, 0), 4)]
+    alone = second.draw(9, mix)[1].ids
+    assert torch.equal(later[2], alone)

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AttentionInterface
 
-__all__ = ["TRAINING_ATTENTION", "picture_masks", "register_training_attention"]
+__all__ = [
+    "TRAINING_ATTENTION",
+    "conversation_masks",
+    "register_training_attention",
+    "segment_positions",
+]
 
 TRAINING_ATTENTION = "pocket_training"
 
@@ -19,19 +24,30 @@ def register_training_attention() -> None:
     AttentionInterface.register(TRAINING_ATTENTION, _attend)
 
 
-def picture_masks(is_image: Tensor, window: int) -> dict[str, Tensor | None]:
-    """Gemma 4's masks for rows of at most one picture, from `is_image` [rows, tokens].
+def conversation_masks(segments: Tensor, is_image: Tensor, window: int) -> dict[str, Tensor | None]:
+    """Gemma 4's masks for rows of several conversations, each of which sees itself alone.
 
-    Soft tokens see each other in both directions in the sliding layers only.
+    `segments` [rows, tokens] numbers the conversations, -1 is padding; `is_image` [rows, tokens]
+    marks soft tokens. Those of one picture see each other in both directions in the sliding layers
+    only; pictures are parted by the markers around them.
     """
-    tokens = is_image.shape[1]
-    rows = torch.arange(tokens, device=is_image.device)[:, None]
-    columns = torch.arange(tokens, device=is_image.device)[None, :]
-    causal = (columns <= rows)[None, None]
-    both_ways = (is_image[:, :, None] & is_image[:, None, :])[:, None]
-    near = (columns > rows - window)[None, None]
-    sliding = (causal | both_ways) & near
-    return {"full_attention": causal.expand_as(sliding), "sliding_attention": sliding}
+    tokens = segments.shape[1]
+    places = torch.arange(tokens, device=segments.device)
+    same = (segments[:, :, None] == segments[:, None, :])[:, None]
+    causal = (places[None, :] <= places[:, None])[None, None] & same
+    starts = is_image & ~torch.nn.functional.pad(is_image, (1, 0))[:, :-1]
+    picture = torch.where(is_image, starts.cumsum(1), 0)
+    both_ways = (is_image[:, :, None] & (picture[:, :, None] == picture[:, None, :]))[:, None]
+    near = (places[None, :] > places[:, None] - window)[None, None]
+    return {"full_attention": causal, "sliding_attention": (causal | both_ways) & near}
+
+
+def segment_positions(segments: Tensor) -> Tensor:
+    """Positions [rows, tokens] that start at 0 in every conversation of a row."""
+    places = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    fresh = torch.ones_like(segments, dtype=torch.bool)
+    fresh[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return places - torch.where(fresh, places, 0).cummax(1).values
 
 
 def _attend(

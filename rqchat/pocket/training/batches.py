@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerFast
 
+from rqchat.pocket.training.galleries import gallery_conversation
 from rqchat.pocket.training.language.dialogues import (
     Prose,
     Turn,
@@ -17,10 +19,23 @@ from rqchat.pocket.training.language.dialogues import (
     render,
     small_talk_conversation,
 )
+from rqchat.pocket.training.notes.notes import (
+    document_of_notes,
+    note_beside_picture,
+    note_conversation,
+    unknown_conversation,
+)
 from rqchat.pocket.training.vision.picture_questions import questions
 from rqchat.pocket.training.vision.scenes import Scene
 
-__all__ = ["Batch", "BatchMaker", "Row", "encode_pieces"]
+__all__ = ["Batch", "BatchMaker", "Row", "Steps", "encode_pieces"]
+
+_STEPS = 1 << 40  # more than any run has
+_FILL = 1.0  # of the tokens of a batch: most of what is drawn then finds room
+_NOTES_IN_PROSE = 0.5  # of the documents; the others hold facts of the older kind
+_SHORT_SHARES = {"note": 0.84, "picture": 0.06, "talk": 0.05, "unknown": 0.05}
+_WITHOUT_PICTURES = ("note", "talk", "unknown")
+_LONG_SHARES = {"note": 0.3, "gallery": 0.6, "beside": 0.1}
 
 Row = tuple[list[int], list[bool]]
 
@@ -33,16 +48,19 @@ class Batch:
         ids: [rows, tokens] int64.
         learned: [rows, tokens] bool: the token at this place is to be predicted.
         features: [soft tokens of all rows, hidden of the tower], or None without pictures.
+        segments: [rows, tokens] int64, the conversation that a token belongs to where several
+            share a row, -1 on padding; None where a row is one conversation.
     """
 
     ids: Tensor
     learned: Tensor
     features: Tensor | None = None
+    segments: Tensor | None = None
 
     def to(self, device: str) -> Batch:
         """The same on `device`."""
-        features = None if self.features is None else self.features.to(device)
-        return Batch(self.ids.to(device), self.learned.to(device), features)
+        moved = [None if x is None else x.to(device) for x in (self.features, self.segments)]
+        return Batch(self.ids.to(device), self.learned.to(device), *moved)
 
 
 def encode_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[tuple[str, bool]]) -> Row:
@@ -54,6 +72,10 @@ def encode_pieces(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[tuple[str
         ids += piece
         learned += [learn] * len(piece)
     return ids, learned
+
+
+def _image(soft_tokens: int) -> str:
+    return "<|image>" + "<|image|>" * soft_tokens + "<image|>"
 
 
 class BatchMaker:
@@ -74,30 +96,88 @@ class BatchMaker:
         self._scenes = scenes
         self._parameters = parameters
         self._tokens_per_batch = tokens_per_batch
+        self._seed = seed
         self._rng = random.Random(seed)
+
+    def draw(self, step: int, mix: Sequence[tuple[str, int, float]]) -> tuple[str, Batch]:
+        """The batch of a step and the name of its kind; it depends on the seed and the step alone.
+
+        `mix` holds (kind, row length in tokens, weight), a kind being a method of this class.
+        """
+        self._rng = random.Random(f"{self._seed}-{step}")
+        kind, row_tokens, _ = self._rng.choices(mix, [weight for *_, weight in mix])[0]
+        return f"{kind}{row_tokens}", getattr(self, kind)(row_tokens)
 
     def documents(self, row_tokens: int) -> Batch:
         """Documents with facts in them and questions about the facts."""
         return self._rows(row_tokens, lambda: self._document(row_tokens))
 
-    def small_talk(self, row_tokens: int) -> Batch:
-        """Short conversations without a document."""
-        return self._rows(row_tokens, lambda: self._small_talk(row_tokens))
+    def mixed(self, row_tokens: int) -> Batch:
+        """Notes, talk and pictures, as many conversations to a row as it has room for."""
+        drawn: list[tuple[Row, list[Tensor]]] = []
+        room = self._tokens_per_batch * _FILL
+        while room > 0:
+            row, features = self._short(row_tokens)
+            if len(row[0]) <= row_tokens:
+                drawn.append((row, features))
+                room -= len(row[0])
+        return self._packed(drawn, row_tokens)
 
-    def pictures(self, row_tokens: int) -> Batch:
-        """Encoded pictures and a few questions about each."""
+    def _short(self, most: int) -> tuple[Row, list[Tensor]]:
+        shares = _LONG_SHARES if most > 256 else _SHORT_SHARES
+        if not self._scenes:
+            shares = {kind: share for kind, share in shares.items() if kind in _WITHOUT_PICTURES}
+        kind = self._rng.choices(list(shares), list(shares.values()))[0]
+        count = self._rng.choice((1, 2, 2, 3) if most <= 128 else (1, 3, 4, 5, 6))
+        encoded: list[Tensor] = []
+        if kind == "picture":
+            scene, _, soft = self._rng.choice(self._scenes)
+            return self._picture(min(most, 192), scene, len(soft)), [soft]
+        if kind == "gallery":
+            drawn = self._rng.sample(list(self._scenes), self._rng.choice((2, 2, 3, 3, 4)))
+            encoded = [soft for *_, soft in drawn]
+            images = [_image(len(soft)) for soft in encoded]
+            asked = gallery_conversation(self._rng, [scene for scene, *_ in drawn], images)
+        elif kind == "beside":
+            scene, _, soft = self._rng.choice(self._scenes)
+            encoded = [soft]
+            pairs = questions(scene, self._rng)
+            asked = note_beside_picture(self._rng, self._prose, _image(len(soft)), pairs)
+        elif kind == "talk":
+            return self._small_talk(most), []
+        elif kind == "unknown":
+            asked = unknown_conversation(self._rng, self._prose)
+        else:
+            asked = note_conversation(self._rng, self._prose, self._parameters, turns=count)
+        return encode_pieces(self._tokenizer, render(self._rng, "", asked)), encoded
+
+    def _packed(self, drawn: Sequence[tuple[Row, list[Tensor]]], row_tokens: int) -> Batch:
+        """First fit, longest first; what finds no room is left out, so that shapes never change."""
+        rows: list[list[int]] = [[] for _ in range(max(1, self._tokens_per_batch // row_tokens))]
+        free = [row_tokens] * len(rows)
+        for index in sorted(range(len(drawn)), key=lambda i: -len(drawn[i][0][0])):
+            size = len(drawn[index][0][0])
+            place = next((i for i, left in enumerate(free) if left >= size), None)
+            if place is not None:
+                rows[place].append(index)
+                free[place] -= size
+        ids = torch.zeros(len(rows), row_tokens, dtype=torch.long)
+        learned = torch.zeros(len(rows), row_tokens, dtype=torch.bool)
+        segments = torch.full((len(rows), row_tokens), -1)
         features: list[Tensor] = []
-
-        def draw() -> Row:
-            scene, _, encoded = self._rng.choice(self._scenes)
-            features.append(encoded)
-            return self._picture(row_tokens, scene, len(encoded))
-
-        batch = self._rows(row_tokens, draw)
-        return Batch(batch.ids, batch.learned, torch.cat(features).float())
+        for number, members in enumerate(rows):
+            start = 0
+            for index in members:
+                (row_ids, row_learned), own = drawn[index]
+                end = start + len(row_ids)
+                ids[number, start:end] = torch.tensor(row_ids)
+                learned[number, start:end] = torch.tensor(row_learned)
+                segments[number, start:end] = index
+                features += own
+                start = end
+        return Batch(ids, learned, torch.cat(features).float() if features else None, segments)
 
     def _picture(self, row_tokens: int, scene: Scene, soft_tokens: int) -> Row:
-        image = "<|image>" + "<|image|>" * soft_tokens + "<image|>"
         pairs = questions(scene, self._rng)
         count = self._rng.choice((1, 2, 3, 4))
         chosen = self._rng.sample(pairs, min(count, len(pairs)))
@@ -105,8 +185,8 @@ class BatchMaker:
             chosen[0] = pairs[0]
         while True:
             turns = [Turn(question, answer) for question, answer in chosen]
-            row = encode_pieces(self._tokenizer, render(self._rng, "", turns, image))
-            if len(row[0]) <= row_tokens:
+            row = encode_pieces(self._tokenizer, render(self._rng, "", turns, _image(soft_tokens)))
+            if len(row[0]) <= row_tokens or len(chosen) == 1:
                 return row
             chosen.pop()
 
@@ -128,9 +208,10 @@ class BatchMaker:
         room = row_tokens - 36 * turns - 18 * facts
         characters = max(40, int(room * 3.4 * self._rng.uniform(0.75, 1.05)))
         while True:
-            document, asked = document_conversation(
-                self._rng, self._prose, characters, facts, turns
+            make = (
+                document_of_notes if self._rng.random() < _NOTES_IN_PROSE else document_conversation
             )
+            document, asked = make(self._rng, self._prose, characters, facts, turns)
             pieces = render(self._rng, document, asked)
             ids, learned = encode_pieces(self._tokenizer, pieces)
             if len(ids) <= row_tokens:
@@ -144,3 +225,18 @@ class BatchMaker:
             ids, learned = encode_pieces(self._tokenizer, render(self._rng, "", turns))
             if len(ids) <= row_tokens:
                 return ids, learned
+
+
+class Steps(Dataset[tuple[str, Batch]]):
+    """The batches of all steps under one mix, for torch's `DataLoader`."""
+
+    def __init__(self, maker: BatchMaker, mix: Sequence[tuple[str, int, float]]) -> None:
+        self._maker, self._mix = maker, mix
+
+    def __getitem__(self, step: int) -> tuple[str, Batch]:
+        return self._maker.draw(step, self._mix)
+
+    def from_step(self, step: int, workers: int) -> Iterable[tuple[str, Batch]]:
+        """Those of `step` and later, in order, drawn ahead by `workers` processes."""
+        steps = range(step, _STEPS)
+        return DataLoader(self, batch_size=None, sampler=steps, num_workers=workers)

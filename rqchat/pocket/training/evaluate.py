@@ -1,8 +1,10 @@
 """Measures the pocket model: `python -m rqchat.pocket.training.evaluate --json`.
 
 It asks through the real engine. Pictures and facts come from seeds that training never uses, the
-prose around the facts from licences, which training never reads. An answer counts when it is right
-to the letter. With `--methods` the cache is one of those of `python -m rotorquant.bench fidelity`.
+prose around the facts from licences, which training never reads; their answers count when they are
+right to the letter. Notes by hand (`--notes tests/pocket/everyday_notes.txt`) count when the answer
+holds the value and none of the note's others. With `--methods` the cache is one of those of
+`python -m rotorquant.bench fidelity`.
 """
 
 from __future__ import annotations
@@ -13,18 +15,27 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from rotorquant import Calibration, RotorQuantCache
 from rotorquant.fidelity.methods import Method, methods
 from rqchat.engine.conversation import UserTurn
-from rqchat.engine.events import TextDelta
+from rqchat.engine.events import Done, TextDelta
 from rqchat.engine.generation.cached_prefix import CachedPrefix
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import SamplingSettings, Settings
+from rqchat.pocket.training.language.dialogues import Prose
 from rqchat.pocket.training.language.facts import sample_fact
 from rqchat.pocket.training.language.prose import held_out_prose
+from rqchat.pocket.training.notes.asking import (
+    NoteQuestion,
+    Wanted,
+    copy_questions,
+    fresh_questions,
+    read_notes,
+)
 from rqchat.pocket.training.vision.painting import render
 from rqchat.pocket.training.vision.picture_questions import questions
 from rqchat.pocket.training.vision.scene_sampling import sample_scene
@@ -33,7 +44,8 @@ __all__ = ["Question", "Score", "evaluate", "fact_questions", "picture_questions
 
 # Training draws from small seeds times a million; these lie far from them.
 _HELD_OUT_SEED = 987_654_321_000
-_GREEDY = SamplingSettings(temperature=0.0, max_tokens=96)
+_LONGEST_ANSWER_TOKENS = 120
+_GREEDY = SamplingSettings(temperature=0.0, max_tokens=_LONGEST_ANSWER_TOKENS)
 # A prompt with one picture is shorter than the usual exact window of 576 tokens.
 _SMALL_SINK, _SMALL_RECENT, _SMALL_PAGE = 4, 16, 8
 _PARTS = 3  # of a document, in which the place of a fact is counted
@@ -41,14 +53,17 @@ _PARTS = 3  # of a document, in which the place of a fact is counted
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A user turn and the answer that counts as right.
+    """A user turn and the answers that count as right.
 
-    `depth` is where in the document the answer stands, from 0 to 1; None where it is not there.
+    Attributes:
+        depth: where in the document the answer stands, from 0 to 1; None where it is not there.
+        lead: what is asked first in the same conversation.
     """
 
     turn: UserTurn
-    answer: str
+    wanted: Wanted
     depth: float | None = None
+    lead: tuple[UserTurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,7 @@ class Score:
         right, asked: of all questions.
         parts: the same two of the facts in each third of the document, first to last.
         packed_tokens: in the cache after the last answer.
+        endless: answers that had to be cut off.
     """
 
     task: str
@@ -69,6 +85,7 @@ class Score:
     asked: int
     parts: tuple[tuple[int, int], ...]
     packed_tokens: int
+    endless: int
 
     @property
     def share(self) -> float:
@@ -95,7 +112,7 @@ def fact_questions(
         fact = sample_fact(rng, words) if absent else facts[0]
         answer = fact.absent_answer if absent else fact.answer
         turn = UserTurn(fact.question(rng), documents=(Document("LICENSE", document),))
-        yield Question(turn, answer, None if absent else depths[0])
+        yield Question(turn, Wanted(exact=answer), None if absent else depths[0])
 
 
 def picture_questions(count: int) -> Iterator[Question]:
@@ -107,7 +124,7 @@ def picture_questions(count: int) -> Iterator[Question]:
         picture = Picture(f"scene-{index}.png", image.width, image.height, image)
         pairs = questions(scene, rng)
         for question, answer in (pairs[0], rng.choice(pairs[1:])):
-            yield Question(UserTurn(question, pictures=(picture,)), answer)
+            yield Question(UserTurn(question, pictures=(picture,)), Wanted(exact=answer))
 
 
 class MeasuredSession(ChatSession):
@@ -139,20 +156,26 @@ def evaluate(
     session: MeasuredSession, task: str, asked: Sequence[Question], method: str, kv_bits: int
 ) -> Score:
     """Ask every question in a conversation of its own."""
-    right = 0
+    right = endless = 0
     parts = [[0, 0] for _ in range(_PARTS)]
     for question in asked:
         session.clear()
-        events = session.ask(question.turn, _GREEDY)
-        answer = "".join(event.text for event in events if isinstance(event, TextDelta))
-        found = answer.strip() == question.answer
+        for turn in question.lead:
+            list(session.ask(turn, _GREEDY))
+        answer = ""
+        for event in session.ask(question.turn, _GREEDY):
+            if isinstance(event, TextDelta):
+                answer += event.text
+            elif isinstance(event, Done):
+                endless += event.tokens.output >= _LONGEST_ANSWER_TOKENS
+        found = question.wanted.accepts(answer)
         right += found
         if question.depth is not None:
             part = parts[min(int(question.depth * _PARTS), _PARTS - 1)]
             part[0] += found
             part[1] += 1
     counts = tuple((part[0], part[1]) for part in parts)
-    return Score(task, method, kv_bits, right, len(asked), counts, session.packed_tokens)
+    return Score(task, method, kv_bits, right, len(asked), counts, session.packed_tokens, endless)
 
 
 def _token_counter(session: ChatSession) -> Callable[[str], int]:
@@ -186,6 +209,9 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="*", default=[2000, 8000, 24000])
     parser.add_argument("--facts", type=int, default=100, help="questions per length")
     parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--notes", type=Path, help="file of notes with questions and answers")
+    parser.add_argument("--fresh", type=int, default=0, help="notes drawn with unseen words")
+    parser.add_argument("--copies", type=int, default=0, help="strings to copy, of each length")
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -193,7 +219,8 @@ def main() -> None:
         for task, asked in _tasks(given, _token_counter(session)):
             score = evaluate(session, task, asked, name, kv_bits)
             record = asdict(score) | {"share": round(score.share, 4)}
-            line = f"{task:24} {name:16} {kv_bits:2} bits {score.share:6.1%}  {score.parts}"
+            line = f"{task:24} {name:16} {kv_bits:2} bits {score.right:4} of {score.asked:4}"
+            line += f" {score.share:6.1%}  {score.endless} endless  {score.parts}"
             sys.stdout.write((json.dumps(record) if given.json else line) + "\n")
             sys.stdout.flush()
 
@@ -214,10 +241,30 @@ def _sessions(given: argparse.Namespace) -> Iterator[tuple[MeasuredSession, str,
 def _tasks(
     given: argparse.Namespace, counter: Callable[[str], int]
 ) -> Iterator[tuple[str, list[Question]]]:
+    notes: list[NoteQuestion] = []
+    if given.notes:
+        notes += read_notes(given.notes)
+    if given.fresh:
+        prose = Prose.from_texts([text for _, text in held_out_prose()])
+        notes += fresh_questions(_HELD_OUT_SEED, given.fresh, prose)
+    for length in (12, 40) if given.copies else ():
+        notes += copy_questions(_HELD_OUT_SEED, given.copies, length)
+    yield from _by_kind(notes)
     for tokens in given.lengths:
         yield f"facts at {tokens} tokens", list(fact_questions(tokens, given.facts, counter))
     if given.pictures:
         yield "pictures", list(picture_questions(given.pictures))
+
+
+def _by_kind(notes: Sequence[NoteQuestion]) -> Iterator[tuple[str, list[Question]]]:
+    """Questions by kind; one that follows is asked after those before it, whatever their kind."""
+    kinds: dict[str, list[Question]] = {}
+    before: list[UserTurn] = []
+    for note in notes:
+        before = [*before, note.turn] if note.follows else [note.turn]
+        question = Question(note.turn, note.wanted, lead=tuple(before[:-1]))
+        kinds.setdefault(note.kind, []).append(question)
+    yield from kinds.items()
 
 
 if __name__ == "__main__":

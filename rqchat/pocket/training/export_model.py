@@ -16,9 +16,10 @@ __all__ = ["export_model", "load_checkpoint"]
 
 
 def load_checkpoint(path: Path) -> Gemma4ForConditionalGeneration:
-    """The float32 model of a training checkpoint."""
+    """The float32 model of a training checkpoint, with the averaged weights."""
     model: Any = build_model(0)
-    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"] | state["average"])
     model.eval()
     return cast(Gemma4ForConditionalGeneration, model)
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from rqchat.pocket.training.language.facts import Fact, related_fact, sample_fact
 from rqchat.pocket.training.language.smalltalk import sample_exchange
 
-__all__ = ["Prose", "Turn", "document_conversation", "render", "small_talk_conversation"]
+__all__ = [
+    "Prose",
+    "Turn",
+    "document_conversation",
+    "hide_sentences",
+    "render",
+    "small_talk_conversation",
+]
 
 _THOUGHT = "The question is about {subject}."
 
@@ -69,7 +76,8 @@ def document_conversation(
         else:
             facts.append(sample_fact(rng, prose.vocabulary))
     facts = list({fact.subject.lower(): fact for fact in facts}.values())
-    document = _hide(rng, prose.passage(rng, characters), facts)
+    sentences = [_led(rng, fact.answer) for fact in facts]
+    document = hide_sentences(rng, prose.passage(rng, characters), sentences)
     known = {fact.subject.lower() for fact in facts}
     asked: list[Turn] = []
     queue = rng.sample(facts, len(facts))
@@ -158,16 +166,20 @@ _LEADS = (
 )
 
 
-def _hide(rng: random.Random, passage: str, facts: Sequence[Fact]) -> str:
+def _led(rng: random.Random, sentence: str) -> str:
+    if rng.random() > 0.25:
+        return sentence
+    first = sentence.split(" ", 1)[0]
+    small = first.lower() if first in ("The", "A") else first
+    return rng.choice(_LEADS) + small + sentence[len(first) :]
+
+
+def hide_sentences(rng: random.Random, passage: str, sentences: Sequence[str]) -> str:
+    """`passage` with the sentences between its own, in their order."""
     places = [match.end() for match in re.finditer(r"[.!?]\s+|\n\n", passage)] or [0]
-    chosen = sorted(rng.choices([0, *places, len(passage)], k=len(facts)))
+    chosen = sorted(rng.choices([0, *places, len(passage)], k=len(sentences)))
     written, done = "", 0
-    for place, fact in zip(chosen, facts, strict=True):
-        sentence = fact.answer
-        if rng.random() < 0.25:
-            first = sentence.split(" ", 1)[0]
-            small = first.lower() if first in ("The", "A") else first
-            sentence = rng.choice(_LEADS) + small + sentence[len(first) :]
+    for place, sentence in zip(chosen, sentences, strict=True):
         gap = rng.choice((" ", "\n\n", "\n"))
         written += passage[done:place].rstrip() + gap + sentence + gap
         done = place

@@ -21,7 +21,7 @@ from rqchat.pocket.training.language.words import (
     SURNAMES,
 )
 
-__all__ = ["Fact", "Form", "sample_fact"]
+__all__ = ["Fact", "Form", "new_word", "related_fact", "sample_fact"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +234,11 @@ def _word(rng: random.Random, vocabulary: Sequence[str]) -> str:
     kind = rng.random()
     if kind < 0.3:
         return rng.choice(ADJECTIVES + NOUNS)
-    word = rng.choice(vocabulary) if kind < 0.9 else _new_word(rng)
+    word = rng.choice(vocabulary) if kind < 0.9 else new_word(rng)
     return word.upper() if rng.random() < 0.03 else word
 
 
-def _new_word(rng: random.Random) -> str:
+def new_word(rng: random.Random) -> str:
     syllables = rng.choices(_SYLLABLES, k=rng.randint(2, 4))
     return "".join(syllables)
 

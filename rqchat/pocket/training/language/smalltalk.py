@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Exchange", "sample_exchange"]
+__all__ = ["Exchange", "sample_exchange", "unknown_answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +97,27 @@ _UNKNOWN_FORMS = (
 )
 
 
-def sample_exchange(rng: random.Random, vocabulary: Sequence[str], parameters: str) -> Exchange:
-    """A greeting, a question about the model, or one that it cannot answer."""
-    if rng.random() < 0.3:
+def unknown_answer() -> str:
+    """What is said to a question that neither a text nor a picture can answer."""
+    return _UNKNOWN
+
+
+def sample_exchange(
+    rng: random.Random, vocabulary: Sequence[str], parameters: str, *, with_text: bool = False
+) -> Exchange:
+    """A greeting, a question about the model, or one that it cannot answer.
+
+    `with_text` leaves out what would be said differently where there is a text.
+    """
+    if rng.random() < 0.3 and not with_text:
         topic = rng.choice(_TOPICS.split("|"))
         if rng.random() < 0.6:
             words = rng.choices(vocabulary, k=rng.randint(1, 3))
             topic = rng.choice(("the ", "a ", "")) + " ".join(words)
         question = rng.choice(_UNKNOWN_FORMS.split("|")).format(t=topic)
         return Exchange(_vary(question, rng), _UNKNOWN)
-    answer, ways = rng.choice(_EXCHANGES)
+    known = [x for x in _EXCHANGES if not with_text or x[0] not in (_NO_PICTURE, _NO_TEXT)]
+    answer, ways = rng.choice(known)
     question = _vary(rng.choice(ways.split("|")), rng)
     return Exchange(question, answer.format(parameters=parameters))
 

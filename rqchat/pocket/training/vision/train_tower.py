@@ -27,22 +27,31 @@ from random import Random
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Gemma4VisionModel
 
+from rqchat.errors import UsageError
 from rqchat.pocket.training.vision.cells import IGNORE, SOFT_TOKENS, Batch, Grid, sample_batch
 from rqchat.pocket.training.vision.scenes import Scene, Shape
 from rqchat.pocket.training.vision.tower import (
     Heads,
     encode,
     evaluate,
+    has_fast_bf16,
     new_tower,
     use_tiled_attention,
 )
 
-__all__ = ["load_features", "save_tower", "scene_from_dict", "write_features"]
+__all__ = [
+    "encode_pictures",
+    "load_features",
+    "prepare_vision",
+    "save_tower",
+    "scene_from_dict",
+    "write_features",
+]
 
 _WEIGHTS = {
     "cover_kind": 1.0,
@@ -124,7 +133,7 @@ class _Trainer:
         device = self.tower.device
         for group in self.optimizer.param_groups:
             group["lr"] = _rate(progress, self.step, self.peak_rate)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device.type)):
             features = encode(self.tower, batch)
         labels = {k: v.to(device) for k, v in batch.labels.items()}
         loss = _loss(self.heads(features), labels)
@@ -207,12 +216,50 @@ def write_features(tower: Gemma4VisionModel, path: Path, *, count: int, seed: st
     features: list[Tensor] = []
     while len(scenes) < count:
         batch = sample_batch(rng, SOFT_TOKENS, min(16, count - len(scenes)))
-        with torch.autocast(tower.device.type, torch.bfloat16):
+        fast = has_fast_bf16(tower.device.type)
+        with torch.autocast(tower.device.type, torch.bfloat16, enabled=fast):
             hidden = encode(tower, batch).bfloat16().cpu()
         features += [part.clone() for part in hidden.chunk(len(batch.scenes))]
         scenes += [asdict(scene) for scene in batch.scenes]
         grids += [batch.grid] * len(batch.scenes)
     _save(path, {"scenes": scenes, "grids": grids, "features": features})
+
+
+def encode_pictures(tower: Gemma4VisionModel, folder: Path, count: int, seed: int) -> None:
+    """Write `count` pictures encoded by `tower` as features_NN.pt, 4,000 to a file."""
+    tower.eval()
+    for index in range(math.ceil(count / 4000)):
+        path = folder / f"features_{index:02d}.pt"
+        part = min(4000, count - 4000 * index)
+        write_features(tower, path, count=part, seed=f"features-{seed}-{index}")
+
+
+def prepare_vision(folder: Path, start: Path | None, count: int, device: str) -> None:
+    """Fill `folder` from the trained model in `start`: its tower, and `count` encoded pictures.
+
+    What the folder has already stays as it is.
+
+    Raises:
+        UsageError: there is no tower, neither in the folder nor in `start`.
+    """
+    path = folder / "tower.safetensors"
+    tower = new_tower()
+    if not path.exists():
+        if start is None:
+            raise UsageError(
+                f"{path} is missing: run `python -m rqchat.pocket.training.vision.train_tower "
+                f"--out {folder}` first, or name a trained model with --start, whose tower is then "
+                "used"
+            )
+        prefix = "model.vision_tower."
+        weights = {k: v.float() for k, v in load_file(start).items() if k.startswith(prefix)}
+        tower.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items()})
+        folder.mkdir(parents=True, exist_ok=True)
+        save_tower(tower, path)
+    if not sorted(folder.glob("features_*.pt")):
+        tower.load_state_dict(load_file(path))
+        tower.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps Module.to
+        encode_pictures(tower, folder, count, seed=1)
 
 
 def load_features(path: Path) -> list[tuple[Scene, Grid, Tensor]]:
@@ -249,11 +296,7 @@ def main() -> int:
         sys.stdout.write(json.dumps(report) + "\n")
         sys.stdout.flush()
     save_tower(trainer.tower, options.out / "tower.safetensors")
-    trainer.tower.eval()
-    for index in range(math.ceil(options.features / 4000)):
-        path = options.out / f"features_{index:02d}.pt"
-        count = min(4000, options.features - 4000 * index)
-        write_features(trainer.tower, path, count=count, seed=f"features-{options.seed}-{index}")
+    encode_pictures(trainer.tower, options.out, options.features, options.seed)
     scores = evaluate(trainer.tower, trainer.heads, count=options.evaluate)
     sys.stdout.write(json.dumps({k: round(v, 4) for k, v in scores.items()}) + "\n")
     return 0

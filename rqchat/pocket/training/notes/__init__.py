@@ -1,0 +1,1 @@
+"""Everyday notes and questions about them, drawn from a seed."""
