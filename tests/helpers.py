@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -188,11 +188,13 @@ class WebPages:
     Attributes:
         root: its address, without the path.
         pause_s: seconds between the bytes of a body, for a server that is too slow.
+        finished: the paths whose body has gone out to its end.
     """
 
     pages: dict[str, tuple[int, Mapping[str, str], bytes]]
     root: str = ""
     pause_s: float = 0.0
+    finished: set[str] = field(default_factory=set)
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         """The class that a server of the standard library takes."""
@@ -212,6 +214,7 @@ class WebPages:
                         time.sleep(web.pause_s)
                 except OSError:
                     return
+                web.finished.add(self.path)
 
             def log_message(self, format: str, *arguments: object) -> None:
                 """Nothing: standard error belongs to the test."""

@@ -50,13 +50,13 @@ _CASES: dict[str, tuple[Any, Any]] = {
 }
 
 
-def made_up_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-fallback BPE tokenizer of `VOCABULARY` entries."""
+def made_up_tokenizer(size: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    """A byte-fallback BPE tokenizer of `size` entries."""
     draw = random.Random(0)
     entries = dict.fromkeys([*_SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))])
     entries.update(dict.fromkeys(map(chr, [*range(33, 127), 0x2581])))
     entries.update(dict.fromkeys(['▁"', '":', '",', '"}', "},", "▁{", "▁[", '▁["', '"]', "]}"]))
-    while len(entries) < VOCABULARY:
+    while len(entries) < size:
         if draw.random() < 0.1:
             word = chr(draw.randint(*_WIDE)) + chr(draw.randint(*_WIDE)) * draw.randint(0, 1)
         else:

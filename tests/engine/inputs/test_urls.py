@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
 
@@ -77,12 +76,11 @@ def test_a_body_announced_too_large_is_not_begun(web: WebPages) -> None:
 
 @pytest.mark.parametrize("pause_s", [0.05, 5.0], ids=["dribbles", "sleeps"])
 def test_a_slow_server_is_given_up(web: WebPages, pause_s: float) -> None:
-    web.pages["/a"] = (200, {}, b"slow" * 20)
+    web.pages["/a"] = (200, {}, b"slow" * 300)  # which takes a minute, and more
     web.pause_s = pause_s
-    begun_s = time.monotonic()
     with pytest.raises(InputError, match="did not arrive in time"):
         download(f"{web.root}/a", max_bytes=100, deadline_s=0.3)
-    assert time.monotonic() - begun_s < 4
+    assert "/a" not in web.finished
 
 
 def test_nobody_listens() -> None:

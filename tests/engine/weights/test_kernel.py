@@ -140,7 +140,7 @@ def test_experts_that_are_all_one(spies: dict[str, Spy]) -> None:
 @pytest.mark.parametrize("slots", [1, 33])
 def test_offsets_go_beyond_31_bits(slots: int, spies: dict[str, Spy], tmp_path: Path) -> None:
     """A file with holes stands for 8.6 GB of words, and the last expert lies at their end."""
-    experts, outputs, words = 2**18, 8, 1028
+    experts, outputs, words = 2**15, 64, 1028
     rows = experts * outputs
     path = tmp_path / "words"
     with path.open("wb") as file:

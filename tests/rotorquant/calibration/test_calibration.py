@@ -72,7 +72,7 @@ def test_packed_attention_is_eager_attention_over_the_dequantized_cache(
     """Offset and balance reach scores and output, also on padded rows."""
     model = make()
     cache = RotorQuantCache(model, 3, mode, calibration=known(model), **SMALL_WINDOW)
-    eager, packed = both_ways_after_a_prompt(model, cache, chunk=21, padding=29)
+    ((eager, packed),) = both_ways_after_a_prompt(model, cache, [21], padding=29)
     torch.testing.assert_close(packed, eager, atol=5e-5, rtol=0)
 
 

@@ -18,13 +18,13 @@ MODELS: dict[str, Any] = {"tied": {}, "split": {"attention_k_eq_v": False}}
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("kind", "mode"),
+    ("kind", "mode", "padding"),
     [
-        *((kind, mode) for kind in (*MODELS, "llama") for mode in MODES),
-        *((kind, mode) for kind in MODELS for mode in BLOCK_BITS),
+        *((kind, mode, 29) for kind in (*MODELS, "llama") for mode in MODES),
+        *((kind, mode, 29) for kind in MODELS for mode in BLOCK_BITS),
+        *(("tied", mode, 0) for mode in MODES),
     ],
 )
-@pytest.mark.parametrize("padding", [0, 29])
 def test_packed_attention_is_eager_attention_over_the_dequantized_cache(
     kind: str, mode: str, padding: int
 ) -> None:

@@ -29,7 +29,7 @@ def product(one: dict[int, float], two: dict[int, float]) -> dict[int, float]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("head_dim", [8, 64, 128, 256, 512])
+@pytest.mark.parametrize("head_dim", [8, 128, 512])
 @pytest.mark.parametrize("share", [0, 8, 2])
 def test_the_rotation_is_orthogonal_and_inverted(mode: str, head_dim: int, share: int) -> None:
     rotation = make_rotation(mode, head_dim, 42, CPU, head_dim // share if share else 0)
