@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -31,9 +32,23 @@ BITSANDBYTES = pytest.mark.skipif(
 )
 
 
+CONFIGS = {"tied": EVEN_CONFIG, "E": E_CONFIG, "mixture": MIXTURE_CONFIG}
+
+
 @pytest.fixture(scope="module")
-def even_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_tiny_model(tmp_path_factory.mktemp("even"), config=EVEN_CONFIG)
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of models that are built once, by their names in `CONFIGS`."""
+
+    @functools.cache
+    def build(name: str) -> Path:
+        return build_tiny_model(tmp_path_factory.mktemp(name), config=CONFIGS[name])
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def even_folder(folder_of: Callable[[str], Path]) -> Path:
+    return folder_of("tied")
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +176,12 @@ def test_a_checkpoint_in_shards(even_folder: Path, tmp_path: Path) -> None:
     assert torch.equal(logits_of(load(folder).model), logits_of(load(even_folder).model))
 
 
-@pytest.mark.parametrize("config", [EVEN_CONFIG, E_CONFIG], ids=["tied", "E"])
+@pytest.mark.parametrize("name", ["tied", "E"])
 @pytest.mark.parametrize("weights", ["bf16", "int4"])
-def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
-    folder = build_tiny_model(tmp_path, config=config)
+def test_embedding_and_head_of_8_bits(
+    name: str, weights: str, folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of(name)
     exact = load(folder, weights).model
 
     loaded = load(folder, weights, head_bits=8)
@@ -174,8 +191,8 @@ def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_
     saved = plan_for(folder, weights).chosen.bytes.weights - planned
     assert saved == sum(
         tensor.numel() - 2 * tensor.shape[0]  # one byte a value, and a scale a row
-        for name, tensor in tensors_of(folder).items()
-        if "embed_tokens" in name
+        for key, tensor in tensors_of(folder).items()
+        if "embed_tokens" in key
     )
     head, embedding = loaded.model.lm_head, loaded.model.get_input_embeddings()
     assert head.words.data_ptr() == embedding.words.data_ptr()
@@ -186,11 +203,11 @@ def test_embedding_and_head_of_8_bits(config: dict[str, Any], weights: str, tmp_
     assert 0 < divergence(logits_of(exact), logits_of(loaded.model)) < 0.02  # measured 0.003
 
 
-@pytest.mark.parametrize("config", [E_CONFIG, MIXTURE_CONFIG], ids=["E", "mixture"])
+@pytest.mark.parametrize("name", ["E", "mixture"])
 @pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "int2"])
-def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> None:
-    folder = build_tiny_model(tmp_path, config=config)
-    exact = logits_of(reference_model(config, tensors_of(folder)))
+def test_other_sizes(name: str, weights: str, folder_of: Callable[[str], Path]) -> None:
+    folder = folder_of(name)
+    exact = logits_of(reference_model(CONFIGS[name], tensors_of(folder)))
 
     loaded = load(folder, None if weights == "fp32" else weights)
 
@@ -202,8 +219,10 @@ def test_other_sizes(config: dict[str, Any], weights: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4", "int2"])
-def test_packed_experts_are_those_of_transformers(weights: str, tmp_path: Path) -> None:
-    folder = build_tiny_model(tmp_path, config=MIXTURE_CONFIG)
+def test_packed_experts_are_those_of_transformers(
+    weights: str, folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of("mixture")
 
     model = load(folder, weights).model.float()  # in bfloat16, near ties change experts
 
@@ -218,16 +237,25 @@ def test_packed_experts_are_those_of_transformers(weights: str, tmp_path: Path) 
     torch.testing.assert_close(logits_of(model), reference, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("weights", ["int4", "int2", "bf16"])
-def test_experts_that_were_taken_apart(weights: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def taken_apart(
+    folder_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, torch.Tensor]]:
     """As llm-compressor writes a mixture: 4-bit linear layers for each expert."""
     pytest.importorskip("compressed_tensors")
-    source = build_tiny_model(tmp_path / "dense", config=MIXTURE_CONFIG)
-    stands_for = write_w4a16(source, tmp_path / "packed")
+    folder = tmp_path_factory.mktemp("apart") / "packed"
+    return folder, write_w4a16(folder_of("mixture"), folder)
 
-    loaded = load(tmp_path / "packed", weights)
 
-    planned = plan_for(tmp_path / "packed", weights).chosen.bytes.weights
+@pytest.mark.parametrize("weights", ["int4", "int2", "bf16"])
+def test_experts_that_were_taken_apart(
+    weights: str, taken_apart: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
+    folder, stands_for = taken_apart
+
+    loaded = load(folder, weights)
+
+    planned = plan_for(folder, weights).chosen.bytes.weights
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned
     for layer in range(6):
         name = f"model.language_model.layers.{layer}.experts"
@@ -249,8 +277,10 @@ def test_experts_that_were_taken_apart(weights: str, tmp_path: Path) -> None:
 
 @BITSANDBYTES
 @pytest.mark.parametrize("weights", ["int8-bnb", "nf4"])
-def test_bitsandbytes_leaves_experts_in_16_bits(weights: str, tmp_path: Path) -> None:
-    folder = build_tiny_model(tmp_path, config=MIXTURE_CONFIG)
+def test_bitsandbytes_leaves_experts_in_16_bits(
+    weights: str, folder_of: Callable[[str], Path]
+) -> None:
+    folder = folder_of("mixture")
 
     loaded = load(folder, weights)
 
