@@ -19,7 +19,8 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 
 pytestmark = pytest.mark.slow
-PROMPT, STEPS = 77, 5  # a page is packed at the third step
+# Prompt and steps: a page is packed at the third of these, and while the third of drafts is read
+SINGLE, DRAFTS = (77, [1] * 5), (70, [5, 1, 16, 3])
 # Head sizes that kernels are made for.
 SIZES: dict[str, Any] = {
     "head_dim": 32,
@@ -61,46 +62,52 @@ def read(model: Any, cache: Any, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def chain(
-    model: Any, tokens: torch.Tensor, steps: list[int], device: list[str], **options: Any
+    model: Any,
+    tokens: torch.Tensor,
+    prompt: int,
+    steps: list[int],
+    device: list[str],
+    **options: Any,
 ) -> torch.Tensor:
     """Logits after every step on top of a prompt; `device` is where steps are."""
     cache = RotorQuantCache(model, **SMALL_WINDOW, **options)
-    read(model, cache, tokens[:, :PROMPT])
+    read(model, cache, tokens[:, :prompt])
     device.append("gpu")
-    place, logits = PROMPT, []
+    place, logits = prompt, []
     for step in steps:
         logits.append(read(model, cache, tokens[:, place : place + step]))
         place += step
-    assert cache.packed_tokens > PROMPT - 8 - 24
+    assert cache.packed_tokens > prompt - 8 - 24
     return torch.stack(logits)
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "steps"),
+    ("changes", "options", "reading"),
     [
-        ({}, {"bits": 4}, [1] * STEPS),
-        ({}, {"bits": 3, "mode": "planar", "sliding_bits": 8, "max_tokens": 200}, [1] * STEPS),
-        (UNTIED, {"bits": 4, "mode": "hadamard"}, [1] * STEPS),
-        ({}, {"bits": 4}, [5, 1, 16, 3]),
-        (UNTIED, {"bits": 16, "sliding_bits": 8}, [5, 1, 16, 3]),
+        ({}, {"bits": 4}, SINGLE),
+        ({}, {"bits": 3, "mode": "planar", "sliding_bits": 8, "max_tokens": 200}, SINGLE),
+        (UNTIED, {"bits": 4, "mode": "hadamard"}, SINGLE),
+        ({}, {"bits": 4}, DRAFTS),
+        (UNTIED, {"bits": 16, "sliding_bits": 8}, DRAFTS),
     ],
     ids=["tied", "tied, int8 windows", "untied", "tied, drafts", "untied exact, drafts"],
 )
 def test_a_cache_decodes_through_the_kernels(
     changes: dict[str, Any],
     options: dict[str, Any],
-    steps: list[int],
+    reading: tuple[int, list[int]],
     _kernels: dict[str, Spy],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
     model = gemma(**SIZES | changes).to(DEVICE)
-    tokens = random_tokens(1, PROMPT + sum(steps)).to(DEVICE)
+    prompt, steps = reading
+    tokens = random_tokens(1, prompt + sum(steps)).to(DEVICE)
     device: list[str] = []
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: False)
-    wanted = chain(model, tokens, steps, [], **options)
+    wanted = chain(model, tokens, prompt, steps, [], **options)
     monkeypatch.setattr(dispatch, "on_gpu", lambda tensor: bool(device))
-    logits = chain(model, tokens, steps, device, **options)
+    logits = chain(model, tokens, prompt, steps, device, **options)
     # Products are float16; int8 windows hold a step's own keys as codes already.
     error = (logits - wanted).abs().max() / wanted.std()
     assert float(error) < (5e-2 if "sliding_bits" in options else 1e-2), float(error)
