@@ -15,6 +15,8 @@ def test_every_method_is_measured(
     monkeypatch.setattr(weights, "_SHAPES_31B", (("down", 5376, 21504),))
     monkeypatch.setattr(weights, "_CPU_ROWS", (1, 64))
     monkeypatch.setattr(weights, "_ROWS", (1, 64))
+    monkeypatch.setattr(weights, "_WARM_UPS", 1)
+    monkeypatch.setattr(weights, "_RUNS", 3)
 
     weights.main()
 
