@@ -14,6 +14,7 @@ from typing import Any
 
 from rqchat.cli import app_folders
 from rqchat.cli.hints import did_you_mean
+from rqchat.engine.foreign import border
 from rqchat.engine.settings import (
     Manner,
     SamplingSettings,
@@ -138,21 +139,18 @@ def read_file(path: Path | None) -> SettingsFile:
     Raises:
         UsageError: it is not TOML, has an unknown key, or a value that makes no sense.
     """
-    try:
+    with border(lambda cause: UsageError(f"{path} cannot be read: {cause}")):
         if path is None or not path.is_file():
             return SettingsFile(path, {}, {})
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from None
-    presets = table.pop(_PRESETS, {})
-    if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in presets.values()):
-        raise UsageError(f"{path}: presets are tables, such as [presets.quick]")
-    values = _checked(table, f"{path}")
-    return SettingsFile(
-        path,
-        values,
-        {name: _checked(preset, f"{path}, preset {name}") for name, preset in presets.items()},
-    )
+        presets = table.pop(_PRESETS, {})
+        if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in presets.values()):
+            raise UsageError(f"{path}: presets are tables, such as [presets.quick]")
+        return SettingsFile(
+            path,
+            _checked(table, f"{path}"),
+            {name: _checked(preset, f"{path}, preset {name}") for name, preset in presets.items()},
+        )
 
 
 def format_value(key: Key, value: object) -> str:

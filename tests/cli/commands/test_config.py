@@ -75,6 +75,9 @@ def test_each_layer_overrides_those_below_it(
         ("[presets.a]\nmodle = 'x'", "preset a: there is no key 'modle'; did you mean model?"),
         ("presets = 3", "presets are tables"),
         ("model =", "cannot be read"),
+        ("model = " + 1000 * "[", "cannot be read: it is nested too deep"),
+        ("seed = " + 5000 * "9", "cannot be read: it holds a number with thousands of digits"),
+        ("seed = 0x" + 5000 * "F", "cannot be read: it holds a number with thousands of digits"),
     ],
 )
 def test_what_a_file_may_not_hold_is_one_line(
