@@ -92,14 +92,14 @@ def chat(
     command = context.invoked_subcommand
     if command is None:
         from rqchat.cli.chat.run import run_chat
-        from rqchat.cli.store_access import wanted_conversation
+        from rqchat.cli.store_access import resumed_conversation
 
         settings, sampling = given.settings(), given.sampling()
-        saved = wanted_conversation(latest=continue_, reference=resume)
-        manner = given.manner()
+        saved = resumed_conversation(latest=continue_, reference=resume)
+        chat_settings = given.chat_settings()
         if saved is not None and not given.has("system"):
-            manner = replace(manner, system=None)  # its own
-        run_chat(settings, manner, sampling, saved)
+            chat_settings = replace(chat_settings, system=None)  # its own
+        run_chat(settings, chat_settings, sampling, saved)
     elif any(_on_command_line(context, name) for name in context.params):
         raise UsageError(f"options for {command!r} stand after it: rqchat {command} --option ...")
 

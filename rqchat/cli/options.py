@@ -22,7 +22,7 @@ from rqchat.engine.settings import (
     KV_BITS,
     PREFERENCES,
     WEIGHTS,
-    Manner,
+    ChatSettings,
     SamplingSettings,
     Settings,
 )
@@ -78,13 +78,13 @@ class GivenOptions:
         except UsageError as error:  # of an option: the settings file has been checked before
             raise UsageError(f"--{error}") from None
 
-    def manner(self) -> Manner:
+    def chat_settings(self) -> ChatSettings:
         """How answers begin.
 
         Raises:
             UsageError: the settings file or the environment holds what makes no sense.
         """
-        return Manner(**self._of(Manner, {}))
+        return ChatSettings(**self._of(ChatSettings, {}))
 
     def _of(self, record: type, more: Mapping[str, Any]) -> dict[str, Any]:
         found = layered({**self._values, **_without_unset(more)}, self._preset)

@@ -16,7 +16,7 @@ from rqchat.cli import app_folders
 from rqchat.cli.hints import did_you_mean
 from rqchat.engine.foreign import border
 from rqchat.engine.settings import (
-    Manner,
+    ChatSettings,
     SamplingSettings,
     Settings,
     environment_values,
@@ -36,7 +36,7 @@ class Key:
 
     Attributes:
         name: as the file has it, which is the option without its dashes.
-        field: of `Settings`, `SamplingSettings` or `Manner`.
+        field: of `Settings`, `SamplingSettings` or `ChatSettings`.
         example: a value that it could have.
         meaning: one line.
     """
@@ -99,7 +99,7 @@ class SettingsFile:
 
 def defaults() -> dict[str, Any]:
     """Every field's value where nothing is set."""
-    records = (Settings(), SamplingSettings(), Manner())
+    records = (Settings(), SamplingSettings(), ChatSettings())
     return {
         field.name: getattr(record, field.name) for record in records for field in fields(record)
     }
@@ -173,7 +173,7 @@ def _checked(table: Mapping[str, Any], where: str) -> dict[str, Any]:
         values[key.field] = _value(key, value, where)
     try:
         # The records check their own ranges; here the file is named that holds the bad value
-        for record in (Settings, SamplingSettings, Manner):
+        for record in (Settings, SamplingSettings, ChatSettings):
             own = {field.name for field in fields(record)}
             record(**{name: value for name, value in values.items() if name in own})
     except UsageError as error:

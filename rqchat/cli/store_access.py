@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from rqchat.ui.console import Screen
 
 __all__ = [
-    "as_before",
     "load_saved",
     "open_recorder",
     "open_store",
     "resume_hint",
-    "wanted_conversation",
+    "resumed_conversation",
+    "with_saved_model",
 ]
 
 
@@ -39,7 +39,7 @@ def open_recorder(settings: Settings, origin: Origin, screen: Screen) -> Recorde
     return Recorder(path, origin, screen.warning)
 
 
-def wanted_conversation(*, latest: bool, reference: str | None) -> SavedConversation | None:
+def resumed_conversation(*, latest: bool, reference: str | None) -> SavedConversation | None:
     """What `--continue` and `--resume` ask for.
 
     Raises:
@@ -79,7 +79,7 @@ def load_saved(reference: str | None) -> SavedConversation:
         return load_conversation(database, record)
 
 
-def as_before(settings: Settings, saved: SavedConversation | None) -> Settings:
+def with_saved_model(settings: Settings, saved: SavedConversation | None) -> Settings:
     """`settings` with the model that the conversation had, where none was asked for."""
     if saved is None or settings.model != "auto":
         return settings

@@ -17,7 +17,7 @@ __all__ = [
     "KV_BITS",
     "PREFERENCES",
     "WEIGHTS",
-    "Manner",
+    "ChatSettings",
     "SamplingSettings",
     "Settings",
     "environment_values",
@@ -125,7 +125,7 @@ class SamplingSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class ChatSettings:
     """How answers begin and how questions are typed.
 
     Attributes:

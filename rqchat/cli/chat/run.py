@@ -14,11 +14,11 @@ from rqchat.cli import app_folders
 from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.table import all_commands
 from rqchat.cli.inputs import read_stdin
-from rqchat.cli.store_access import as_before
+from rqchat.cli.store_access import with_saved_model
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.references import ReferenceReader
-from rqchat.engine.settings import Manner, SamplingSettings, Settings
+from rqchat.engine.settings import ChatSettings, SamplingSettings, Settings
 from rqchat.errors import UsageError
 from rqchat.ui.console import Screen, is_terminal
 from rqchat.ui.editor.typeahead import keys_kept
@@ -36,7 +36,7 @@ _PIPED = "standard input"
 
 def run_chat(
     settings: Settings,
-    manner: Manner,
+    chat_settings: ChatSettings,
     sampling: SamplingSettings,
     saved: SavedConversation | None = None,
 ) -> None:
@@ -58,18 +58,18 @@ def run_chat(
         piped = _piped(screen)
         chat = Chat(
             screen,
-            as_before(settings, saved),
+            with_saved_model(settings, saved),
             all_commands(),
-            manner.system,
+            chat_settings.system,
             saved,
             sampling=sampling,
-            thinking=manner.think,
+            thinking=chat_settings.think,
             piped=piped,
         )
         editor = _open_editor(chat, from_terminal=piped is not None)
         sys.setswitchinterval(_SWITCH_S)
         chat.editor = editor
-        editor.vi = manner.keys == "vi"
+        editor.vi = chat_settings.keys == "vi"
         editor.typed_before(typed)
         if saved is not None:
             chat.show_saved(saved)

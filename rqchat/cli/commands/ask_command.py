@@ -134,11 +134,11 @@ def ask(
     from rqchat.cli.commands.ask_output import Output, Report, choose_form
     from rqchat.cli.commands.ask_run import answer_all, fit_turns
     from rqchat.cli.inputs import Inputs, gather_turns
-    from rqchat.cli.store_access import as_before, open_recorder, wanted_conversation
+    from rqchat.cli.store_access import open_recorder, resumed_conversation, with_saved_model
     from rqchat.engine.generation.json_schema import read_schema
     from rqchat.ui.console import Screen
 
-    settings, sampling, manner = given.settings(), given.sampling(), given.manner()
+    settings, sampling, chat_settings = given.settings(), given.sampling(), given.chat_settings()
     inputs = Inputs(
         prompt=prompt,
         questions=question or (),
@@ -155,7 +155,7 @@ def ask(
     shape = read_schema(schema) if schema is not None else None
     if shape is not None and sampling.max_tokens is None:
         sampling = replace(sampling, max_tokens=_SCHEMA_TOKENS)
-    saved = wanted_conversation(latest=continue_, reference=resume)
+    saved = resumed_conversation(latest=continue_, reference=resume)
     if saved is not None and several:
         raise UsageError("a conversation goes on with one question; ask the others after it")
     screen = Screen(quiet=quiet)
@@ -164,11 +164,13 @@ def ask(
     recorder = open_recorder(settings, "ask", screen)
     try:
         screen.status("loading")
-        system = manner.system
+        system = chat_settings.system
         if saved is not None and not given.has("system"):
             system = saved.record.system
-        session = open_session.open_in_foreground(as_before(settings, saved), system, report.show)
-        session.thinking = manner.think
+        session = open_session.open_in_foreground(
+            with_saved_model(settings, saved), system, report.show
+        )
+        session.thinking = chat_settings.think
         if saved is not None:
             session.restore(saved.messages)
             recorder.adopt(saved)

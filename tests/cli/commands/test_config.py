@@ -14,7 +14,7 @@ from rqchat.cli import app_folders
 from rqchat.cli.chat import run as chat_run
 from rqchat.cli.commands.config_command import template
 from rqchat.cli.setting_layers import KEYS, defaults, read_file
-from rqchat.engine.settings import Manner, SamplingSettings, Settings
+from rqchat.engine.settings import ChatSettings, SamplingSettings, Settings
 from rqchat.errors import UsageError
 from tests.cli.conftest import Run
 from tests.cli.fake_session import FakeSession
@@ -122,7 +122,7 @@ def test_show_says_where_each_value_comes_from(
 
 
 def test_every_setting_is_a_key() -> None:
-    records = (Settings, SamplingSettings, Manner)
+    records = (Settings, SamplingSettings, ChatSettings)
     wanted = {field.name for record in records for field in fields(record)}
     assert {key.field for key in KEYS} == wanted == defaults().keys()
 
@@ -195,17 +195,17 @@ def test_the_chat_is_set_by_the_file_too(
     run: Run, session: FakeSession, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config.write_text('think = true\nkeys = "vi"\nsystem = "Be brief."\ntemperature = 0.5')
-    started: list[tuple[Manner, SamplingSettings]] = []
+    started: list[tuple[ChatSettings, SamplingSettings]] = []
 
     def run_chat(
-        settings: Settings, manner: Manner, sampling: SamplingSettings, saved: object
+        settings: Settings, chat_settings: ChatSettings, sampling: SamplingSettings, saved: object
     ) -> None:
-        started.append((manner, sampling))
+        started.append((chat_settings, sampling))
 
     monkeypatch.setattr(chat_run, "run_chat", run_chat)
     assert run().code == 0
-    manner = Manner(system="Be brief.", think=True, keys="vi")
-    assert started == [(manner, SamplingSettings(temperature=0.5))]
+    chat_settings = ChatSettings(system="Be brief.", think=True, keys="vi")
+    assert started == [(chat_settings, SamplingSettings(temperature=0.5))]
     config.write_text('keys = "nano"')
     assert "keys is 'nano'; allowed are emacs, vi" in run().err
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-
-from rqchat.pocket.training.notes.relation_table import TABLE
+from pathlib import Path
 
 __all__ = ["Relation", "relations"]
+
+_TABLE = Path(__file__).with_name("relations.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,8 @@ def _from_block(block: str) -> Relation:
 @cache
 def relations(*, held_out: bool = False) -> tuple[Relation, ...]:
     """Every relation that training sees, or those that are kept from it."""
-    found = [_from_block(block) for block in TABLE.strip().split("\n\n")]
+    blocks = _TABLE.read_text(encoding="utf-8").strip().split("\n\n")
+    found = [_from_block(block) for block in blocks if not block.startswith("#")]
     verbs = _verb_relations()
     if held_out:
         return tuple(verbs[5::9])
