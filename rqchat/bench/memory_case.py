@@ -284,6 +284,8 @@ def _turn(session: ChatSession, color: str) -> UserTurn:
         if over <= 0:
             return turn
         length -= int((over + 8) * per_token) + 1
+        if length <= 0:
+            raise RqchatError(f"{session.context_tokens:,} tokens hold no picture and an answer")
 
 
 def main() -> None:

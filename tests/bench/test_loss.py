@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from tests.helpers import build_tiny_model
 
 
 def test_every_rung_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_loss(str(build_tiny_model(tmp_path, config=EVEN_CONFIG)), 40)
+    config = copy.deepcopy(EVEN_CONFIG)
+    # Every rung loads the model anew, so it has one layer of each kind
+    layers = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+    config["text_config"] |= layers
+    run_loss(str(build_tiny_model(tmp_path, config=config)), 40)
 
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head.endswith("40 tokens")

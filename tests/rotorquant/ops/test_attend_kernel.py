@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 
@@ -16,16 +18,18 @@ pytest.importorskip("triton", reason="triton is not installed")
 from rotorquant.ops.attend.launch import HEAD_DIMS  # noqa: E402
 
 WAVES = [torch.float32, torch.float16, torch.bfloat16]
-WIDTHS = pytest.mark.parametrize("bits", PACKED_BITS)
 # How a width is unpacked does not depend on the size of a head; large heads take the interpreter
 # seconds, so it reads them in widths with one plane and with two
-INTERPRETED = {256: (5, 8), 512: (3, 4)}
-TIED = [
-    (bits, head_dim)
-    for head_dim in HEAD_DIMS
-    for bits in PACKED_BITS
-    if DEVICE.type == "cuda" or bits in INTERPRETED.get(head_dim, PACKED_BITS)
-]
+INTERPRETED = {128: (2, 6), 256: (5, 8), 512: (3, 4)}
+
+
+def widths_and_heads(head_dims: Iterable[int]) -> list[tuple[int, int]]:
+    return [
+        (bits, head_dim)
+        for head_dim in head_dims
+        for bits in PACKED_BITS
+        if DEVICE.type == "cuda" or bits in INTERPRETED.get(head_dim, PACKED_BITS)
+    ]
 
 
 @pytest.fixture
@@ -85,7 +89,7 @@ def check(own: Part, part: Part) -> None:
     assert bool((error <= 1e-2 * outputs[1].abs().amax(-1)).all()), float(error.max())
 
 
-@pytest.mark.parametrize(("bits", "head_dim"), TIED)
+@pytest.mark.parametrize(("bits", "head_dim"), widths_and_heads(HEAD_DIMS))
 def test_tied_rows_are_scored_through_their_rotary_embedding(
     bits: int, head_dim: int, request: pytest.FixtureRequest
 ) -> None:
@@ -106,8 +110,7 @@ def test_tied_rows_are_scored_through_their_rotary_embedding(
     assert spy.launches == len(cases)
 
 
-@WIDTHS
-@pytest.mark.parametrize("head_dim", [64, 256])
+@pytest.mark.parametrize(("bits", "head_dim"), widths_and_heads((64, 256)))
 def test_keys_and_values_may_lie_apart_and_have_other_widths(
     bits: int, head_dim: int, request: pytest.FixtureRequest
 ) -> None:
