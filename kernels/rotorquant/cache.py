@@ -28,6 +28,7 @@ from rotorquant.snapshot import FrozenCache, Header, Source, read_snapshot
 __all__ = ["Mark", "RotorQuantCache"]
 
 
+# By identity: `RotorQuantCache._marks` holds marks weakly and looks them up by hash.
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Mark:
     """A place to come back to, from `RotorQuantCache.mark`.
@@ -161,6 +162,7 @@ class RotorQuantCache(Cache):
         """
         snapshot = read_snapshot(Path(path), cls.__name__, source)
         config = snapshot.header.config
+        # First, because making a cache sets the model's attention.
         snapshot.check_layers(_storing_shapes(_shapes(read_model_layers(model), config)))
         if max_tokens is not None:
             config = replace(config, max_tokens=max_tokens)

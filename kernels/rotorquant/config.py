@@ -30,6 +30,7 @@ SLIDING_BITS = (8, 16)
 DEFERS = ("none", "window", "prompt")
 KEY_CODES = ("mse", "qjl")
 SCALES = ("matched", "norm")
+# One bit goes to the signs, and there are no codes of 1 or 7 bits.
 QJL_BITS = (3, 4, 5, 6)
 TABLES = ("lloyd-max", "legacy")
 
@@ -151,6 +152,7 @@ class RotorQuantConfig:
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    # Types are compared as well, because True == 1 and 4.0 == 4 would pass for a width.
     if value not in allowed or type(value) is not type(allowed[0]):
         choices = ", ".join(str(choice) for choice in allowed)
         raise ConfigError(f"{name} is {value!r}; allowed are {choices}")

@@ -62,6 +62,7 @@ def _either(
     **kwargs: Any,
 ) -> Any:
     states = args[0] if args else kwargs["hidden_states"]
+    # Asked at every call: a model may be moved, and fused kernels have no backward pass.
     serves = dispatch.on_gpu(states) and not torch.is_grad_enabled()
     return fused(module, *args, **kwargs) if serves else plain(*args, **kwargs)
 
@@ -112,6 +113,7 @@ def _attention(
         keys, values = own
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, attention.layer_idx)
+    # Layers that share K and V take them from here; what is handed on may be a cache's handles.
     if attention.store_full_length_kv:
         shared_kv_states[attention.layer_type] = keys, values
     interface = ALL_ATTENTION_FUNCTIONS.get_interface(
@@ -140,6 +142,7 @@ def _streams(attention: Any, states: torch.Tensor) -> list[Stream]:
     if attention.is_kv_shared_layer:
         return streams
     key = attention.k_proj(states).view(shape)
+    # Without a `v_proj` (`attention_k_eq_v`) K and V are one projection under different norms.
     value = key if attention.v_proj is None else attention.v_proj(states).view(shape)
     return [*streams, Stream(key, attention.k_norm.weight, True), Stream(value, None, False)]
 

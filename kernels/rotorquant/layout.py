@@ -82,6 +82,7 @@ class GlobalLayout:
 
     def total_bytes(self, max_tokens: int) -> int:
         """Bytes of the layer for sequences of up to `max_tokens`, without a calibration."""
+        # The sink and the latest tokens are never packed, however long the sequence.
         packed = max(0, max_tokens - self.sink_tokens - self.recent_tokens)
         return packed * self.packed_token_bytes + self.exact_bytes
 

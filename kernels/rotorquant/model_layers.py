@@ -147,12 +147,14 @@ def _read_layer(attention: Any, config: Any, rotary: Any, layer_type: str) -> La
 
 def _read_tie(attention: Any, rotary: Any, layer_type: str) -> TiedKey | None:
     """The tie of a layer whose K is known to be RoPE(w V), with fixed frequencies."""
+    # With `attention_k_eq_v` Gemma 4 makes no `v_proj`: V is `k_proj`'s result, normed without w.
     if not getattr(attention, "use_alternative_attention", False) or attention.v_proj is not None:
         return None
     buffer = f"{layer_type}_inv_freq"
     turns = getattr(rotary, buffer, None)
     rope_type = getattr(rotary, "rope_type", {})
     fixed = isinstance(rope_type, dict) and rope_type.get(layer_type) in STATIC_ROPE
+    # K is rebuilt from plain cosines and sines: a factor on them would have to be known here.
     plain = getattr(rotary, f"{layer_type}_attention_scaling", None) == 1.0
     if not (isinstance(turns, torch.Tensor) and fixed and plain):
         return None

@@ -146,6 +146,7 @@ class Snapshot:
         """The tensors of storing layer `index`, as its `tensors` gave them."""
         groups: dict[str, list[torch.Tensor]] = {}
         own = [name.split(".") for name in self.tensors if name.startswith(f"{index}.")]
+        # By number, not by name: "10" would stand before "2".
         for _, group, number in sorted(own, key=lambda parts: (parts[1], int(parts[2]))):
             groups.setdefault(group, []).append(self.tensors[f"{index}.{group}.{number}"])
         return groups
@@ -276,6 +277,7 @@ def _replace_file(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
 def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name, rows in sorted(tensors.items()):
+        # Names, dtypes and shapes count, too: the same bytes could be cut into other tensors.
         digest.update(json.dumps([name, str(rows.dtype), list(rows.shape)]).encode())
         digest.update(_bytes(rows))
     return digest.hexdigest()
@@ -294,4 +296,5 @@ def _tie_digest(tie: TiedKey) -> str:
 
 
 def _bytes(rows: torch.Tensor) -> Any:
+    # numpy knows no bfloat16.
     return rows.contiguous().flatten().view(torch.uint8).numpy()

@@ -87,12 +87,14 @@ class CudaRecorder:
                 step()
             finally:
                 torch.cuda.set_sync_debug_mode(before)
+        # torch tells of a wait in the text of a warning, and in no other way.
         return not any("called a synchronizing" in str(each.message) for each in caught)
 
     def record(self, step: Callable[[], None]) -> Callable[[], None]:
         """Capture a step as a CUDA graph; the result replays it."""
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
+            # In the default mode a CUDA call of another thread would break the capture, too.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 step()
         finally:
@@ -151,9 +153,12 @@ class StepGraph:
         if self._tokens.shape != tokens.shape:
             self._tokens, self._replay = tokens.clone(), None
             self._positions = torch.zeros_like(tokens)
+        # Into the tensors whose addresses the graph has: it reads them at every replay.
         self._tokens.copy_(tokens)
         self._positions.fill_(length)
+        # Before places are asked for: packing moves tokens, which no replay can do.
         cache.flush()
+        # A full cache takes the plain way, where `update` refuses the token with a sentence.
         places = cache.next_places if length < self._max_tokens else (None,)
         stays = self._stays() and None not in places
         if stays and self._replay is not None and places == self._places:

@@ -60,6 +60,7 @@ def attention(
         UnsupportedModelError: the layer asks for dropout, soft-capped scores or attention sinks.
         CacheStateError: a mask of a shape other than `padding_mask` gives.
     """
+    # Names under which models hand over what changes the scores: ignoring it would go unnoticed.
     unknown = [name for name in ("softcap", "s_aux", "sinks") if kwargs.get(name) is not None]
     if unknown or dropout:
         raise UnsupportedModelError(

@@ -18,6 +18,7 @@ from rotorquant.ops.decode import RowQueries
 
 __all__ = ["attend_rows", "exact_queries", "in_place", "stored_queries"]
 
+# 32 MiB of float32 for four heads of 512 values.
 _TILE_TOKENS = 4096
 
 

@@ -141,6 +141,7 @@ def _stored_query(
         still = still.index_fill(-1, dims, 0.0)
     for rows in _blocks(natural.shape[2]):
         some = natural[:, :, rows]
+        # q (w v) = (w q) v where nothing turns, so the weight goes to the query.
         weighted = some.float() if tie is None else some * tie.weight(query.device)
         stored[:, :, rows] = codec.to_stored(weighted)
         if still is not None:
@@ -204,6 +205,7 @@ def _twist(
     meant = codec.from_stored(basis)[0] * tie.weight(device)
     half = head_dim // 2
     ones, twos = meant[..., : tie.pairs], meant[..., half : half + tie.pairs]
+    # `in_place` says that pairs stay pairs: of each map only these four numbers are not zero.
     members = [
         stream.diagonal(pick, 1, 2)[..., : tie.pairs]
         for stream in (ones, twos)

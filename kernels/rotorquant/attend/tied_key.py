@@ -81,6 +81,7 @@ class TiedQueries:
         self.tie, self._codec = tie, codec
         self._frequencies = tie.frequencies(device)
         self._natural, self._stored = (first, second), (codec.place[first], codec.place[second])
+        # Where nothing turns, w goes to the query; pairs that turn have factors of their own.
         self._still = weight.index_fill(0, both, 0.0)
         # [4 pairs]: dimensions that give the factors of cosine, then those of sine
         self._source = torch.cat((both, second, first))

@@ -82,6 +82,7 @@ class Handle:
 
     def to(self, *args: Any, **kwargs: Any) -> Handle:
         """Itself: the layer's storage stays on its device."""
+        # transformers' Gemma 4 assistant moves what it shares to its own device.
         return self
 
 

@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> Iterator[str]:
     """
     before = _resident_bytes()
     layer = _fill(options)
+    # Linux counts `ru_maxrss` in KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     extra = peak - before - layer.nbytes
     form = GlobalLayout(_HEADS, _HEAD_DIM, tied=True, bits=options.bits)

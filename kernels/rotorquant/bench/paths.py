@@ -131,6 +131,7 @@ class Side:
         )
         self._rotation = make_rotation(way.mode, size, _SEED, layer.device, pairs)
         self._codec = PackedCodec(bits, self._rotation, size, layer.device, frame=self._frame)
+        # No pairs: rows count as not readable in place, so that they are decoded first.
         if way.undone:
             self._codec.pairs = None
         self._queries = None

@@ -242,6 +242,7 @@ class _LayerSums:
             weight = tied_weight(pull, norm, tie.pairs)
             return (StreamStatistics(mean, covariance, weight),)
         (key_mean, key_spread), (value_mean, value_spread) = found
+        # An error of V moves the output by itself, in whatever direction it points.
         evenly = torch.eye(value_mean.shape[-1]).repeat(value_mean.shape[0], 1, 1)
         return (
             StreamStatistics(key_mean, key_spread, pull),

@@ -42,6 +42,8 @@ def feedback_of(weight: torch.Tensor) -> torch.Tensor:
     rest, feedback = weight.clone(), torch.zeros_like(weight)
     for low in range(0, weight.shape[-1], BLOCK):
         high = low + BLOCK
+        # For given errors e_l of later blocks -W_bb^-1 W_bl e_l is the best e_b, and what they cost
+        # then is the Schur complement, which is `rest` for the blocks that follow.
         row = torch.linalg.solve(rest[:, low:high, low:high], rest[:, low:high, high:])
         feedback[:, low:high, high:] = row
         rest[:, high:, high:] -= rest[:, high:, low:high] @ row
@@ -127,6 +129,7 @@ def output_pulls(
         + squares.sum(-1) * output.square().sum(-1)
     )
     rows = chosen.flatten(1, 2)
+    # The difference of large numbers may fall below 0 by rounding.
     pull = (apart.clamp_min(0).flatten(1, 2).unsqueeze(-1) * rows).mT @ rows
     return pull, squares.sum((1, 2, 3))[:, None, None]
 

@@ -172,6 +172,7 @@ class PackedCodec:
             rows.primary, rows.extra, rows.scale, self._centroids, self.bits, self._rotors
         )
         if self.offset is not None:
+            # `dequantize` gives natural order, `from_stored` takes storage order.
             return self.from_stored(rotated[..., self._order]) + self.offset
         return rotated if self._rotors else self._rotation.invert(rotated)
 

@@ -38,6 +38,7 @@ class BlockCodec:
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
         """Rows of vectors [B, H, N, D], in the tensors `into` if there are any."""
         blocks = vectors.float().unflatten(-1, (-1, BLOCK))
+        # With its sign: in q4_0 the largest member becomes code 0, the -8 of the codes -8 to 7.
         largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
         step = largest.abs() / 127 if self._bits == 8 else largest / -8
         # Codes come from the float32 step and are decoded by the float16 one, as in llama.cpp.

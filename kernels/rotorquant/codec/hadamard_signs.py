@@ -40,6 +40,7 @@ def mix_of(rotation: Rotation, head_dim: int) -> Mix | None:
     at = torch.tensor(lines, device=left.device)
     whole[at[:, None], at] = left
     mixed[at] = 1
+    # Signs have no length: what makes the map orthogonal is one factor for each line.
     gain = torch.where(mixed > 0, (len(lines) * columns) ** -0.5, 0.5**0.5)
     signs = left.new_ones(_LINES, columns)
     signs[at] = mixing.signs.view(len(lines), columns)

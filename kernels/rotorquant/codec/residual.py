@@ -35,6 +35,7 @@ class ResidualCodec:
 
     def __init__(self, inner: PackedCodec, head_dim: int, seed: int, device: torch.device) -> None:
         draw = torch.Generator().manual_seed(seed)
+        # On the CPU, whose generator gives the same S everywhere.
         projection = torch.randn(head_dim, head_dim, generator=draw, dtype=torch.float64)
         self._inner = inner
         self._projection = projection.to(device=device, dtype=torch.float32)

@@ -236,6 +236,7 @@ def mixing_matrix(size: int) -> torch.Tensor:
     """An orthogonal matrix [size, size] float64: Hadamard where there is one, else a random one."""
     factors = signed_hadamard(size)
     if factors is None:
+        # Of a fixed seed, because a calibration has to give the same frame every time.
         return random_orthogonal(size, torch.Generator().manual_seed(size))
     left, right = (torch.tensor(matrix, dtype=torch.float64) for matrix in factors)
     return torch.div(torch.kron(left, right), size**0.5)
@@ -253,6 +254,7 @@ def _planar(pairs: int, draw: torch.Generator, device: torch.device) -> PlanarRo
 def _rotors(head_dim: int, draw: torch.Generator, device: torch.device) -> BlockRotation:
     """Rotors on triples; two dimensions left over have the one plane e12, a single one stays."""
     groups, left_over = divmod(head_dim, 3)
+    # The one more is what two dimensions left over use; it turns in e12 alone.
     matrices = _on(random_rotors(groups + 1, draw), device)
     rest = torch.eye(1, device=device) if left_over == 1 else matrices[groups]
     return BlockRotation(matrices[:groups], rest[:left_over, :left_over])

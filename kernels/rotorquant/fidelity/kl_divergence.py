@@ -198,6 +198,7 @@ class ModelRun:
 
     def _logits(self, ids: torch.Tensor, cache: Any, attention: str) -> torch.Tensor:
         """Log-probabilities [T, vocabulary] float64: the divergence of near twins is tiny."""
+        # Two caches take turns on one model, and each needs its own attention.
         self._model.config.get_text_config(decoder=True)._attn_implementation = attention
         logits: torch.Tensor = self._model(ids, past_key_values=cache).logits[0]
         return logits.double().log_softmax(-1)
@@ -220,6 +221,7 @@ def _check_stored(cache: Any, method: Method) -> None:
     for layer in _global_layers(cache):
         assert layer.packed_tokens > 0, "nothing was packed when a token was scored"
     kinds = _dtypes(cache)
+    # Block formats keep int8 codes, all others uint8; scales are float16.
     packed = kinds <= {"uint8", "int8", "float16"} and kinds & {"uint8", "int8"}
     assert bool(packed) == (method.bits < 16), f"{method.name} is stored as {kinds}"
 

@@ -57,6 +57,7 @@ def scored_tokens(ids: torch.Tensor, begin: list[int], end: int) -> torch.Tensor
     """
     listed, scored, inside = ids.tolist(), torch.zeros(len(ids), dtype=torch.bool), False
     for place in range(len(listed)):
+        # The end was scored by the token before it; what follows it is not the model's.
         if listed[place] == end:
             inside = False
         if place + 1 >= len(begin) and listed[place + 1 - len(begin) : place + 1] == begin:

@@ -97,6 +97,7 @@ class TokenBuffer:
 
     def advance(self, tokens: int) -> None:
         """Count tokens that a replayed step has added on the device."""
+        # Not by the setter: the replayed kernel itself moves the count on the device.
         self._length += tokens
 
     def whole(self) -> list[torch.Tensor]:
@@ -113,6 +114,7 @@ class TokenBuffer:
         if given != own or len({tensor.shape[2] for tensor in rows}) != 1:
             raise SnapshotError(f"it holds rows of the form {given}; this cache stores {own}")
         tokens = rows[0].shape[2]
+        # First, so that growing copies nothing of what is replaced.
         self.length = 0
         self.resize(max(self.capacity, tokens))
         self.append(rows)
@@ -120,6 +122,7 @@ class TokenBuffer:
     def drop_front(self, tokens: int) -> None:
         """Forget the first `tokens` tokens; the others move to the front."""
         for tensor, kept in zip(self._tensors, self.rows(tokens), strict=True):
+            # Source and target overlap.
             tensor[:, :, : self.length - tokens] = kept.clone()
         self.length -= tokens
 
@@ -152,6 +155,7 @@ class TokenBuffer:
     def _append_step(self, rows: Sequence[torch.Tensor], tokens: int) -> None:
         if tokens == 0:
             return
+        # The op adds to `count` itself, so only the host's number is left to change.
         append(self._tensors, rows, self.count)
         self._length += tokens
 

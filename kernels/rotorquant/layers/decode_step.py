@@ -87,7 +87,9 @@ class StoreStep:
         far = stored_queries(near, codecs[0], self.tied_queries)
         done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
         assert done.far is not None and done.share is not None
+        # Two sums, because only that over packed rows has a rotation to be undone.
         output = done.near + codecs[-1].from_stored(done.far)
+        # Rows leave the offset out; it counts as much as the softmax gives to all of them.
         if codecs[-1].offset is not None:
             output.addcmul_(done.share, codecs[-1].offset)
         return _output(output, query)

@@ -78,6 +78,7 @@ class FiniteCheck:
         Raises:
             NonFiniteError: one stored NaN or infinity.
         """
+        # A copy under way may be older than the latest pass, which the second one covers.
         self._receive(wait=True)
         self._send(self._begun_tokens)
         self._receive(wait=True)

@@ -92,6 +92,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         # A prompt that is still being read; while drafts are undone by crops, nothing may wait.
         waits = self._config.defer == "prompt" and tokens > 1 and not self.record_past
         if not waits:
+            # Before the chunk is stored, which stays exact for its own queries however long it is.
             self.store.pack_old()
         self.store.keep(self._streams(key_states, value_states), waits)
         if not self._context.returns_views():
@@ -256,6 +257,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         low, high = self.store.span
         spans = (0, low), (high, high + old)
         positions = torch.cat([self._positions.read(*s, value.device) for s in spans], dim=1)
+        # The spans cover the whole sink, into which the chunk itself may reach.
         positions = positions[:, :old]
         return torch.cat((self._tie.rebuild(value[:, :, :old], positions), chunk_key), 2), value
 

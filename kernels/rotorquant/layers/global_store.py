@@ -71,6 +71,7 @@ class GlobalStore:
     ) -> None:
         self._config = config
         self.counts = counters(3, like[0].device)
+        # Views of one tensor, in the order in which the decode kernel reads it.
         sink, packed, tail = self.counts.split(1)
         self.sink = TokenBuffer(like, config.sink_tokens, meter, sink)
         self.packed = PackedBuffer(codecs, like, self._packed_capacity, meter, packed)
@@ -120,6 +121,7 @@ class GlobalStore:
 
     def retract(self, length: int) -> None:
         """Count `length` tokens again: the last step was not stored."""
+        # From the end: while the tail holds tokens, the last ones are there.
         for buffer in (self.tail, self.sink):
             buffer.advance(-min(buffer.length, self.length - length))
 

@@ -18,9 +18,11 @@ class PendingScalar:
     def __init__(self, number: torch.Tensor) -> None:
         self._arrival: torch.cuda.Event | None = None
         if number.device.type != "cuda":
+            # The caller goes on writing to its number.
             self._number = number.detach().clone()
             return
         with torch.cuda.device(number.device):
+            # Only a copy to pinned memory leaves the host free.
             self._number = torch.empty((), dtype=number.dtype, pin_memory=True)
             self._number.copy_(number, non_blocking=True)
             self._arrival = torch.cuda.Event()

@@ -68,6 +68,7 @@ class PositionLog:
                 "be filled by its model's own forward pass"
             )
         self._buffer.reserve(tokens)
+        # A model may give [1, T] for the whole batch.
         self._buffer.append([noted.to(device=device, dtype=torch.int32).expand(batch, 1, -1)])
 
     def read(self, low: int, high: int, device: torch.device) -> torch.Tensor:

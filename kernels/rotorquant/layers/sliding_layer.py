@@ -138,6 +138,7 @@ class SlidingLayer(StoringLayer[Ring]):
         Raises:
             CacheStateError: tokens that are needed again have been overwritten.
         """
+        # A query at `length` sees itself and the window - 1 tokens before it.
         needed, kept = max(0, length - self.window + 1), 0
         if self.is_initialized:
             kept = self.store.first_kept

@@ -42,6 +42,7 @@ class Ring:
         batch, heads, _, head_dim = like.shape
         with torch.inference_mode(False):
             self.empty = like.new_empty(batch, heads, 0, head_dim)
+        # The first two stay 0: the decode kernel reads three, and a ring has one kind of token.
         self.counts = counters(3, like.device)
         self.length = 0
         self.window, self._bits = window, bits
@@ -77,6 +78,7 @@ class Ring:
 
     def history(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """K and V of the last window - 1 tokens in order; indices also of `tokens` more."""
+        # The query's own token takes the last place of its window.
         start = self.length - min(self.length, self.window - 1)
         indices = torch.arange(start, self.length + tokens, device=self.empty.device)
         places = indices[: self.length - start] % self.window
@@ -112,6 +114,7 @@ class Ring:
 
     def leaving(self, tokens: int) -> Exact:
         """Copies of the tokens - 1 rows that so many new tokens push out, and their queries see."""
+        # From 1: what the first new token replaces is out of sight even for that token.
         places = self.counts[2:] + torch.arange(1, tokens, device=self.empty.device)
         return _exact([rows.index_select(2, places % self.window) for rows in self.slots.rows()])
 

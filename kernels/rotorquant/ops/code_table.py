@@ -60,7 +60,9 @@ def _grid(bounds: torch.Tensor) -> tuple[torch.Tensor, float, float]:
     """Bounds below each cell, and where the cells lie: as few as keep the bounds apart."""
     size = 8
     while size <= _MOST_CELLS:
+        # All bounds lie in cells 1 to size - 2: values beyond them fall into the outer cells.
         per_unit = float((size - 3) / (bounds[-1] - bounds[0]))
+        # A bound on the edge of a cell may leave it when all of them move a little.
         for shift in range(1, 20):
             first = 1 + shift / 20 - float(bounds[0]) * per_unit
             place = bounds * per_unit + first

@@ -9,6 +9,7 @@ __all__ = ["dense", "four_dims"]
 
 def dense(rows: torch.Tensor) -> torch.Tensor:
     """Rows [..., D] whose values lie side by side: the same tensor where they do, else a copy."""
+    # A single value has any stride that torch likes.
     return rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
 
 

@@ -48,6 +48,7 @@ def append_kernel(
             new = tl.load(rows_b + b * from_b[0] + head * from_b[1] + t * from_b[2] + i, mask=there)
             place = buffer_b + b * into_b[0] + head * into_b[1] + slot * into_b[2] + i
             tl.store(place, new, mask=there)
+    # Every warp has to have read the count before it changes.
     tl.debug_barrier()
     tl.store(count_ptr, before + tokens)
 
@@ -57,6 +58,7 @@ def _put_scaled(rows, codes, scales, head_there, there):
     """Codes and scales [HEADS] of rows [HEADS, WIDTH]; a sum with 3 * 2**22 rounds half to even."""
     x = tl.load(rows, mask=there, other=0.0).to(tl.float32)
     scale = tl.div_rn(tl.max(tl.abs(x), 1), 127.0).to(tl.float16)
+    # The smallest normal float16, `reference.SMALLEST_STEP`; a kernel reads no Python globals.
     step = tl.maximum(scale.to(tl.float32), 6.103515625e-05)[:, None]
     near = (tl.div_rn(x, tl.broadcast_to(step, x.shape)) + 12582912.0) - 12582912.0
     near = tl.minimum(tl.maximum(near, -127.0), 127.0)
@@ -83,6 +85,7 @@ def scaled_kernel(
         _put_scaled(at, buffers[0] + codes, buffers[2] + scales, head < heads, there)
         at = rows_b + (b * from_b[0] + head * from_b[1] + t * from_b[2])[:, None] + i
         _put_scaled(at, buffers[1] + codes, buffers[3] + scales, head < heads, there)
+    # As in `append_kernel`.
     tl.debug_barrier()
     tl.store(count_ptr, before + tokens)
 
@@ -100,6 +103,7 @@ def finite_kernel(
         at = key_ptr + b * key_strides[0] + head * key_strides[1] + t * key_strides[2] + i
         there = (head < heads) & (i < key_values)
         x = tl.load(at, mask=there, other=0.0).to(tl.float32)
+        # False for NaN as well.
         nothing += tl.where(tl.abs(x) < float("inf"), 0.0, float("nan"))
         at = value_ptr + b * value_strides[0] + head * value_strides[1] + t * value_strides[2] + i
         there = (head < heads) & (i < value_values)

@@ -37,6 +37,7 @@ def append_scaled(
 def codes_of(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes [..., D] int8 and scales [...] float16 of rows [..., D]."""
     scale = (rows.float().abs().amax(-1) / 127).to(torch.float16)
+    # A vector of zeros has scale 0, and codes of 0 / 0 would be whatever a device makes of NaN.
     step = scale.float().clamp_min(SMALLEST_STEP).unsqueeze(-1)
     return (rows.float() / step).round().clamp(-127, 127).to(torch.int8), scale
 
@@ -44,4 +45,5 @@ def codes_of(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
     """Add NaN to `total` [] if a value is NaN or infinite, else 0."""
     sums = key.sum(dtype=torch.float32) + value.sum(dtype=torch.float32)
+    # 0 for every finite sum; NaN for the others, which stays, whatever is added later.
     total += sums.detach() * 0.0

@@ -31,6 +31,7 @@ __all__ = [
 _ROUNDING = {torch.bfloat16: 16, torch.float16: 15, torch.float32: 32}
 
 
+# Both change from step to step: Triton would compile again when one becomes a multiple of 16.
 @triton.jit(do_not_specialize=["rows", "keys"])
 def attend_kernel(
     queries, key, value, rope, mask, parts, heads, rows, keys,
@@ -45,6 +46,7 @@ def attend_kernel(
     """
     piece, pieces = tl.program_id(0), tl.num_programs(0)
     both = tl.program_id(2).to(tl.int64)
+    # In whole tiles, so that only the last piece has a tile that is not full.
     share = tl.cdiv(tl.cdiv(keys, KEYS), pieces) * KEYS
     low = piece * share
     high = tl.minimum(low + share, keys)
@@ -67,6 +69,7 @@ def join_kernel(
     piece = tl.arange(0, PIECES)
     there = piece < pieces
     line = (both * pieces + piece) * rows + row
+    # -1e30 is `reference.EMPTY_TOP`.
     tops = tl.load(tops_ptr + line, mask=there, other=-1e30)
     top = tl.max(tops, 0)
     weight = tl.where(there, tl.exp(tops - top), 0.0)

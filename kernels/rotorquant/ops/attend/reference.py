@@ -163,6 +163,7 @@ def attend_exact(
 def merge(parts: list[Part]) -> torch.Tensor:
     """The attention output [..., D] of parts over disjoint keys; 0 for a query that saw no key."""
     whole = reduce(join, parts)
+    # A query that saw nothing has mass and total 0.
     return whole.total / whole.mass.clamp_min(torch.finfo(torch.float32).tiny)
 
 

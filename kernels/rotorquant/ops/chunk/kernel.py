@@ -21,7 +21,9 @@ from rotorquant.ops.strides import dense
 
 __all__ = ["attend", "chunk_kernel", "constants"]
 
+# The widest tile that spills in no loop on any card (docs/log.md, 2026-11-22).
 _COLUMNS = 256
+# Larger than any sequence, and a position less it is still an int32.
 _NO_WINDOW = 2**30
 _LOG2_E = 1.4426950408889634
 
@@ -118,6 +120,7 @@ def chunk_kernel(
     top = tl.full((ROWS,), -1e30, tl.float32)
     mass = tl.zeros((ROWS,), tl.float32)
     if BEFORE:
+        # log2(e): parts hold natural exponents, while the loop works in powers of two.
         top = tl.load(top_ptr + line, mask=here, other=-1e30) * 1.4426950408889634
         mass = tl.load(mass_ptr + line, mask=here, other=0.0)
         total = _columns(total_ptr + line[:, None] * D + column, here[:, None], TILES, W, WIDE)
@@ -149,11 +152,13 @@ def chunk_kernel(
             weight = weight.to(value_ptr.dtype.element_ty)
         total = _sums(weight, tiles, total, shrink, TILES)
     if LAST:
+        # A row that saw nothing gives zeros.
         factor = 1.0 / tl.where(mass > 0.0, mass, 1.0)
         place = token.to(tl.int64) * output_token + (head * group + member) * output_head
         target = output_ptr + batch * output_batch + place[:, None] + column
         _put(target, total, factor, here[:, None], W, TILES)
     else:
+        # ln(2), back to natural exponents.
         tl.store(top_ptr + line, top * 0.6931471805599453, mask=here)
         tl.store(mass_ptr + line, mass, mask=here)
         whole = tl.full((ROWS,), 1.0, tl.float32)

@@ -36,6 +36,7 @@ def _token(slot, in_first, first, stored, length, window, WINDOW: tl.constexpr):
     """Where in the sequence the tokens of slots stand; negative for none."""
     if WINDOW:
         latest = length - 1
+        # Triton's remainder takes the sign of the dividend, as C's does.
         ring = latest - (latest - slot + window) % window
         return tl.where(in_first, length - window - first + slot, ring)
     else:
@@ -195,6 +196,7 @@ def merge_kernel(
     top = tl.max(tl.where(masses > 0.0, tops, -1e30), 0)
     weight = tl.where(masses > 0.0, tl.exp(tops - top), 0.0)
     masses *= weight
+    # The smallest normal float32: a row that saw nothing divides zeros by it.
     mass = tl.maximum(tl.sum(masses, 0), 1.1754943508222875e-38)
     dims = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     at = parts[2] + line[:, None] * D + dims[None, :]

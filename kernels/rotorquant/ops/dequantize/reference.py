@@ -53,5 +53,6 @@ def natural_order(stored: torch.Tensor, planes: Planes) -> torch.Tensor:
 
 def _wide(table: torch.Tensor, fields: int) -> torch.Tensor:
     """[entries, fields] -> [entries] of elements as wide as a row."""
+    # The type does not matter: only its width is used.
     kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
     return table.contiguous().view(kinds[fields * table.element_size()]).flatten()

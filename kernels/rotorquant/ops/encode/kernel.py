@@ -63,6 +63,7 @@ def _shaped(
         block = BLOCKS - 1 - step
         here = number == block
         # [ROWS, BLOCK]
+        # A tile in registers has no index: a sum over zeros picks the block.
         own = tl.sum(tl.where(here, parts, 0.0), 1)
         pushed = tl.sum(tl.where(here, tl.reshape(push, (ROWS, BLOCKS, BLOCK)), 0.0), 1)
         code = nearest(own + pushed, book, CELLS)

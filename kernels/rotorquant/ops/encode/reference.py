@@ -69,6 +69,7 @@ def shaped_codes(
     boundaries = (centroids[1:] + centroids[:-1]) / 2
     codes = torch.empty_like(unit, dtype=torch.int32)
     errors = torch.empty_like(unit)
+    # From the last block on: F passes errors to earlier blocks alone.
     for low in reversed(range(0, unit.shape[-1], BLOCK)):
         block, later = slice(low, low + BLOCK), slice(low + BLOCK, None)
         wanted = unit[..., block] + errors[..., later] @ feedback[:, block, later].mT

@@ -43,6 +43,7 @@ def nearest(unit, book, CELLS: tl.constexpr):
     place = tl.minimum(tl.maximum(unit * per_unit + first, 0.0), CELLS - 1.0)
     cell = tl.load(cells_ptr + place.to(tl.int32))
     bound = (cell >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    # The lower half of a cell counts the bounds below it; the upper half is the next bound.
     return cell.to(tl.int32) + (unit > bound).to(tl.int32)
 
 
@@ -146,6 +147,7 @@ def quantize_kernel(
         energy += more
         if F == 1:
             byte = a
+            # 8 bits have a byte for each member of the pair.
             tl.store(place + column + D // 2, b.to(tl.uint8), mask=seen)
         else:
             byte = (a & LOW) | ((b & LOW) << P)

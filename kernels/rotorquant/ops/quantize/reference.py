@@ -39,6 +39,7 @@ def standardized(y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Vectors [..., D] float32 of unit variance, and their norms [..., 1] before."""
     norm = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
     sigma = norm / y.shape[-1] ** 0.5
+    # A vector of zeros stays one; its scale is 0 as well.
     return y / sigma.clamp_min(torch.finfo(torch.float32).tiny), norm
 
 

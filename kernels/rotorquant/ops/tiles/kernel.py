@@ -89,6 +89,7 @@ def largest(queries):
 @triton.jit
 def unit(queries, size):
     """Queries divided by `size` [ROWS], as float16."""
+    # float16 ends at 65,504; scores get the size back.
     return (queries / tl.where(size > 0.0, size, 1.0)[None, None, :]).to(tl.float16)
 
 
@@ -158,6 +159,7 @@ def advance(top, mass, total, scores, scale, values):
     weight = power(scores - higher[None, :])
     shrink = power(top - higher)
     mass = mass * shrink + tl.sum(weight, 0)
+    # The rows' scale goes to the weights: KEYS factors instead of KEYS x D.
     weight = (weight * scale[:, None]).to(tl.float16)
     CHUNKS: tl.constexpr = values.shape[0]
     weights = tl.broadcast_to(weight[None, :, :], (CHUNKS, weight.shape[0], weight.shape[1]))
