@@ -54,6 +54,9 @@ class _Answering:
     def status(self, columns: int) -> str:
         return "a model | bf16 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GiB VRAM"
 
+    def attached(self) -> str:
+        return ""
+
     def must_wait(self, line: str) -> bool:
         return True
 

@@ -13,6 +13,7 @@ from functools import partial
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.inputs.clipboard import read_clipboard
 from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.mentioned_pictures import mentioned_pictures
 from rqchat.engine.inputs.pictures import Picture, decode_picture
 from rqchat.engine.inputs.references import ReferenceReader
 from rqchat.errors import InputError, UsageError
@@ -67,7 +68,7 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
         UsageError: there is no question, or `-` stands twice.
         InputError: a file, a picture or standard input cannot be used.
     """
-    named = [*inputs.images, *inputs.files, inputs.questions_file].count(STDIN)
+    named = [*inputs.images, *inputs.files, inputs.questions_file, inputs.prompt].count(STDIN)
     if named > 1:
         raise UsageError("'-' stands for standard input, which can be read only once")
     show = partial(show_input_event, screen)
@@ -91,9 +92,17 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
         elif _may_carry_data():
             screen.note("standard input is empty: no document was read", style="warning")
     return tuple(
-        UserTurn(question, pictures=tuple(pictures), documents=tuple(documents))
+        UserTurn(question, (*pictures, *_mentioned(question, pictures, reader)), tuple(documents))
         for question in questions
     )
+
+
+def _mentioned(
+    question: str, given: Sequence[Picture], reader: ReferenceReader
+) -> tuple[Picture, ...]:
+    """The pictures that a question names by their paths, without those that are given anyway."""
+    named = [reader.picture(str(path)) for path in mentioned_pictures(question)]
+    return tuple(each for each in named if all(each.data != other.data for other in given))
 
 
 def _questions(inputs: Inputs, reader: ReferenceReader, screen: Screen) -> tuple[str, ...]:
@@ -104,7 +113,9 @@ def _questions(inputs: Inputs, reader: ReferenceReader, screen: Screen) -> tuple
         several = [question for question in several if question.strip()]
     if several and inputs.prompt is not None:
         raise UsageError("give one PROMPT, or several questions with --question; not both")
-    if inputs.prompt is not None:
+    if inputs.prompt == STDIN:
+        several = [reader.document(read_stdin(screen), _STDIN_NAME).text]
+    elif inputs.prompt is not None:
         several = [inputs.prompt]
     return tuple(_checked(question) for question in several)
 

@@ -32,7 +32,8 @@ def open_session(
         from rqchat.engine.document_cache.cache_folder import CacheFolder
         from rqchat.engine.session import ChatSession
 
-        path = None if settings.no_cache else app_folders.kv_cache_folder()
+        keeps_nothing = settings.no_cache or settings.no_log
+        path = None if keeps_nothing else app_folders.kv_cache_folder()
         folder = CacheFolder(path, settings.cache_bytes) if path else None
         return ChatSession.open(settings, system=system, on_event=on_event, folder=folder)
 

@@ -190,7 +190,7 @@ MODEL: Group = {
 SESSION: Group = {
     **MODEL,
     "no_cache": _flag(_NO_CACHE, "--no-cache", panel=_MODEL),
-    "no_log": _flag("Save nothing of this.", "--no-log", "-n"),
+    "no_log": _flag("Save nothing: no conversation, no typed line, no document.", "--no-log", "-n"),
 }
 MANNER: Group = {
     "system": _value(str, "TEXT", "Instructions that stand above the chat.", "--system", "-s"),

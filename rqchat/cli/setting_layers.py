@@ -72,7 +72,7 @@ KEYS = (
     Key("device", "device", "cuda:1", "auto, cpu, mps, cuda or cuda:N"),
     Key("offline", "offline", True, "never touch the network"),
     Key("no-cache", "no_cache", True, "do not keep the KV caches of long documents on disk"),
-    Key("no-log", "no_log", True, "do not save conversations"),
+    Key("no-log", "no_log", True, "save nothing: no conversation, no line, no document"),
     Key("cache-size", "cache_bytes", "16GiB", "what these may take together, such as '16GiB'"),
     Key("temperature", "temperature", 0.7, "0 is greedy"),
     Key("top-p", "top_p", 0.95, "nucleus mass"),

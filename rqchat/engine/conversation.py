@@ -11,7 +11,7 @@ from rqchat.engine.inputs.pictures import Picture
 __all__ = ["ContextKind", "ContextPart", "Message", "Role", "UserTurn"]
 
 Role = Literal["system", "user", "assistant"]
-ContextKind = Literal["system", "document", "picture", "question", "answer", "frame"]
+ContextKind = Literal["system", "document", "picture", "question", "answer", "frame", "attached"]
 
 
 @dataclass(frozen=True, slots=True)

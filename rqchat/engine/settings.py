@@ -54,7 +54,7 @@ class Settings:
         offline: never touch the network.
         no_cache: neither read nor write the KV caches of long documents on disk.
         cache_bytes: what these may take together.
-        no_log: save no conversation.
+        no_log: keep nothing at all: no conversation, no typed line, no cache of a document.
     """
 
     model: str = "auto"
@@ -168,10 +168,10 @@ def settings_file() -> Path | None:
 
 
 def parse_size_bytes(text: str, *, name: str = "--vram") -> int:
-    """Bytes of `24GiB` (2^30), `24GB` (10^9), `24G` (2^30), `512MiB` or a plain number of bytes.
+    """Bytes of `24`, `24G` or `24GiB` (2^30), `24GB` (10^9), `512MiB`, or a large number of bytes.
 
     Raises:
-        UsageError: `text` is no size, or less than a MiB, as `24` is.
+        UsageError: `text` is no size, or less than a MiB.
     """
     units = {"": 1, "b": 1, "mb": 10**6, "mib": 2**20, "m": 2**20}
     units |= {"gb": 10**9, "gib": 2**30, "g": 2**30, "tb": 10**12, "tib": 2**40, "t": 2**40}
@@ -179,12 +179,13 @@ def parse_size_bytes(text: str, *, name: str = "--vram") -> int:
     number = cleaned.rstrip("abcdefghijklmnopqrstuvwxyz ")
     unit = cleaned[len(number) :].strip()
     try:
-        size_bytes = int(float(number) * units[unit])
+        # No card has so few bytes, and people name cards by their GiB
+        is_gib = not unit and float(number) < 2**20
+        size_bytes = int(float(number) * units["gib" if is_gib else unit])
     except (KeyError, ValueError, OverflowError):
         raise UsageError(f"{name} is {text!r}; write a size such as 24GiB or 16GB") from None
     if size_bytes < 2**20:
-        unit_help = f"such as {number}GiB" if number and not unit else "such as 24GiB"
-        raise UsageError(f"{name} is {text!r}, which is {size_bytes:,} bytes; write {unit_help}")
+        raise UsageError(f"{name} is {text!r}, which is {size_bytes:,} bytes; write such as 24GiB")
     return size_bytes
 
 

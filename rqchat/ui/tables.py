@@ -109,17 +109,22 @@ def chat_status(
     used_bytes: int,
     tokens_per_s: float,
     columns: int,
+    *,
+    attached_tokens: int = 0,
 ) -> str:
     """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 0.6 GiB RAM | 87 tokens/s`.
+
+    With attachments it is `1,234 + 264 of ...`, and the share is of both.
 
     Where that is longer than `columns`, names and numbers are shorter, then parts are left out;
     the share of the context that is used goes last.
     """
     chosen = plan.chosen
     total_tokens = chosen.context_tokens
-    percent = 100 * used_tokens // max(total_tokens, 1)
-    used = f"{format_count(used_tokens)} of {format_count(total_tokens)} tokens ({percent} %)"
-    briefly = f"{_in_k(used_tokens)} of {_in_k(total_tokens)} ({percent}%)"
+    percent = 100 * (used_tokens + attached_tokens) // max(total_tokens, 1)
+    more = f" + {format_count(attached_tokens)}" if attached_tokens else ""
+    used = f"{format_count(used_tokens)}{more} of {format_count(total_tokens)} tokens ({percent} %)"
+    briefly = f"{_in_k(used_tokens + attached_tokens)} of {_in_k(total_tokens)} ({percent}%)"
     formats = (chosen.weights, f"{chosen.kv_bits}-bit KV")
     memory = (f"{format_bytes(used_bytes)} {'VRAM' if plan.device.is_gpu else 'RAM'}",)
     rate = f"{tokens_per_s:.0f} tok" if tokens_per_s else ""

@@ -73,7 +73,7 @@ def test_version(run: Run) -> None:
         (["--modle", "x"], "--model"),
         (["plan", "--vrma", "1GB"], "('rqchat plan --help' explains)"),
         (["plan", "--vram", "lots"], "--vram is 'lots'; write a size such as 24GiB"),
-        (["plan", "--vram", "24"], "--vram is '24', which is 24 bytes; write such as 24GiB"),
+        (["plan", "--vram", "24b"], "--vram is '24b', which is 24 bytes; write such as 24GiB"),
         (["plan", "--vram", "0GB"], "which is 0 bytes; write such as 24GiB"),
         (["--model", "m", "ask", "x"], "stand after it: rqchat ask --option"),
         (["--offline", "doctor"], "stand after it: rqchat doctor --option"),

@@ -52,6 +52,24 @@ def test_every_picture_is_answered_with_its_cost(
     assert chips == ["[Image 1: 64x48, 266 tokens]", "[Image 2: 64x48, 266 tokens]"]
 
 
+def test_a_picture_in_the_question_goes_along_once(
+    run: Run, session: FakeSession, picture_file: Path
+) -> None:
+    question = f"What is in {picture_file}?"
+    for given in ([], ["-i", str(picture_file)]):
+        assert run("ask", *given, question).code == 0
+        assert (_turn(session).text, _sizes(session)) == (question, [(64, 48)])
+    result = run("ask", "What is in ~/none/cat.png?")
+    assert (result.code, len(session.asked)) == (1, 2)
+    assert "there is no picture ~/none/cat.png" in result.err
+
+
+def test_the_question_itself_may_be_piped(run: Run, session: FakeSession) -> None:
+    assert run("ask", "-", stdin=b"Who is\nthe narrator?\n").code == 0
+    assert (_turn(session).text, _texts(session)) == ("Who is\nthe narrator?", [])
+    assert run("ask", "-", "-f", "-", stdin=b"Who?").code == 2
+
+
 def test_a_picture_and_a_page_from_the_web(
     run: Run, session: FakeSession, web: WebPages, picture_file: Path
 ) -> None:

@@ -17,10 +17,12 @@ from rqchat.cli.chat.pending_attachments import PendingAttachments
 from rqchat.cli.chat.slash.registry import Commands
 from rqchat.cli.chat.turn_runner import TurnRequest, TurnRunner
 from rqchat.cli.store_access import open_recorder, resume_hint
+from rqchat.engine.conversation import UserTurn
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.conversations.recorder import RecordedTurn
 from rqchat.engine.events import Done
 from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.mentioned_pictures import mentioned_pictures
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.inputs.reference_paths import split_paths
 from rqchat.engine.inputs.references import ReferenceReader
@@ -80,6 +82,7 @@ class Chat:
             self.recorder.adopt(saved)
             system = saved.record.system if system is None else system
         self._screen, self._piped = screen, piped
+        self._unanswered: UserTurn | None = None  # of the conversation that goes on
         start = SessionStart(saved.messages if saved else (), system, thinking)
         self.model = BackgroundModel(screen, settings, start, self)
 
@@ -115,6 +118,9 @@ class Chat:
         Raises:
             RqchatError: it cannot take what was piped in.
         """
+        if self._unanswered is not None:
+            self.attachments.put_back(self._unanswered, session)
+            self._unanswered = None
         if self._piped is not None:
             self.say(self.attachments.add(self._piped, session))
             self._piped = None
@@ -140,7 +146,10 @@ class Chat:
         """Where a saved conversation ended; a question without answer is at the prompt again."""
         show_resumed(self._screen, saved.record, saved.messages[-2:])
         if saved.pending is not None:
-            self.attachments.put_back(saved.pending)
+            if self.model.session is None:
+                self._unanswered = saved.pending  # only the model can count its tokens
+            else:
+                self.attachments.put_back(saved.pending, self.model.session)
             self.type(saved.pending.text)
             self.say("the last question had no answer yet; Enter asks it again")
 
@@ -171,6 +180,20 @@ class Chat:
             RqchatError: it cannot be had or used.
         """
         self.attach(self._reader().picture(reference))
+
+    def attach_mentioned(self, text: str) -> None:
+        """Attach the pictures that a question names by their paths, but for those that are there.
+
+        Raises:
+            RqchatError: one does not exist or cannot be used.
+        """
+        for path in mentioned_pictures(text):
+            picture = self._reader().picture(str(path))
+            place = self.attachments.place_of(picture, self.session())
+            if place:
+                self.say(f"[Image {place}: {path.name} is in the conversation already]")
+            else:
+                self.attach(picture)
 
     def attach_documents(self, reference: str) -> None:
         """Attach what a path, a folder, a pattern or a URL names.
@@ -226,7 +249,12 @@ class Chat:
             session.used_bytes,
             rate,
             columns,
+            attached_tokens=0 if self.turns.is_busy else self.attachments.tokens,
         )
+
+    def attached(self) -> str:
+        """What goes along with the next message, in a line; empty where that is nothing."""
+        return "" if self.turns.is_busy else self.attachments.line()
 
     def must_wait(self, line: str) -> bool:
         """Whether `line` cannot be taken before the model is there and has answered."""
@@ -281,7 +309,7 @@ class Chat:
             if self.commands.is_command(line):
                 self.commands.run(self, line)
             elif line and not self._attach_dropped(line):
-                self._send(line)
+                self.ask(line)
         except EOFError:
             raise
         except Exception as error:
@@ -306,9 +334,14 @@ class Chat:
             attach(str(path))
         return True
 
-    def _send(self, text: str) -> None:
+    def ask(self, text: str) -> None:
         """Ask; where the session does not take the turn, text and attachments come back."""
         self.session()  # what was piped in is attached once it is there
+        try:
+            self.attach_mentioned(text)
+        except RqchatError:
+            self.type(text)
+            raise
         request = TurnRequest(
             "the last turn",
             self.attachments.turn(text),

@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture, soft_token_count
+from rqchat.errors import UsageError
 from rqchat.ui.text import format_count
 
 if TYPE_CHECKING:
     from rqchat.engine.session_api import Session
 
-__all__ = ["PendingAttachments"]
+__all__ = ["Attached", "PendingAttachments"]
+
+_ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A picture, a document, or all documents of a folder.
+
+    Attributes:
+        name: what the user calls it, without the folders before it.
+        items: what goes to the model.
+        tokens: what that takes of the context.
+    """
+
+    name: str
+    items: tuple[Picture | Document, ...]
+    tokens: int
+
+    @property
+    def label(self) -> str:
+        """`cat.png, 264 tokens`."""
+        return f"{self.name}, {format_count(self.tokens)} tokens"
 
 
 class PendingAttachments:
     """Pictures and documents that wait for the next message."""
 
     def __init__(self) -> None:
-        self._pictures: list[Picture] = []
-        self._documents: list[Document] = []
+        self._attached: list[Attached] = []
+
+    def __iter__(self) -> Iterator[Attached]:
+        return iter(self._attached)
+
+    @property
+    def tokens(self) -> int:
+        """What all of it takes of the context."""
+        return sum(each.tokens for each in self._attached)
+
+    def line(self) -> str:
+        """`attached: 1 cat.png, 264 tokens | 2 notes.txt, 99 tokens`; empty without any."""
+        labels = (f"{number} {each.label}" for number, each in enumerate(self._attached, 1))
+        return f"attached: {' | '.join(labels)}" if self._attached else ""
 
     def add(self, item: Picture | Document, session: Session) -> str:
         """Attach `item`; returns its chip, such as `[Image 1: 640x480, 264 tokens]`.
@@ -29,18 +66,15 @@ class PendingAttachments:
         Raises:
             InputError: the model cannot use it; nothing is attached then.
         """
+        before = self.turn("")
+        self._append(Path(item.name).name or item.name, (item,), session)
         if isinstance(item, Picture):
-            tokens = soft_token_count(item.width, item.height, session.plan.image_tokens)
-            self._pictures.append(item)
-            number = sum(len(m.pictures) for m in session.messages) + len(self._pictures)
+            number = sum(len(m.pictures) for m in session.messages) + len(before.pictures) + 1
             chip = f"Image {number}: {item.width}x{item.height}"
         else:
-            tokens = session.count_tokens(UserTurn("", documents=(item,)))
-            tokens -= session.count_tokens(UserTurn(""))
-            self._documents.append(item)
-            number = sum(len(m.documents) for m in session.messages) + len(self._documents)
-            chip = f"File {number}: {Path(item.name).name}"
-        return f"[{chip}, {format_count(tokens)} tokens]"
+            number = sum(len(m.documents) for m in session.messages) + len(before.documents) + 1
+            chip = f"File {number}: {self._attached[-1].name}"
+        return f"[{chip}, {format_count(self._attached[-1].tokens)} tokens]"
 
     def add_folder(self, name: str, documents: tuple[Document, ...], session: Session) -> str:
         """Attach all of a folder; returns one chip for it, such as `[src: 12 files, 999 tokens]`.
@@ -48,21 +82,58 @@ class PendingAttachments:
         Raises:
             InputError: the model cannot use it; nothing is attached then.
         """
-        tokens = session.count_tokens(UserTurn("", documents=documents))
-        tokens -= session.count_tokens(UserTurn(""))
-        self._documents += documents
-        return f"[{name}: {format_count(len(documents))} files, {format_count(tokens)} tokens]"
+        self._append(f"{name}: {format_count(len(documents))} files", documents, session)
+        return f"[{self._attached[-1].label}]"
+
+    def place_of(self, picture: Picture, session: Session) -> int:
+        """Which picture of the conversation and of what waits has the same bytes; 0 if none."""
+        sent = [each for message in session.messages for each in message.pictures]
+        all_data = [each.data for each in (*sent, *self.turn("").pictures)]
+        return all_data.index(picture.data) + 1 if picture.data in all_data else 0
+
+    def remove(self, which: str) -> tuple[Attached, ...]:
+        """Detach by number or name, all of it with `all`, or the only one with an empty `which`.
+
+        Raises:
+            UsageError: it means none of them, or several.
+        """
+        if not self._attached:
+            raise UsageError("nothing is attached")
+        if which == _ALL or (not which and len(self._attached) == 1):
+            meant = list(self._attached)
+        else:
+            numbers = {str(number): each for number, each in enumerate(self._attached, 1)}
+            named = [each for each in self._attached if each.name == which]
+            meant = [numbers[which]] if which in numbers else named
+        if len(meant) != 1 and which != _ALL:
+            raise UsageError(f"which one? {self.line()}; or {_ALL}")
+        self._attached = [each for each in self._attached if each not in meant]
+        return tuple(meant)
 
     def turn(self, text: str) -> UserTurn:
         """`text` with all that is attached, which stays attached."""
-        return UserTurn(text, tuple(self._pictures), tuple(self._documents))
+        items = [item for each in self._attached for item in each.items]
+        pictures = tuple(item for item in items if isinstance(item, Picture))
+        documents = tuple(item for item in items if isinstance(item, Document))
+        return UserTurn(text, pictures, documents)
 
-    def put_back(self, turn: UserTurn) -> None:
+    def put_back(self, turn: UserTurn, session: Session) -> None:
         """Attach what came with `turn` and nothing else."""
-        self._pictures = list(turn.pictures)
-        self._documents = list(turn.documents)
+        self.clear()
+        for item in (*turn.pictures, *turn.documents):
+            self.add(item, session)
 
     def clear(self) -> None:
         """Detach everything."""
-        self._pictures.clear()
-        self._documents.clear()
+        self._attached.clear()
+
+    def _append(self, name: str, items: tuple[Picture | Document, ...], session: Session) -> None:
+        tokens = 0
+        for item in items:
+            if isinstance(item, Picture):
+                tokens += soft_token_count(item.width, item.height, session.plan.image_tokens)
+        documents = tuple(item for item in items if isinstance(item, Document))
+        if documents:
+            tokens += session.count_tokens(UserTurn("", documents=documents))
+            tokens -= session.count_tokens(UserTurn(""))
+        self._attached.append(Attached(name, items, tokens))

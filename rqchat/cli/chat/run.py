@@ -97,7 +97,7 @@ def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
 
     return LineEditor(
         chat,
-        history_path=app_folders.history_file(),
+        history_path=None if chat.model.settings.no_log else app_folders.history_file(),
         commands=chat.commands.completion,
         from_terminal=from_terminal,
     )

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["app", "kept_documents"]
 
 app = typer.Typer()
+_ARE_DOCUMENTS = "these files hold the documents themselves; rqchat cache clear removes them"
 
 
 @app.callback(invoke_without_command=True)
 def cache(context: typer.Context) -> None:
-    """What was kept of long documents, so that they are read once. Without a command: a list."""
+    """Long documents as the model has read them, kept so that they are read once.
+
+    Whoever has these files has the documents. `rqchat -n` keeps none; `clear` removes all.
+    Without a command: a list.
+    """
     if context.invoked_subcommand is None:
         show()
 
@@ -43,6 +48,7 @@ def show(
         screen.note("nothing is kept; documents of 2,048 tokens and more are, once they are read")
     elif screen.out.is_terminal:
         screen.table(kept_table(entries))
+        screen.note(_ARE_DOCUMENTS)
     else:
         screen.answer(tab_lines(kept_rows(entries)))
 

@@ -10,8 +10,9 @@ from urllib.parse import unquote, urlsplit
 
 from rqchat.errors import UsageError
 
-__all__ = ["as_path", "is_url", "one_path", "split_paths", "split_references"]
+__all__ = ["as_path", "is_url", "one_path", "split_paths", "split_question", "split_references"]
 
+_WORD = re.compile(r"""(?:"[^"]*"|'[^']*'|\\.|[^\s\\])+""")
 _OTHER_URL = re.compile(r"(?!file:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -36,6 +37,34 @@ def split_references(text: str) -> tuple[str, ...]:
         return tuple(shlex.split(text))
     except ValueError:
         raise UsageError(f"a quote is not closed in {text.strip()!r}") from None
+
+
+def split_question(text: str) -> tuple[tuple[str, ...], str]:
+    """The references at the beginning of `text`, and the question after them, which may be empty.
+
+    Files that exist and URLs are references. Where the first word is neither, all words are taken
+    for references, as somebody has mistyped one.
+
+    Raises:
+        UsageError: a quote is not closed.
+    """
+    end = 0
+    for word in _WORD.finditer(text):
+        reference = _unquoted(word.group())
+        if not (is_url(reference) or _exists(as_path(reference))):
+            break
+        end = word.end()
+    question = text[end:].strip()
+    if not end or _exists(as_path(text.strip())):
+        return split_references(text), ""
+    return split_references(text[:end]), question
+
+
+def _unquoted(word: str) -> str:
+    try:
+        return "".join(shlex.split(word))
+    except ValueError:
+        return word
 
 
 def one_path(text: str) -> Path:

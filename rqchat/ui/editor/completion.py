@@ -21,6 +21,10 @@ class Completable(Protocol):
         """What it does."""
 
     @property
+    def arguments(self) -> str:
+        """How what it takes is written; empty where it takes nothing."""
+
+    @property
     def suggest(self) -> Callable[[str], Iterable[tuple[str, str]]] | None:
         """From what is typed after it to texts and their meanings; None offers files."""
 
@@ -46,12 +50,19 @@ class SlashCompleter(Completer):
         name, blank, typed = text.partition(" ")
         command = self._commands.get(name)
         if not blank:
-            yield from _matching(((n, c.summary) for n, c in self._commands.items()), name)
+            names = ((_to_type(n, c), c.summary) for n, c in self._commands.items())
+            yield from _matching(names, name)
         elif command is not None and command.suggest is None:
             path = Document(typed, len(typed))
-            yield from self._paths.get_completions(path, complete_event)
+            for found in self._paths.get_completions(path, complete_event):
+                slash = "/" if found.display_text.endswith("/") else ""
+                yield Completion(found.text + slash, found.start_position, found.display)
         elif command is not None and command.suggest is not None:
             yield from _matching(command.suggest(typed), typed)
+
+
+def _to_type(name: str, command: Completable) -> str:
+    return f"{name} " if command.arguments else name
 
 
 def _matching(choices: Iterable[tuple[str, str]], typed: str) -> Iterable[Completion]:

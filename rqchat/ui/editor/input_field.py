@@ -28,6 +28,7 @@ __all__ = ["PROMPT", "open_field"]
 
 PROMPT: StyleAndTextTuples = [("class:prompt", "> ")]
 _MENU_ROWS = 8
+_ESCAPE_S = 0.05
 _OTHER_ROWS = 3  # what is typed, the status line, and one above
 _STYLE = Style.from_dict(
     {
@@ -86,6 +87,8 @@ def open_field(
         field.reserve_space_for_menu = max(0, min(_MENU_ROWS, rows))
 
     field.app.before_render += reserve_rows
+    # A key after Esc within this time is one with Alt; arrow keys come in one piece
+    field.app.ttimeoutlen = _ESCAPE_S
     line = Window(FormattedTextControl(status), height=1, style="class:status")
     layout = field.layout
     layout.container = HSplit([above, layout.container, ConditionalContainer(line, ~is_done)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from prompt_toolkit.application.current import get_app
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import Condition, emacs_mode, has_focus
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -47,9 +48,12 @@ def make_bindings(actions: Actions) -> KeyBindings:
     bindings.add(Keys.BracketedPaste, filter=editing)(actions.paste)
     bindings.add("backspace", filter=editing & emacs_mode)(actions.rub_out)
     bindings.add("c-x", "c-e", filter=editing)(actions.edit)
-    bindings.add("escape", filter=editing & emacs_mode & Condition(actions.is_working))(
-        actions.cancel
-    )
+    # At once, and not after the time in which more keys might make another binding of it
+    bindings.add(
+        "escape",
+        filter=editing & emacs_mode & Condition(actions.is_working) & Condition(_is_alone),
+        eager=True,
+    )(actions.cancel)
 
     @bindings.add("escape", "enter", filter=editing)
     @bindings.add("c-j", filter=editing)
@@ -57,3 +61,8 @@ def make_bindings(actions: Actions) -> KeyBindings:
         event.current_buffer.insert_text("\n")
 
     return bindings
+
+
+def _is_alone() -> bool:
+    """Whether Esc came by itself: terminals write it in front of a key that Alt is held for."""
+    return not get_app().key_processor.input_queue

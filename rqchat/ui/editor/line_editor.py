@@ -36,7 +36,7 @@ from rqchat.ui.editor.history import open_history
 from rqchat.ui.editor.input_field import PROMPT, open_field
 from rqchat.ui.editor.keys import make_bindings
 from rqchat.ui.editor.live_region import LiveRegion
-from rqchat.ui.text import one_row, safe_line
+from rqchat.ui.text import one_row
 
 __all__ = ["LEAVE_WITHIN_S", "LineEditor", "Work"]
 
@@ -50,6 +50,9 @@ class Work(Protocol):
 
     def status(self, columns: int) -> str:
         """The status line, asked for at every redraw; it should fit into `columns`."""
+
+    def attached(self) -> str:
+        """What goes along with the next line, shown above the prompt; empty without any."""
 
     def must_wait(self, line: str) -> bool:
         """Whether `line` cannot be taken before what goes on now is done."""
@@ -100,7 +103,7 @@ class LineEditor:
         self._lock = threading.Lock()
         self._waiting: deque[str] = deque()
         self._pastes = Pastes()
-        self.live = LiveRegion(lambda: [safe_line(line) for line in self._waiting])
+        self.live = LiveRegion(self._lines_above)
         self._session = open_field(
             history=open_history(history_path, self._pastes.unfold),
             completer=SlashCompleter(commands),
@@ -265,6 +268,11 @@ class LineEditor:
 
     def _retype(self, text: str) -> None:
         self._session.default_buffer.document = Document(text)
+
+    def _lines_above(self) -> list[str]:
+        lines = [f"waiting: {line}" for line in self._waiting]
+        attached = self._work.attached()
+        return [*lines, attached] if attached else lines
 
     def _status(self) -> StyleAndTextTuples:
         columns, mode = self._app.output.get_size().columns, ""

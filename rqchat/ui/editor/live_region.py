@@ -14,7 +14,7 @@ from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.layout import ConditionalContainer, Dimension, FormattedTextControl, Window
 
 from rqchat.ui.console import Stream, write_text
-from rqchat.ui.text import tail
+from rqchat.ui.text import one_row, tail
 
 __all__ = ["LiveRegion"]
 
@@ -27,11 +27,11 @@ class LiveRegion:
     While no prompt is shown, lines are written at once.
 
     Args:
-        waiting: lines that are shown below the part that may change.
+        below: lines that are shown below the part that may change.
     """
 
-    def __init__(self, waiting: Callable[[], list[str]]) -> None:
-        self._waiting = waiting
+    def __init__(self, below: Callable[[], list[str]]) -> None:
+        self._below = below
         self._lock = threading.RLock()
         self._app: Application[str] | None = None
         self._streams: dict[Stream, TextIO] = {"out": sys.stdout, "err": sys.stderr}
@@ -130,12 +130,12 @@ class LiveRegion:
     def _fragments(self) -> StyleAndTextTuples:
         style = f"class:{self._style}" if self._style else ""
         columns, rows = self._size()
-        waiting = [f"waiting: {line}" for line in self._waiting()]
+        below = [one_row(line, columns) for line in self._below()]
         text = self._text.rstrip("\n")
         parts: StyleAndTextTuples = []
         if text:
-            parts.append((style, tail(text, columns, max(rows - len(waiting), 1))))
-        for line in waiting:
+            parts.append((style, tail(text, columns, max(rows - len(below), 1))))
+        for line in below:
             parts += [("", "\n")] if parts else []
             parts.append(("class:waiting", line))
         return parts

@@ -12,7 +12,7 @@ from rqchat.cli import open_session
 from rqchat.cli.chat import run as chat_run
 from rqchat.cli.chat.chat import Chat
 from rqchat.engine.settings import Settings
-from tests.cli.conftest import CTRL_D, ENTER, NoGpuError, Run, Talk, texts
+from tests.cli.conftest import CTRL_C, CTRL_D, ENTER, NoGpuError, Run, Talk, texts
 from tests.cli.fake_session import FakeSession
 from tests.cli.keyboard import Keyboard
 
@@ -39,6 +39,53 @@ def test_picture_chip_and_use(talk: Talk, session: FakeSession, picture_file: Pa
         "[Image 2: 64x48, 266 tokens]",
     ]
     assert [len(turn.pictures) for turn, _ in session.asked] == [1, 1]
+
+
+def test_a_picture_in_a_sentence_goes_along(
+    talk: Talk, session: FakeSession, picture_file: Path
+) -> None:
+    _, err = talk(f"What is in {picture_file}?", f"And what is in {picture_file}?")
+    assert "[Image 1: 64x48, 266 tokens]" in err
+    assert "[Image 1: my cat.png is in the conversation already]" in err
+    assert texts(session) == [f"What is in {picture_file}?", f"And what is in {picture_file}?"]
+    assert [len(turn.pictures) for turn, _ in session.asked] == [1, 0]
+
+
+def test_a_question_about_a_picture_that_is_not_there_comes_back(
+    talk: Talk, session: FakeSession
+) -> None:
+    _, err = talk("What is in ~/none/cat.png", f"{CTRL_C}Who?")
+    assert "there is no picture ~/none/cat.png" in err
+    assert texts(session) == ["Who?"]
+
+
+@pytest.mark.parametrize("command", ["/image", "/file"])
+def test_what_stands_after_the_files_is_asked(
+    talk: Talk, session: FakeSession, picture_file: Path, tmp_path: Path, command: str
+) -> None:
+    path = picture_file if command == "/image" else tmp_path / "a b.txt"
+    if command == "/file":
+        path.write_text("some words")
+    talk(f"{command} '{path}' \"{path}\" what's this?")
+    (turn, _), *others = session.asked
+    assert (turn.text, len(turn.pictures or turn.documents), others) == ("what's this?", 2, [])
+
+
+def test_what_is_attached_can_be_taken_back(
+    talk: Talk, session: FakeSession, picture_file: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("alpha beta gamma")
+    both = (f"/image {picture_file}", f"/file {notes}")
+    listed = "1 my cat.png, 266 tokens | 2 notes.txt, 3 tokens"
+    _, err = talk(*both, "/detach", "/detach 9", "/context", "/detach 1", "What?", "/detach 1")
+    assert err.count(f"which one? attached: {listed}; or all") == 2
+    assert re.search(r"attached +3 .* notes.txt", err)
+    assert "detached my cat.png, 266 tokens" in err
+    assert "nothing is attached" in err
+    talk(*both, "/detach notes.txt", "And?", *both, "/detach all", "Or?")
+    kinds = [(len(turn.pictures), len(turn.documents)) for turn, _ in session.asked]
+    assert kinds == [(0, 1), (1, 0), (0, 0)]
 
 
 @pytest.mark.parametrize("spelling", ["{}", '"{}"', "'{}'", "{escaped}", "file://{url}"])

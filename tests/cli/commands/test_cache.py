@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,27 @@ def test_no_cache_reaches_the_engine(run: Run, session: FakeSession) -> None:
     run("ask", "--no-cache", "Hello")
 
     assert session.settings is not None and session.settings.no_cache
+
+
+def test_no_log_leaves_no_file(tmp_path: Path) -> None:
+    """The whole program, as nothing else shows what its libraries write."""
+    document = tmp_path / "document.txt"
+    document.write_text("The access code is 4711. " + "It rains in the town. " * 600)
+    home = tmp_path / "home"
+    home.mkdir()
+    kinds = ("CONFIG", "DATA", "CACHE", "STATE")
+    places = {f"XDG_{kind}_HOME": str(home / kind.lower()) for kind in kinds}
+    command = [sys.executable, "-m", "rqchat", "ask", "--model=pocket", "-n", "-f", str(document)]
+    done = subprocess.run(
+        [*command, "What is the access code?"],
+        env=os.environ | places | {"HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "4711" in done.stdout
+    assert [path for path in home.rglob("*") if path.is_file()] == []
 
 
 def test_a_narrow_list_shortens_names_alone(run: Run, kept: CacheFolder) -> None:

@@ -117,6 +117,10 @@ def test_plan_says_how_to_get_a_tokenizer(
     assert "rqchat pull google/gemma-4-31B-it --tokenizer" in result.err
 
 
+def test_a_bare_number_is_gib(run: Run) -> None:
+    assert run("plan", "--vram", "24").out == run("plan", "--vram", "24GiB").out
+
+
 @pytest.mark.parametrize("size", ["banana", "0GiB", "-3GB"])
 def test_plan_of_no_size_is_wrong_usage(run: Run, size: str) -> None:
     result = run("plan", f"--vram={size}")

@@ -28,11 +28,12 @@ class Completed:
     """A command as far as completion goes."""
 
     suggest: Callable[[str], Iterable[tuple[str, str]]] | None
+    arguments: str = ""
     summary: str = "what it does"
 
 
 COMMANDS = {
-    "/image": Completed(None),
+    "/image": Completed(None, "PATH..."),
     "/set": Completed(lambda typed: [(word, "") for word in ("seed", "top-k", "top-p")]),
     "/stats": Completed(lambda typed: []),
 }
@@ -47,6 +48,7 @@ def completed(text: str) -> list[str]:
 
 def test_completes_commands_and_their_words() -> None:
     assert completed("/s") == ["/set", "/stats"]
+    assert completed("/im") == ["/image "]
     assert completed("/set top") == ["/set top-k", "/set top-p"]
     assert completed("/stats x") == []
     assert completed("/unknown x") == []
@@ -56,6 +58,8 @@ def test_completes_commands_and_their_words() -> None:
 def test_completes_paths(tmp_path: Path) -> None:
     (tmp_path / "cat.png").touch()
     (tmp_path / "my cat.png").touch()
+    (tmp_path / "folder").mkdir()
+    assert completed(f"/image {tmp_path}/f") == [f"/image {tmp_path}/folder/"]
     assert completed(f"/image {tmp_path}/c") == [f"/image {tmp_path}/cat.png"]
     assert completed(f"/image {tmp_path}/my c") == [f"/image {tmp_path}/my cat.png"]
 
@@ -75,6 +79,9 @@ class Idle:
 
     def status(self, columns: int) -> str:
         return "status"
+
+    def attached(self) -> str:
+        return ""
 
     def must_wait(self, line: str) -> bool:
         return self.answering
@@ -125,6 +132,14 @@ def test_lines_sent_while_something_is_at_work_wait(
     read = [editor.read()]
     keys.send_text("ee\r")
     assert [*read, editor.read(), editor.read()] == ["one", "two", "three"]
+
+
+def test_keys_with_alt_do_not_stop_the_answer(
+    keys: PipeInput, editor: LineEditor, work: Idle
+) -> None:
+    work.answering, work.wake = True, editor.wake
+    keys.send_text("one two\x1bbX\x1b\rY\r\x1b")  # Alt-B, Alt-Enter; Esc alone at the end
+    assert editor.read() == "one X\nYtwo"
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_what_is_typed(

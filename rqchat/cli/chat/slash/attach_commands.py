@@ -1,12 +1,12 @@
-"""/image, /file and /paste: what goes along with the next message."""
+"""/image, /file, /paste and /detach: what goes along with the next message."""
 
 from __future__ import annotations
 
 from rqchat.cli.chat.chat import Chat
-from rqchat.cli.chat.slash.registry import PATHS, Command
+from rqchat.cli.chat.slash.registry import PATHS, Command, words
 from rqchat.engine.inputs.clipboard import read_clipboard
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.inputs.reference_paths import split_references
+from rqchat.engine.inputs.reference_paths import split_question
 from rqchat.errors import UsageError
 from rqchat.ui.editor.folded_pastes import FOLD_CHARACTERS
 
@@ -14,13 +14,19 @@ __all__ = ["COMMANDS"]
 
 
 def _image(chat: Chat, argument: str) -> None:
-    for reference in _some_references(argument, "/image cat.png"):
+    references, question = _references_and_question(argument, "/image cat.png")
+    for reference in references:
         chat.attach_picture(reference)
+    if question:
+        chat.ask(question)
 
 
 def _file(chat: Chat, argument: str) -> None:
-    for reference in _some_references(argument, "/file notes.txt"):
+    references, question = _references_and_question(argument, "/file notes.txt")
+    for reference in references:
         chat.attach_documents(reference)
+    if question:
+        chat.ask(question)
 
 
 def _paste(chat: Chat, argument: str) -> None:
@@ -31,21 +37,31 @@ def _paste(chat: Chat, argument: str) -> None:
         chat.attach(item)
 
 
-def _some_references(argument: str, example: str) -> tuple[str, ...]:
+def _detach(chat: Chat, argument: str) -> None:
+    for each in chat.attachments.remove(argument):
+        chat.say(f"detached {each.label}")
+
+
+def _references_and_question(argument: str, example: str) -> tuple[tuple[str, ...], str]:
     if not argument:
         raise UsageError(f"which one? for example: {example}")
-    return split_references(argument)
+    return split_question(argument)
 
 
 COMMANDS = (
-    Command("/image", "PATH...", "attach pictures, of files or URLs", _image, PATHS),
+    Command(
+        "/image", "PATH... [TEXT]", "attach pictures, of files or URLs; ask TEXT", _image, PATHS
+    ),
     Command(
         "/file",
-        "PATH...",
-        "attach text, source, PDF, HTML, folders, URLs",
+        "PATH... [TEXT]",
+        "attach text, source, PDF, HTML, folders, URLs; ask TEXT",
         _file,
         PATHS,
         aliases=("/read", "/attach", "/add"),
     ),
     Command("/paste", "", "attach the clipboard; a short text is typed", _paste),
+    Command(
+        "/detach", "[N|all]", "take back what is attached", _detach, words("all"), at_once=True
+    ),
 )

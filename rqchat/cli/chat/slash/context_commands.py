@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import Command, words
 from rqchat.cli.chat.turn_runner import Messages, TurnRequest
-from rqchat.engine.conversation import UserTurn
+from rqchat.engine.conversation import ContextPart, UserTurn
 from rqchat.engine.model_files.resolve import POCKET
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.tables import context_table, stats_table
@@ -31,7 +31,8 @@ _REQUEST = (
 
 def _context(chat: Chat, argument: str) -> None:
     session = chat.session()
-    chat.show(context_table(session.context_parts(), session.context_tokens))
+    waiting = [ContextPart("attached", each.name, each.tokens) for each in chat.attachments]
+    chat.show(context_table((*session.context_parts(), *waiting), session.context_tokens))
 
 
 def _stats(chat: Chat, argument: str) -> None:

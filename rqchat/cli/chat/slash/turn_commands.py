@@ -72,7 +72,7 @@ def _edit(chat: Chat, argument: str) -> None:
             chat.say("nothing was changed")
             return
     chat.turns.change("the edit", chat.session().messages[:-2])
-    chat.attachments.put_back(_turn_of(asked))
+    chat.attachments.put_back(_turn_of(asked), chat.session())
     chat.type(text or "")
     chat.say("the last turn is taken back; Enter sends the question anew, /undo brings it back")
 
