@@ -31,8 +31,9 @@ from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.loading.loader import LoadedModel, load_model
 from rqchat.engine.loading.memory_in_use import release_unused
-from rqchat.engine.loading.open_model import OpenedModel, device_for, limit_gpu_memory
+from rqchat.engine.loading.open_model import OpenedModel, limit_gpu_memory
 from rqchat.engine.model_files.resolve import POCKET, ModelSource, resolve_model
+from rqchat.engine.planning.devices import device_for
 from rqchat.engine.planning.known_models import known_model
 from rqchat.engine.planning.plan import MemoryPlan, make_plan
 from rqchat.engine.planning.shape import ModelShape
@@ -183,7 +184,7 @@ def config_of(model: str) -> dict[str, object]:
 
 def _load(model: str, plan: MemoryPlan) -> LoadedModel:
     if model == POCKET:
-        source = resolve_model(Settings(model=POCKET), has_gpu=False)
+        source = resolve_model(Settings(model=POCKET), plan.device)
         return load_model(source, plan, lambda event: None, offline=True)
     with tempfile.TemporaryDirectory() as folder:
         config = copy_small_files(Path(folder), config_of(model), POCKET_FOLDER)

@@ -24,6 +24,7 @@ from rqchat.cli.commands import (
     cache_command,
     config_command,
     doctor_command,
+    models_command,
     plan_command,
     pull_command,
     replay_command,
@@ -48,6 +49,7 @@ app.command("ask")(ask_command.ask)
 app.add_typer(cache_command.app, name="cache")
 app.command("plan")(plan_command.plan)
 app.command("pull")(pull_command.pull)
+app.add_typer(models_command.app, name="models")
 app.command("doctor")(doctor_command.doctor)
 app.add_typer(sessions_command.app, name="sessions")
 app.add_typer(config_command.app, name="config")

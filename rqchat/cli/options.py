@@ -125,7 +125,7 @@ _MODEL = "Model and memory"
 _ANSWER = "Answer"
 _NO_CACHE = "Read long documents anew, and keep nothing of them."
 _THINK = "Let the model think first; thoughts go to standard error."
-_WHICH_MODEL = "Hub id, folder, or 'pocket'; else Gemma 4 31B with a GPU, 'pocket' without."
+_WHICH_MODEL = "31b, 26b-a4b, 12b, e4b, e2b, a hub id, a folder, or 'pocket'; else what fits here."
 
 Continue = Annotated[
     bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")
@@ -147,6 +147,12 @@ def _offer_presets(incomplete: str) -> list[str]:
         return _offer(*read_file(app_folders.config_file()).presets)(incomplete)
     except UsageError:  # a message would land in the middle of the line that is being typed
         return []
+
+
+def _offer_models(incomplete: str) -> list[str]:
+    from rqchat.engine.planning.known_models import known_models
+
+    return _offer("pocket", *(model.short_name for model in known_models()))(incomplete)
 
 
 def _value(
@@ -173,7 +179,9 @@ MODEL: Group = {
         "Settings that the settings file has under this name.",
         autocompletion=_offer_presets,
     ),
-    "model": _value(str, "NAME", _WHICH_MODEL, "--model", "-m", panel=_MODEL),
+    "model": _value(
+        str, "NAME", _WHICH_MODEL, "--model", "-m", panel=_MODEL, autocompletion=_offer_models
+    ),
     "weights": _choice(str, "W", "One of {}.", WEIGHTS),
     "kv_bits": _choice(int, "B", "Bits of the KV cache: {}.", KV_BITS),
     "head_bits": _choice(int, "B", "Bits of embedding and output head: {}.", HEAD_BITS),
@@ -189,6 +197,9 @@ MODEL: Group = {
 }
 SESSION: Group = {
     **MODEL,
+    "may_download": _flag(
+        "Download the model if need be, without asking.", "--yes", "-y", panel=_MODEL
+    ),
     "no_cache": _flag(_NO_CACHE, "--no-cache", panel=_MODEL),
     "no_log": _flag("Save nothing: no conversation, no typed line, no document.", "--no-log", "-n"),
 }

@@ -71,6 +71,7 @@ KEYS = (
     Key("vram", "vram_bytes", "24GiB", "size of the card to plan for, such as '24GiB'"),
     Key("device", "device", "cuda:1", "auto, cpu, mps, cuda or cuda:N"),
     Key("offline", "offline", True, "never touch the network"),
+    Key("may-download", "may_download", True, "download models without asking"),
     Key("no-cache", "no_cache", True, "do not keep the KV caches of long documents on disk"),
     Key("no-log", "no_log", True, "save nothing: no conversation, no line, no document"),
     Key("cache-size", "cache_bytes", "16GiB", "what these may take together, such as '16GiB'"),

@@ -52,6 +52,7 @@ class Settings:
         vram_bytes: plan for a card of this size instead of the one that is there.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         offline: never touch the network.
+        may_download: download weights that are not on this machine without asking.
         no_cache: neither read nor write the KV caches of long documents on disk.
         cache_bytes: what these may take together.
         no_log: keep nothing at all: no conversation, no typed line, no cache of a document.
@@ -65,6 +66,7 @@ class Settings:
     vram_bytes: int | None = None
     device: str = "auto"
     offline: bool = False
+    may_download: bool = False
     no_cache: bool = False
     no_log: bool = False
     cache_bytes: int = 16 * 2**30

@@ -120,8 +120,10 @@ class PendingAttachments:
     def put_back(self, turn: UserTurn, session: Session) -> None:
         """Attach what came with `turn` and nothing else."""
         self.clear()
-        for item in (*turn.pictures, *turn.documents):
-            self.add(item, session)
+        for picture in turn.pictures:
+            self.add(picture, session)
+        for document in turn.documents:
+            self.add(document, session)
 
     def clear(self) -> None:
         """Detach everything."""

@@ -13,6 +13,7 @@ from rqchat import __version__
 from rqchat.cli import app_folders
 from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.table import all_commands
+from rqchat.cli.download_consent import with_consent
 from rqchat.cli.inputs import read_stdin
 from rqchat.cli.store_access import with_saved_model
 from rqchat.engine.conversations.load import SavedConversation
@@ -51,6 +52,7 @@ def run_chat(
     screen = Screen()
     if not (is_terminal("stdout") and is_terminal("stderr")):
         raise UsageError('a chat needs a terminal; for pipes and files: rqchat ask "QUESTION"')
+    settings = with_consent(with_saved_model(settings, saved), screen)
     with keys_kept() as typed:
         if typed and not typed.endswith("\r"):
             screen.note("")  # the terminal has shown it, and no line end after it
@@ -58,7 +60,7 @@ def run_chat(
         piped = _piped(screen)
         chat = Chat(
             screen,
-            with_saved_model(settings, saved),
+            settings,
             all_commands(),
             chat_settings.system,
             saved,

@@ -133,6 +133,7 @@ def ask(
     """
     from rqchat.cli.commands.ask_output import Output, Report, choose_form
     from rqchat.cli.commands.ask_run import answer_all, fit_turns
+    from rqchat.cli.download_consent import with_consent
     from rqchat.cli.inputs import Inputs, gather_turns
     from rqchat.cli.store_access import open_recorder, resumed_conversation, with_saved_model
     from rqchat.engine.generation.json_schema import read_schema
@@ -167,9 +168,8 @@ def ask(
         system = chat_settings.system
         if saved is not None and not given.has("system"):
             system = saved.record.system
-        session = open_session.open_in_foreground(
-            with_saved_model(settings, saved), system, report.show
-        )
+        settings = with_consent(with_saved_model(settings, saved), screen)
+        session = open_session.open_in_foreground(settings, system, report.show)
         session.thinking = chat_settings.think
         if saved is not None:
             session.restore(saved.messages)

@@ -217,11 +217,12 @@ def _no_gpu() -> Finding:
 
 def _pocket_model() -> Finding:
     from rqchat.engine.model_files.resolve import resolve_model
+    from rqchat.engine.planning.devices import cpu_device
     from rqchat.engine.settings import Settings
     from rqchat.errors import ModelError
 
     try:
-        source = resolve_model(Settings(model="pocket"), has_gpu=False)
+        source = resolve_model(Settings(model="pocket"), cpu_device())
     except ModelError as error:
         return Finding("pocket model", "broken", str(error), _REINSTALL)
     millions = source.shape.parameters / 1e6

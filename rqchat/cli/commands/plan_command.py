@@ -55,7 +55,7 @@ def plan(
     from rqchat.ui.console import Screen
     from rqchat.ui.plan_table import plan_table
 
-    settings = given.settings(vram_bytes=_bytes_of(vram))
+    settings = given.settings(vram_bytes=size_of(vram))
     source, memory_plan = make_memory_plan(settings, (bandwidth or 0) * 10**9)
     screen = Screen()
     if as_json:
@@ -90,16 +90,26 @@ def find_model_and_device(settings: Settings) -> tuple[ModelSource, DeviceInfo]:
         RqchatError: no such model or device.
     """
     from rqchat.engine.model_files.resolve import resolve_model
+
+    target = target_of(settings)
+    return resolve_model(settings, target), target
+
+
+def target_of(settings: Settings) -> DeviceInfo:
+    """The device of this machine that `settings` name, or the card that they pretend.
+
+    Raises:
+        UsageError: no such device.
+    """
     from rqchat.engine.planning.devices import choose_device, find_devices, planned_card
 
     if settings.vram_bytes is not None:
-        target = planned_card(settings.vram_bytes)
-    else:
-        target = choose_device(settings, find_devices())
-    return resolve_model(settings, has_gpu=target.is_gpu), target
+        return planned_card(settings.vram_bytes)
+    return choose_device(settings, find_devices())
 
 
-def _bytes_of(vram: str | None) -> int | None:
+def size_of(vram: str | None) -> int | None:
+    """The bytes that `--vram` says; None where it was not given."""
     from rqchat.engine.settings import parse_size_bytes
 
     return parse_size_bytes(vram) if vram is not None else None

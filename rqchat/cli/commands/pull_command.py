@@ -15,7 +15,8 @@ __all__ = ["pull"]
 @options.accepts({name: options.MODEL[name] for name in ("weights", "kv_bits", "offline")})
 def pull(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Hub id; else the one that fits here.")
+        str | None,
+        typer.Argument(metavar="MODEL", help="31b, 12b, ..., or a hub id; else what fits here."),
     ] = None,
     vram: Vram = None,
     tokenizer: Annotated[

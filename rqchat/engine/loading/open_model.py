@@ -12,8 +12,10 @@ from rotorquant import RotorQuantCache, RotorQuantError
 from rqchat.engine.events import Event, Notice
 from rqchat.engine.loading.loader import LoadedModel, load_model
 from rqchat.engine.loading.memory_in_use import release_unused
-from rqchat.engine.model_files.resolve import POCKET, resolve_model
-from rqchat.engine.planning.devices import DeviceInfo, choose_device, find_devices
+from rqchat.engine.model_files.fetch import check_that_it_is_here
+from rqchat.engine.model_files.resolve import POCKET, ModelSource, resolve_model
+from rqchat.engine.planning.automatic import fitting_models
+from rqchat.engine.planning.devices import cpu_device, device_for
 from rqchat.engine.planning.memory import (
     GPU_CONTEXT_BYTES,
     LEFT_FREE_BYTES,
@@ -24,7 +26,7 @@ from rqchat.engine.planning.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import Settings, order_gpus_by_bus
 from rqchat.errors import ModelError
 
-__all__ = ["OpenedModel", "device_for", "limit_gpu_memory", "make_cache", "open_model"]
+__all__ = ["OpenedModel", "limit_gpu_memory", "make_cache", "open_model"]
 
 
 class OpenedModel(NamedTuple):
@@ -44,10 +46,12 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
     # A model that was open before must be gone, or the device would look full
     release_unused()
     device = device_for(settings)
-    source = resolve_model(settings, device.is_gpu)
-    if settings.model == "auto" and source.name == POCKET:
-        on_event(Notice(f"no GPU found: using the {POCKET} model, a small demonstration"))
+    source = resolve_model(settings, device)
     plan = make_plan(source.shape, device, settings, source.formats)
+    if settings.model == "auto":
+        on_event(Notice(_why(source, plan, settings)))
+    if not settings.may_download and not settings.offline:
+        check_that_it_is_here(source, plan.chosen.weights)
     if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
         on_event(Notice(plan.reason))
     limit_gpu_memory(plan)
@@ -57,6 +61,24 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
         own = loaded.image_processor.max_soft_tokens
         plan = dataclasses.replace(plan, image_tokens=own)
     return OpenedModel(loaded, plan, source.name)
+
+
+def _why(source: ModelSource, plan: MemoryPlan, settings: Settings) -> str:
+    """Why `auto` is this model, and what would be better."""
+    device = plan.device
+    if source.name != POCKET:
+        return f"{source.name}: the largest Gemma 4 that fits {device.name} at 4 bits or better"
+    found = "no GPU found" if not device.is_gpu else f"no Gemma 4 fits {device.name} at 4 bits"
+    notice = f"{found}: using the {POCKET} model, a small demonstration"
+    host = device if not device.is_gpu else cpu_device()
+    for fitting in fitting_models(host, settings):
+        name, weights = fitting.model.name, fitting.plan.chosen.weights
+        size = ModelSource(name, dict(fitting.model.config), None).download_bytes(weights)
+        return (
+            f"{notice}. This machine's memory holds {name} ({size / 2**30:.1f} GiB to download):"
+            f" rqchat pull {fitting.model.short_name}"
+        )
+    return notice
 
 
 def make_cache(opened: OpenedModel) -> RotorQuantCache:
@@ -78,19 +100,6 @@ def make_cache(opened: OpenedModel) -> RotorQuantCache:
         )
     except RotorQuantError as error:
         raise ModelError(f"{opened.name} cannot be used: {error}") from error
-
-
-def device_for(settings: Settings) -> DeviceInfo:
-    """The device to load on; `--vram` limits what may be used of it."""
-    device = choose_device(settings, find_devices())
-    if settings.vram_bytes is None:
-        return device
-    return dataclasses.replace(
-        device,
-        total_bytes=settings.vram_bytes,
-        free_bytes=min(settings.vram_bytes, device.free_bytes),
-        source="--vram",
-    )
 
 
 def limit_gpu_memory(plan: MemoryPlan) -> None:

@@ -7,17 +7,51 @@ from pathlib import Path
 
 from rqchat.engine.events import Event, Notice
 from rqchat.engine.model_files.download import Pulled, local_folder, pull
-from rqchat.engine.model_files.resolve import POCKET, SMALL_FILES, ModelSource, check_weights
+from rqchat.engine.model_files.resolve import (
+    POCKET,
+    SMALL_FILES,
+    ModelSource,
+    check_weights,
+    is_here,
+)
 from rqchat.engine.planning.known_models import checkpoint_of, gguf_base
 from rqchat.errors import ModelError
 
-__all__ = ["fetch_model", "fetch_small_files", "pull_model"]
+__all__ = [
+    "bytes_to_download",
+    "check_that_it_is_here",
+    "fetch_model",
+    "fetch_small_files",
+    "pull_model",
+]
 
 _TOKENIZER = "tokenizer.json"
 
 
 def _ignore(event: Event) -> None:
     """Takes events where nobody wants them."""
+
+
+def bytes_to_download(source: ModelSource, weights: str) -> int:
+    """What a download of `weights` would bring, about; 0 where they are on this machine."""
+    if source.folder is not None or is_here(source.name, weights):
+        return 0
+    return source.download_bytes(weights)
+
+
+def check_that_it_is_here(source: ModelSource, weights: str) -> None:
+    """Nothing where a load downloads nothing.
+
+    Raises:
+        ModelError: the weights are not on this machine.
+    """
+    size = bytes_to_download(source, weights)
+    if size:
+        raise ModelError(
+            f"{source.name} with {weights} weights is not on this machine: {size / 2**30:.1f} GiB"
+            f" to download. 'rqchat pull {source.name}' does that, and so does --yes;"
+            f" --model {POCKET} answers without"
+        )
 
 
 def fetch_model(

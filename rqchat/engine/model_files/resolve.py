@@ -13,10 +13,19 @@ from typing import Any
 # The package resolves its names lazily: pocket and folders never pay for its HTTP client
 import huggingface_hub as hub
 
-from rqchat.engine.model_files.download import hub_errors
+from rqchat.engine.model_files.download import hub_errors, local_folder
 from rqchat.engine.model_files.quantization import check_quantization
+from rqchat.engine.planning.automatic import fitting_models
 from rqchat.engine.planning.formats import weights_of
-from rqchat.engine.planning.known_models import GGUF_METHOD, checkpoint_of, gguf_base, known_model
+from rqchat.engine.planning.gpus import DeviceInfo
+from rqchat.engine.planning.known_models import (
+    GGUF_METHOD,
+    checkpoint_of,
+    full_name,
+    gguf_base,
+    known_model,
+    known_models,
+)
 from rqchat.engine.planning.memory import Budget
 from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import Settings
@@ -29,6 +38,8 @@ __all__ = [
     "ModelSource",
     "check_weights",
     "holds_gguf",
+    "is_here",
+    "model_folder",
     "model_revision",
     "read_config",
     "resolve_model",
@@ -101,15 +112,20 @@ class ModelSource:
         return packed + 2 * shape.vocabulary * shape.hidden
 
 
-def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
+def resolve_model(settings: Settings, device: DeviceInfo) -> ModelSource:
     """Finds the model that `settings.model` names; downloads at most its configuration.
+
+    `auto` is the largest Gemma 4 that fits a GPU with 4-bit weights or better; on a CPU the largest
+    one that fits and is on this machine. Where there is none it is the pocket model.
 
     Raises:
         ModelError: no such model, a folder that holds none, or another family's.
     """
     wanted = settings.model.strip()
     if wanted == "auto":
-        wanted = DEFAULT_GPU_MODEL if has_gpu else POCKET
+        wanted = _automatic(device, settings)
+    elif not os.path.isdir(wanted):
+        wanted = full_name(wanted)
     if wanted == POCKET:
         source = _from_folder(Path(__file__).parents[2] / POCKET, POCKET)
     elif _looks_like_path(wanted):
@@ -125,6 +141,37 @@ def resolve_model(settings: Settings, has_gpu: bool) -> ModelSource:
     if source.folder is not None:
         check_weights(source.folder, source.name)
     return source
+
+
+def is_here(name: str, weights: str) -> bool:
+    """Whether the files that `weights` of the published model `name` are made from are here."""
+    folder = _snapshot(checkpoint_of(name, weights))
+    if folder is None:
+        return False
+    try:
+        check_weights(folder, name)
+    except ModelError:  # a download that was cut
+        return False
+    return True
+
+
+def model_folder(name: str, weights: str) -> Path:
+    """Where the hub's clients keep the files that `weights` of the model `name` are made from."""
+    repository = checkpoint_of(name, weights)
+    return Path(hub.constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}"
+
+
+def _snapshot(repository: str) -> Path | None:
+    # Most have no such folder, and the hub's client takes a while to import
+    return local_folder(repository) if model_folder(repository, "").is_dir() else None
+
+
+def _automatic(device: DeviceInfo, settings: Settings) -> str:
+    for fitting in fitting_models(device, settings):
+        name = fitting.model.name
+        if device.is_gpu or is_here(name, fitting.plan.chosen.weights):
+            return name
+    return POCKET
 
 
 def read_config(folder: Path, name: str) -> dict[str, Any]:
@@ -143,8 +190,8 @@ def _looks_like_path(text: str) -> bool:
 def _from_folder(folder: Path, name: str) -> ModelSource:
     if not folder.exists():
         raise ModelError(
-            f"there is no model {name!r}; give a folder, a hub id such as {DEFAULT_GPU_MODEL},"
-            f" or {POCKET!r}"
+            f"there is no model {name!r}; give {_short_names(name)}, a hub id such as"
+            f" {DEFAULT_GPU_MODEL}, a folder, or {POCKET!r}"
         )
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -152,6 +199,13 @@ def _from_folder(folder: Path, name: str) -> ModelSource:
             " .safetensors or .gguf files"
         )
     return ModelSource(name, read_config(folder, name), folder)
+
+
+def _short_names(text: str) -> str:
+    """Those that `text` may have meant, or all of them."""
+    names = [model.short_name for model in known_models()]
+    meant = [name for name in names if text.strip().lower() in name] or names
+    return ", ".join(meant)
 
 
 def _from_hub(name: str, offline: bool) -> ModelSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rqchat.engine.planning.gpu_bandwidth import bandwidth_of, typical_card
@@ -11,7 +12,14 @@ from rqchat.engine.planning.gpus import DeviceInfo, find_gpus
 from rqchat.engine.settings import Settings
 from rqchat.errors import UsageError
 
-__all__ = ["DeviceInfo", "choose_device", "cpu_device", "find_devices", "planned_card"]
+__all__ = [
+    "DeviceInfo",
+    "choose_device",
+    "cpu_device",
+    "device_for",
+    "find_devices",
+    "planned_card",
+]
 
 
 def find_devices() -> tuple[DeviceInfo, ...]:
@@ -47,6 +55,23 @@ def choose_device(settings: Settings, devices: Sequence[DeviceInfo]) -> DeviceIn
         return exact[0] if exact else max(of_kind, key=lambda device: device.free_bytes)
     found = ", ".join(device.torch_name for device in devices)
     raise UsageError(f"--device is {settings.device!r}; this machine has {found} (or 'auto')")
+
+
+def device_for(settings: Settings) -> DeviceInfo:
+    """The device to load on; `--vram` limits what may be used of it.
+
+    Raises:
+        UsageError: no such device.
+    """
+    device = choose_device(settings, find_devices())
+    if settings.vram_bytes is None:
+        return device
+    return replace(
+        device,
+        total_bytes=settings.vram_bytes,
+        free_bytes=min(settings.vram_bytes, device.free_bytes),
+        source="--vram",
+    )
 
 
 def cpu_device() -> DeviceInfo:

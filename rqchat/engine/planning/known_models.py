@@ -7,15 +7,26 @@ E2B and E4B has transformers' default sizes there.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GGUF_METHOD", "KnownModel", "checkpoint_of", "gguf_base", "known_model", "known_models"]
+__all__ = [
+    "GGUF_METHOD",
+    "KnownModel",
+    "checkpoint_of",
+    "full_name",
+    "gguf_base",
+    "known_model",
+    "known_models",
+]
 
 _FILE = Path(__file__).with_suffix(".json")
+_BEGINNING = "google/gemma-4-"
+_SHORT = re.compile(r"(?:google/)?(?:gemma[-_ ]?4[-_: ]?)?(?P<size>e?\d+b(?:-a4b)?)(?:-it)?", re.I)
 _QAT = "-qat-w4a16-ct"
 _QAT_GGUF = "-qat-q4_0-gguf"
 GGUF_METHOD = "gguf"
@@ -36,12 +47,29 @@ class KnownModel:
     config: Mapping[str, Any]
     has_qat: bool
 
+    @property
+    def short_name(self) -> str:
+        """What people type: `31b`, `26b-a4b`, `e4b`."""
+        return self.name.removeprefix(_BEGINNING).removesuffix("-it").lower()
+
 
 @cache
 def known_models() -> tuple[KnownModel, ...]:
     """The known models, the largest first; their file is read when this is first called."""
     entries = json.loads(_FILE.read_text(encoding="utf-8"))
     return tuple(KnownModel(**entry) for entry in entries)
+
+
+def full_name(text: str) -> str:
+    """The hub id of a known model that `text` names: `12b`, `gemma4:12b`, `Gemma-4-12B-it`.
+
+    Other texts come back as they are.
+    """
+    match = _SHORT.fullmatch(text.strip())
+    word = match["size"].lower() if match else ""
+    # Only one model has 26 billion parameters, and few remember how many of them a token takes
+    word = "26b-a4b" if word == "26b" else word
+    return next((model.name for model in known_models() if model.short_name == word), text)
 
 
 def checkpoint_of(name: str, weights: str) -> str:

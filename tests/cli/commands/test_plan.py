@@ -63,7 +63,7 @@ def test_plan_for_a_size_names_the_card_whose_speed_it_shows(run: Run) -> None:
 
 
 def test_plan_that_does_not_fit_exits_3(run: Run) -> None:
-    result = run("plan", "--vram", "4GiB")
+    result = run("plan", "--model", "31b", "--vram", "4GiB")
     assert (result.code, result.out) == (3, "")
     assert result.err.count("\n") == 1
 
@@ -135,7 +135,9 @@ def test_the_cards_of_the_readme_hold_what_it_says(run: Run) -> None:
     )
     assert len(rows) == 7
     for size, weight_bits, kv_bits, planned in rows:
-        chosen = json.loads(run("plan", "--vram", f"{size}GiB", "--json").out)["chosen"]
+        chosen = json.loads(run("plan", "--model", "31b", "--vram", f"{size}GiB", "--json").out)[
+            "chosen"
+        ]
         found = chosen["weight_bits"], chosen["kv_bits"], chosen["context"]
         assert found == (int(weight_bits), int(kv_bits), 262_144)
         assert f"{chosen['bytes']['total'] / 2**30:.1f}" == planned

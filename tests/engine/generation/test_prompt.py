@@ -17,6 +17,7 @@ from rqchat.engine.generation.prompt import Prompt, PromptWriter
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.model_files.resolve import resolve_model
+from rqchat.engine.planning.devices import cpu_device
 from rqchat.engine.settings import Settings
 from rqchat.errors import InputError, ModelError
 from tests.helpers import SPECIAL_TOKENS, byte_tokenizer
@@ -73,7 +74,7 @@ def test_content_ends_with_the_last_document_or_picture(writer: PromptWriter) ->
 
 def test_the_pocket_model_reads_documents_as_it_was_trained_to() -> None:
     """In training, documents and question were one text."""
-    folder = resolve_model(Settings(model="pocket"), has_gpu=False).folder
+    folder = resolve_model(Settings(model="pocket"), cpu_device()).folder
     tokenizer = AutoTokenizer.from_pretrained(folder)
     writer = PromptWriter(tokenizer, None, 70, side_patches=512)
     message = Message("user", "What?", (), (Document("a", "One."), Document("b", "x>")))
@@ -243,7 +244,7 @@ def test_a_model_without_template_or_image_tokens_is_refused() -> None:
 
 
 def test_the_pocket_models_tokenizer_is_safe_too() -> None:
-    folder = resolve_model(Settings(model="pocket"), has_gpu=False).folder
+    folder = resolve_model(Settings(model="pocket"), cpu_device()).folder
     assert folder is not None
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     writer = PromptWriter(tokenizer, None, 70, side_patches=0)

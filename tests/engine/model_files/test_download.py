@@ -14,6 +14,7 @@ import pytest
 from rqchat.engine.events import Event, LoadProgress
 from rqchat.engine.model_files.fetch import fetch_model, pull_model
 from rqchat.engine.model_files.resolve import ModelSource, resolve_model
+from rqchat.engine.planning.devices import cpu_device
 from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import Settings
 from rqchat.errors import ModelError
@@ -46,7 +47,7 @@ def hub(tiny_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def _look_up() -> ModelSource:
-    return resolve_model(Settings(model=REPOSITORY), has_gpu=False)
+    return resolve_model(Settings(model=REPOSITORY), cpu_device())
 
 
 def _blobs(cache: Path) -> Path:

@@ -9,10 +9,14 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
+from rqchat.engine.model_files import resolve
 from rqchat.engine.model_files.fetch import fetch_model
-from rqchat.engine.model_files.resolve import DEFAULT_GPU_MODEL, resolve_model
+from rqchat.engine.model_files.resolve import DEFAULT_GPU_MODEL, ModelSource, resolve_model
+from rqchat.engine.planning.devices import DeviceInfo, planned_card
 from rqchat.engine.settings import Settings
 from rqchat.errors import ModelError
+
+GIB = 2**30
 
 
 @pytest.fixture
@@ -20,17 +24,41 @@ def copied_folder(tiny_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
 
 
-def _resolve(model: str | Path, *, has_gpu: bool = False, offline: bool = True):
-    return resolve_model(Settings(model=str(model), offline=offline), has_gpu)
+CPU = DeviceInfo("a CPU", 64 * GIB, 48 * GIB, "a test", "cpu")
 
 
-def test_auto_depends_on_the_gpu() -> None:
-    with_gpu, without = _resolve("auto", has_gpu=True), _resolve("auto")
+def _resolve(model: str | Path, *, device: DeviceInfo = CPU, offline: bool = True) -> ModelSource:
+    return resolve_model(Settings(model=str(model), offline=offline), device)
 
-    assert (with_gpu.name, with_gpu.folder) == (DEFAULT_GPU_MODEL, None)
-    assert with_gpu.shape.parameters == 31_273_088_876
-    assert without.name == "pocket"
-    assert without.folder is not None
+
+@pytest.mark.parametrize(
+    ("card_gib", "name"),
+    [
+        (2, "pocket"),
+        (12, "google/gemma-4-12B-it"),
+        (24, DEFAULT_GPU_MODEL),
+        (141, DEFAULT_GPU_MODEL),
+    ],
+)
+def test_auto_is_the_largest_that_fits_the_card(card_gib: int, name: str) -> None:
+    assert _resolve("auto", device=planned_card(card_gib * GIB)).name == name
+
+
+def test_auto_on_a_cpu_is_the_largest_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, tiny_folder: Path
+) -> None:
+    assert _resolve("auto").name == "pocket"
+    monkeypatch.setattr(resolve, "_snapshot", lambda name: tiny_folder if "E4B" in name else None)
+    assert _resolve("auto").name == "google/gemma-4-E4B-it"
+
+
+@pytest.mark.parametrize("text", ["31b", "31B-it", "gemma4:31b", "Gemma-4-31B", "gemma 4 31b"])
+def test_short_names(text: str) -> None:
+    source = _resolve(text, device=planned_card(24 * GIB))
+    assert (source.name, source.shape.parameters) == (DEFAULT_GPU_MODEL, 31_273_088_876)
+    assert _resolve("26b").name == "google/gemma-4-26B-A4B-it"
+    with pytest.raises(ModelError, match="give 26b-a4b, e4b, a hub id"):
+        _resolve("4b")
 
 
 def test_a_folder_is_taken_as_it_is(tiny_folder: Path) -> None:

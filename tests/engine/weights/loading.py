@@ -28,7 +28,7 @@ def plan_for(
 ) -> MemoryPlan:
     """The plan that `load` follows."""
     settings = Settings(model=str(folder), weights=weights, head_bits=head_bits, offline=True)
-    return make_plan(resolve_model(settings, device.is_gpu).shape, device, settings)
+    return make_plan(resolve_model(settings, device).shape, device, settings)
 
 
 def load(
@@ -45,7 +45,7 @@ def load(
     if weight_bytes is not None:
         fewer = dataclasses.replace(plan.chosen.bytes, weights=weight_bytes)
         plan = dataclasses.replace(plan, chosen=dataclasses.replace(plan.chosen, bytes=fewer))
-    source = resolve_model(Settings(model=str(folder), offline=True), device.is_gpu)
+    source = resolve_model(Settings(model=str(folder), offline=True), device)
     return load_model(source, plan, on_event, offline=True)
 
 

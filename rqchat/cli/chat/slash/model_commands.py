@@ -8,7 +8,9 @@ from dataclasses import replace
 from rqchat.cli import app_folders
 from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import Command
+from rqchat.cli.download_consent import check_model_is_here
 from rqchat.engine.model_files.resolve import POCKET
+from rqchat.engine.planning.known_models import known_models as published
 from rqchat.ui.plan_table import plan_table
 
 __all__ = ["COMMANDS", "known_models"]
@@ -17,6 +19,8 @@ __all__ = ["COMMANDS", "known_models"]
 def known_models() -> Iterable[tuple[str, str]]:
     """The models of this machine: names for `--model`, and where they lie."""
     yield POCKET, "in the package"
+    for model in published():
+        yield model.short_name, model.name
     for folder in sorted(app_folders.model_cache_folder().glob("models--*--*")):
         yield folder.name.removeprefix("models--").replace("--", "/"), "downloaded"
 
@@ -25,7 +29,9 @@ def _model(chat: Chat, argument: str) -> None:
     if not argument:
         chat.say(f"{chat.session().model_name}; /model NAME switches, Tab shows what is here")
         return
-    chat.model.switch(replace(chat.model.settings, model=argument))
+    settings = replace(chat.model.settings, model=argument)
+    check_model_is_here(settings)  # before the present one goes
+    chat.model.switch(settings)
 
 
 def _plan(chat: Chat, argument: str) -> None:
