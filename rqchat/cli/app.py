@@ -31,6 +31,7 @@ from rqchat.cli.commands import (
     sessions_command,
     verify_command,
 )
+from rqchat.cli.help_page import CommandsFirst
 from rqchat.cli.hints import usage_message
 from rqchat.errors import RqchatError, UsageError
 
@@ -41,6 +42,7 @@ _HELP_OPTIONS = ["-h", "--help"]
 
 app = typer.Typer(
     name="rqchat",
+    cls=CommandsFirst,
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": _HELP_OPTIONS, "max_content_width": 100},

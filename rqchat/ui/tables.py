@@ -83,11 +83,13 @@ def context_table(parts: Sequence[ContextPart], context_tokens: int) -> Renderab
     return Group(table, Text(total, style="name"))
 
 
-def help_table(rows: Iterable[tuple[str, str]]) -> RenderableType:
-    """What is typed, and what it does."""
+def help_table(topics: Iterable[tuple[str, Iterable[tuple[str, str]]]]) -> RenderableType:
+    """What is typed, and what it does, below the names of its topics."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for typed, meaning in rows:
-        table.add_row(Text(typed, style="name", overflow="fold"), Text(meaning))
+    for topic, rows in topics:
+        table.add_row(Text(topic, style="note"), "")
+        for typed, meaning in rows:
+            table.add_row(Text(f"  {typed}", style="name", overflow="fold"), Text(meaning))
     return table
 
 

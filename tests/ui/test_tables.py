@@ -119,8 +119,13 @@ def test_stats(drawn: Draw) -> None:
 
 
 def test_help(drawn: Draw) -> None:
-    rows = [("/set [NAME VALUE]", "change"), ("/exit", "leave")]
-    assert drawn(help_table(rows)) == ["/set [NAME VALUE]  change", "/exit              leave"]
+    topics = [("the chat", [("/exit", "leave")]), ("more", [("/set [NAME VALUE]", "change")])]
+    assert drawn(help_table(topics)) == [
+        "the chat",
+        "  /exit              leave",
+        "more",
+        "  /set [NAME VALUE]  change",
+    ]
 
 
 def test_status_line() -> None:

@@ -20,7 +20,7 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def models(context: typer.Context) -> None:
-    """The Gemma 4 models: what fits this machine, and what is on it. Without a command: a list."""
+    """The Gemma 4 models that fit here, and those that are here. Without a command: a list."""
     if context.invoked_subcommand is None:
         show()
 

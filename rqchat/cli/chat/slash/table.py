@@ -31,22 +31,28 @@ KEYS = (
 
 def all_commands() -> Commands[Chat]:
     """Every slash command of the chat."""
-    return Commands(
-        (
-            *_BASICS,
-            *attach_commands.COMMANDS,
-            *turn_commands.COMMANDS,
-            *conversation_commands.COMMANDS,
-            *sampling_commands.COMMANDS,
-            *model_commands.COMMANDS,
-            *context_commands.COMMANDS,
-        )
+    return Commands(command for _, commands in _topics() for command in commands)
+
+
+def _topics() -> tuple[tuple[str, tuple[Command[Chat], ...]], ...]:
+    """The commands by what they are for."""
+    return (
+        ("the chat", _BASICS),
+        ("what goes along", attach_commands.COMMANDS),
+        ("answers", turn_commands.COMMANDS),
+        ("conversations", conversation_commands.COMMANDS),
+        ("how answers are drawn", sampling_commands.COMMANDS),
+        ("the model", model_commands.COMMANDS),
+        ("the context", context_commands.COMMANDS),
     )
 
 
 def _help(chat: Chat, argument: str) -> None:
-    rows = [(command.usage, command.summary) for command in chat.commands]
-    chat.show(help_table([*rows, ("", ""), *KEYS]))
+    topics = [
+        (topic, [(command.usage, command.summary) for command in commands])
+        for topic, commands in _topics()
+    ]
+    chat.show(help_table([*topics, ("keys", KEYS)]))
 
 
 def _exit(chat: Chat, argument: str) -> None:
