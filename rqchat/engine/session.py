@@ -188,6 +188,7 @@ class ChatSession:
         """
         prompt = self._prompt(turn, begun)
         left_tokens = self.context_tokens - len(prompt.token_ids)
+        # Here and not in the generator: an interruption before its first event counts.
         self._stop.clear()
         sampling = sampling or SamplingSettings()
         sampler = self._sampler(sampling, schema)
@@ -281,6 +282,7 @@ class ChatSession:
                 return
             except torch.OutOfMemoryError:
                 needed = length + generation.output_tokens
+            # Behind the `except` clause, whose error holds the tensors that did not fit.
             self._plan, said = step_down(self._prefix, self._plan, self._new_cache, needed)
             yield Notice(said)
 

@@ -50,6 +50,7 @@ def content_of(item: Document | Picture) -> bytes:
         return item.text.encode("utf-8", "replace")
     if item.data:
         return item.data
+    # A picture that was made in memory has no file.
     png = io.BytesIO()
     item.image.save(png, "PNG", compress_level=1)
     return png.getvalue()

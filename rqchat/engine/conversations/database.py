@@ -223,6 +223,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _opened(address: str, *, uri: bool) -> sqlite3.Connection:
+    # No transactions of Python's own making: `_transaction` begins and ends them.
     return sqlite3.connect(
         address, timeout=_WAIT_S, isolation_level=None, check_same_thread=False, uri=uri
     )
@@ -242,6 +243,7 @@ def _prepared(
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     newest = len(migrations)
     if _format(connection, path, newest) < newest:
+        # Takes effect only before the first table; the log cannot be switched inside a transaction.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _log_ahead(connection)
         with _transaction(connection):
@@ -294,6 +296,7 @@ def _format(connection: sqlite3.Connection, path: Path, newest: int) -> int:
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    # The lock for writing at once: asked for after a read, SQLite does not wait for it.
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

@@ -102,6 +102,7 @@ class SessionRows:
             target = self if self._is_unchanged(connection) else self._copied(connection, kept)
             assert target.session_id is not None
             written = list(target.written)
+            # Only answers are changed in place: from the first other question on, rows are new.
             same = _common_length([old.turn for _, old in written], [new.turn for new in kept])
             _delete(connection, [row for row, _ in written[same:]])
             del written[same:]

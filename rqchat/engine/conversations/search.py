@@ -49,6 +49,7 @@ def _query(text: str) -> str:
     parts = []
     for phrase, word in re.findall(r'"([^"]*)"|([^\s"]+)', text):
         cleaned = phrase or word
+        # Signs are no words in the index: a phrase of nothing else would find nothing.
         if any(char.isalnum() for char in cleaned):
             parts.append(f'"{cleaned}"' + ("" if phrase else "*"))
     return " ".join(parts)

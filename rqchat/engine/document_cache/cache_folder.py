@@ -107,6 +107,7 @@ class CacheFolder:
             OSError: the label cannot be written.
         """
         beside = path.with_suffix(f"{_LABEL}.{os.getpid()}")
+        # Before anything is in it: nobody else is to read it in between.
         beside.touch(mode=0o600)
         beside.write_text(json.dumps(asdict(label)), encoding="utf-8")
         beside.replace(path.with_suffix(_LABEL))
@@ -137,6 +138,7 @@ class CacheFolder:
     def _entries(self, start: str) -> Iterator[CacheEntry]:
         for path in self._folder.glob(f"{start}*{_DATA}"):
             parts = path.stem.split("-")
+            # A dot stands before files that are being written (`rotorquant/snapshot.py`).
             if len(parts) != 3 or not parts[1].isdecimal() or path.name.startswith("."):
                 continue
             try:

@@ -50,6 +50,7 @@ class PrefixCache:
 
         `cache` is reset where one is found. An entry that cannot be used is dropped.
         """
+        # The conversation went back to `more_than`: what was stored beyond is no part of it now.
         self._stored_tokens = min(self._stored_tokens, more_than)
         if len(keys) < LEAST_TOKENS:
             return None

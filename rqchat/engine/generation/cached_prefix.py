@@ -55,12 +55,14 @@ class CachedPrefix:
                 self._keys = list(prompt.keys[: loaded.get_seq_length()])
                 self._marks = []
                 self.mark()
+            # The stored cache was of no use, but room was made for it.
             elif self.cache.get_seq_length() < cached:
                 self.reset()
         return len(self._keys)
 
     def _go_back(self, prompt: Prompt) -> int:
         common = min(_common_length(self._keys, prompt.keys), len(prompt.keys) - 1)
+        # A picture is read in one chunk, so nothing can begin inside of it.
         for span in prompt.images:
             if span.start < common < span.end:
                 common = span.start

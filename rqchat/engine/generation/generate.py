@@ -139,9 +139,11 @@ class Generation:
         self, prompt: Prompt, chunk_tokens: int
     ) -> Generator[PrefillProgress, None, Tensor | None]:
         """Returns the logits [1, vocabulary] of the last token; None when it was stopped."""
+        # Goes on counting where an attempt that ran out of memory broke off.
         begun_s = time.perf_counter() - self.prefill_s
         done = self.cached_tokens = self._prefix.reuse(prompt)
         total = len(prompt.token_ids)
+        # What another question about the same documents shares, and what the next turn does.
         stops = (prompt.content_tokens, prompt.stable_tokens)
         logits = None
         yield PrefillProgress(done, total, self.cached_tokens, 0.0)

@@ -82,6 +82,7 @@ class Constraint:
         packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         self._check()
         bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
+        # The mask comes in whole words of 32 bits.
         allowed = bits.flatten()[: logits.shape[-1]].bool()
         self._spell_out(allowed)
         if self._thought_start is not None:

@@ -110,6 +110,7 @@ class PromptWriter:
         self._tokenizer, self._image_processor = tokenizer, image_processor
         self._image_tokens, self._side_patches = image_tokens, side_patches
         self._backend = tokenizer.backend_tokenizer
+        # A tokenizer.json may ask for either, which would cut texts unseen.
         self._backend.no_truncation()
         self._backend.no_padding()
         self.control_tokens: dict[int, str] = {
@@ -124,6 +125,7 @@ class PromptWriter:
         self._spelled = re.compile("|".join(map(re.escape, longest_first)))
         self._encoded: dict[str, list[int]] = {}
         self._longest_token: int | None = None
+        # What the template writes for an answer of the past, found by letting it write one.
         probe = [{"role": "user", "content": "x"}]
         answered = [*probe, {"role": "assistant", "content": stand_in(0)}]
         self._reply = self._render(answered)[len(self._render(probe)) :]
@@ -148,6 +150,7 @@ class PromptWriter:
         stable_tokens = len(draft.token_ids)
         draft.add_rendered(tail.removeprefix(header))
         draft.check_complete()
+        # Only this conversation's texts, or every document ever read would stay in memory.
         self._encoded = draft.encoded
         return Prompt(
             token_ids=tuple(draft.token_ids),
@@ -298,6 +301,8 @@ class _Draft:
 
 def _fingerprint(picture: Picture) -> int:
     """A negative number computed from the pixels."""
+    # 7 bytes: keys are kept as signed numbers of 64 bits (`cache_folder.py`).
     digest = hashlib.blake2b(picture.image.tobytes(), digest_size=7)
+    # The same bytes may be a picture of another shape.
     digest.update(f"{picture.width}x{picture.height}".encode())
     return -1 - int.from_bytes(digest.digest(), "big")

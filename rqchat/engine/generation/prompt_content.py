@@ -42,6 +42,7 @@ class Content:
         self.names += [document.name for document in message.documents]
         self.names += [picture.name for picture in message.pictures]
         opening = self._opening(message.documents)
+        # As the template does with a text; it sees only what stands in for this one.
         question = message.text.strip()
         if not message.pictures:
             if opening and question:
@@ -59,6 +60,7 @@ class Content:
         written = ""
         for number, document in enumerate(documents):
             self.documents.add(len(self.texts))
+            # The gap belongs to what follows: a document has the same tokens whatever comes next.
             written += self._add((_GAP if number else "") + _document_text(document))
         return written
 

@@ -18,6 +18,7 @@ _NAME = "clipboard"
 _LIMIT_S = 10.0
 _PICTURE_KINDS = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
 _TEXT_KINDS = ("text/plain;charset=utf-8", "UTF8_STRING", "text/plain", "STRING", "TEXT")
+# osascript prints «data PNGf...», the bytes in hexadecimal.
 _OSASCRIPT_HEX = re.compile(rb"PNGf([0-9A-F]+)")
 _POWERSHELL_PICTURE = (
     "Add-Type -AssemblyName System.Windows.Forms,System.Drawing;"
@@ -96,6 +97,7 @@ def _osascript() -> Picture | Document:
 
 
 def _powershell() -> Picture | Document:
+    # Windows lets only threads of a single-threaded apartment at its clipboard.
     shell = ("powershell.exe", "-NoProfile", "-STA", "-Command")
     picture = base64.b64decode(_run(*shell, _POWERSHELL_PICTURE))
     return decode_picture(picture, _NAME) if picture else _text(_run(*shell, _POWERSHELL_TEXT))

@@ -59,6 +59,7 @@ def read_bytes(path: str | Path, max_bytes: int, wanted: str) -> bytes:
         if file.is_dir():
             raise InputError(f"{path} is a folder; give {wanted}")
         with file.open("rb") as opened:
+            # One byte more than is allowed, because pipes and devices tell no size.
             data = opened.read(max_bytes + 1)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the spelling and the folder") from None

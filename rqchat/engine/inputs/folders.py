@@ -85,11 +85,13 @@ def _is_binary(path: Path) -> bool:
             start = file.read(_LOOKED_AT_BYTES)
     except OSError:
         return True
+    # Texts in UTF-16 and UTF-32 are full of NUL bytes, and begin with these marks.
     return b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
 
 
 def _known_to_git(folder: Path) -> list[Path] | None:
     """Files that git tracks or would track; None where git does not know the folder."""
+    # A repository's own settings may name a program for this, which git would run.
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), "ls-files", "-z"]
     command += ["--cached", "--others", "--exclude-standard", "--deduplicate"]
     try:

@@ -28,6 +28,7 @@ def pdf_document(data: bytes, name: str) -> Document:
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # its repairs are no news for users
     try:
         reader = PdfReader(io.BytesIO(data))
+        # No password opens files that only forbid printing or copying.
         if reader.is_encrypted and not reader.decrypt(""):
             raise InputError(
                 f"{name} is locked with a password; unlock it first, for example:"

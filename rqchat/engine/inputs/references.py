@@ -79,6 +79,7 @@ class ReferenceReader:
         path = one_path(reference)
         if os.path.isdir(path):  # unlike the method, False for names that are too long
             return self._several(reference, read_folder(path, encoding=self.encoding))
+        # A file whose name looks like a pattern is meant before the pattern.
         if not os.path.exists(path) and (paths := _matches(reference)):
             return self._several(reference, read_files(paths, reference, encoding=self.encoding))
         data = read_bytes(path, MAX_DOCUMENT_BYTES, "a text file")

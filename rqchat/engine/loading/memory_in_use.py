@@ -27,6 +27,7 @@ def peak_bytes(device: DeviceInfo) -> int:
     if device.is_gpu:
         return torch.cuda.max_memory_allocated(device.torch_name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS counts bytes, Linux KiB.
     return peak if sys.platform == "darwin" else peak * 1024
 
 
@@ -44,6 +45,7 @@ def used_bytes(device: DeviceInfo) -> int:
 
 def release_unused() -> None:
     """Gives memory of a model that nobody uses any more back to the device."""
+    # Fused layers refer to themselves (`fuse_layers`), so counting references frees no such model.
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -52,6 +52,7 @@ class MergedPatches:
         width, height = (int(edge) + 1 for edge in places.amax(0))
         pixels = int((patches.shape[1] // 3) ** 0.5)
         rows, columns = height // side, width // side
+        # Behind the picture's own patches stands padding.
         grid = patches[: width * height].view(rows, side, columns, side, pixels, pixels, 3)
         merged = grid.permute(0, 2, 1, 4, 3, 5, 6).reshape(rows * columns, -1)
         y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")

@@ -209,6 +209,7 @@ class _Pull:
         blob, part = self.blobs / file.key, self._part(file)
         begun = self.done
         if not blob.is_file():
+            # Appending, so that what came before the last cut stays.
             with part.open("ab") as out, _locked(out, self.repository):
                 self._read(file, out)
             self._verify(file, part)

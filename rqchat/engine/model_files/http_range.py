@@ -43,6 +43,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         token = req.get_header("Authorization")
         if new is not None and token and _origin(newurl) == _origin(req.full_url):
+            # Urllib takes every other header along to the next host.
             new.add_unredirected_header("Authorization", token)
         return new
 

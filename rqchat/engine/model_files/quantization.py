@@ -37,6 +37,7 @@ def check_quantization(quantization: Any, name: str) -> None:
             for key, value in wanted.items()
             if one.get(key) != value
         ]
+        # Columns in an order of their own, which the words do not show.
         odd += [f"actorder {one['actorder']!r}" for one in weights if one.get("actorder")]
         if not odd:
             return

@@ -97,6 +97,7 @@ def choose(
         return min(reaching, key=error)  # the first of equals: the higher weights
     chosen = None
     for weights in dict.fromkeys(c.weights for c in fitting):
+        # Of equals `max` takes the first, which has most KV bits.
         best = max((c for c in fitting if c.weights == weights), key=lambda c: c.context_tokens)
         if chosen is None or best.context_tokens >= 2 * chosen.context_tokens:
             chosen = best

@@ -48,6 +48,7 @@ def choose_device(settings: Settings, devices: Sequence[DeviceInfo]) -> DeviceIn
     wanted = settings.device.strip().lower()
     gpus = [device for device in devices if device.is_gpu]
     if wanted == "auto":
+        # `find_devices` puts the CPU last.
         return max(gpus, key=lambda gpu: gpu.free_bytes) if gpus else devices[-1]
     exact = [device for device in devices if device.torch_name == wanted]
     of_kind = [device for device in devices if device.torch_name.partition(":")[0] == wanted]
@@ -77,6 +78,7 @@ def device_for(settings: Settings) -> DeviceInfo:
 def cpu_device() -> DeviceInfo:
     """The processor with the main memory that this process may use."""
     total, free = _main_memory_bytes(Path("/proc/meminfo"))
+    # In a container this is its own group; outside, the root has no such files.
     limit, used = _cgroup_bytes(Path("/sys/fs/cgroup"))
     if limit is not None:  # a container's limit does not show in /proc/meminfo
         total, free = min(total, limit), min(free, max(limit - used, 0))

@@ -224,6 +224,7 @@ def _visible_order(cards: Sequence[tuple[str, str]], visible: Sequence[str] | No
         rows = [
             row
             for row, (index, uuid) in enumerate(cards)
+            # CUDA takes the beginning of a UUID as well; "GPU-" alone would be the one of all.
             if wanted == index or (len(wanted) > 4 and uuid.startswith(wanted))
         ]
         if not rows:

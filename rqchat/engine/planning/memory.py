@@ -106,6 +106,7 @@ class Budget:
     ) -> MemoryBytes:
         """Bytes with that many tokens in the cache."""
         kv = self.shape.global_kv
+        # The chunk at hand stays exact until the next one comes: it passes, as a workspace does.
         chunk = kv.layers * self._global_layout(weights, kv_bits).chunk_bytes(self.chunk_tokens)
         return MemoryBytes(
             weights=self.weight_bytes(weights, economy.head_bits),

@@ -190,6 +190,7 @@ class _Planner:
             while high - low > 1:
                 middle = (low + high) // 2
                 low, high = (middle, high) if fits(middle * _CONTEXT_STEP_TOKENS) else (low, middle)
+            # `least` fits, though it may be no multiple of the step.
             tokens = max(low * _CONTEXT_STEP_TOKENS, self.least)
         given = weights, kv_bits, economy, tokens
         read = self.budget.read_bytes(*given)

@@ -146,6 +146,7 @@ class _Layer:
 
 def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> ModelShape:
     kinds = _layer_types(text)
+    # The layers that borrow are the last ones.
     stored = kinds[: len(kinds) - int(text.get("num_kv_shared_layers", 0))]
     tied = bool(text.get("attention_k_eq_v", False))
     layers = [
@@ -225,6 +226,7 @@ def _layer(text: Mapping[str, Any], is_global: bool, *, borrows: bool) -> _Layer
     query, kv = int(text["num_attention_heads"]) * head_dim, heads * head_dim
     if borrows:
         kv_linears = 0
+        # transformers widens the MLP in layers that borrow K and V alone.
         inner *= 2 if text.get("use_double_wide_mlp", False) else 1
     else:
         kv_linears = 1 if is_global and text.get("attention_k_eq_v", False) else 2
@@ -279,6 +281,7 @@ def _vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
     if vision.get("use_clipped_linears", False):
         layer += 7 * 4  # four bounds at each of seven linears
     patch = 3 * int(vision.get("patch_size", 16)) ** 2 * hidden
+    # A table for each axis.
     positions = 2 * int(vision.get("position_embedding_size", 10_240)) * hidden
     standardize = 2 * hidden if vision.get("standardize", False) else 0
     layers = int(vision["num_hidden_layers"])

@@ -101,6 +101,7 @@ def _line(values: torch.Tensor, grid: Grid) -> tuple[torch.Tensor, torch.Tensor]
             scale = torch.where(slope > _TINY, slope, scale)
             offset = mean - scale * code_mean
         scale, offset = scale.half().float(), offset.half().float()
+        # float16 may have rounded the scale to 0.
         code = _round(values, scale.clamp_min(_TINY), offset, grid)
         error = (code * scale + offset - values).square().sum(-1, keepdim=True)
         better = error < least

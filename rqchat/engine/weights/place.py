@@ -120,6 +120,7 @@ class _Placing:
                     f"{self.recipe.name} does not fit its config.json: {name} is {found}, not"
                     f" {shape}; download it again"
                 )
+        # A packed layer takes over the bias of the module that it replaces.
         return sorted(there, key=lambda name: name not in self.biases)
 
     def bytes_of(self, name: str) -> int:

@@ -95,6 +95,7 @@ class BlockRing:
         last = min(index + _AHEAD, (size - 1) // self._block_bytes)
         wanted = [(path, place) for place in range(index, last + 1)]
         known = [key for key in wanted if key in self._blocks]
+        # To the end, the one asked for last of all: the first of the dict is given up first.
         self._blocks |= {key: self._blocks.pop(key) for key in reversed(known)}
         for key in wanted:
             if key not in self._blocks:
@@ -109,6 +110,7 @@ class BlockRing:
         return block
 
     def _fill(self, block: _Block, path: Path, begin: int) -> int:
+        # The device may still be copying out of the buffer.
         if block.copied is not None:
             block.copied.synchronize()
         with path.open("rb", buffering=0) as file:
@@ -232,6 +234,7 @@ class ByteStream:
     def _open(self, path: Path) -> FileIO:
         if path not in self._files:
             self._files[path] = file = path.open("rb", buffering=0)
+            # Linux then reads twice as far ahead.
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
         return self._files[path]

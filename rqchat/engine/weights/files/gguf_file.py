@@ -23,6 +23,7 @@ __all__ = ["BLOCKS", "PLAIN", "GgufTensor", "pack_q4_0", "read_gguf", "unpack"]
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
+# Bytes of a metadata value by GGUF's number of its type; texts and arrays have no fixed size.
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _UINT32 = 4
 _ALIGNMENT = 32

@@ -105,6 +105,7 @@ class GgufSource:
         shape = self._stored[name].shape
         if name == _PATCHES:
             return shape[0], shape[1] * shape[2] * shape[3]
+        # Bounds of clipped linears, scalars in the model: GGUF has no tensors without dimensions.
         return () if name.endswith(("_min", "_max")) else shape
 
     def nbytes(self, name: str) -> int:

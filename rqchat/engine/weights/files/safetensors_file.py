@@ -24,6 +24,7 @@ __all__ = ["StoredTensor", "check_sums", "read_headers"]
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _SUMS = "SHA256SUMS"
+# The limit of the safetensors library itself.
 _HEADER_LIMIT = 100_000_000
 _PIECE_BYTES = 2**24
 _DTYPES = {

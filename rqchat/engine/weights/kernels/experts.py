@@ -60,6 +60,7 @@ def expert_dot_kernel(
     """
     tile = tl.program_id(1)
     expert = tl.arange(0, EXPERTS)
+    # Experts that only fill up a power of two end behind every tile.
     tile_ends = tl.load(tile_ends_ptr + expert, mask=expert < experts, other=2**31 - 1)
     slot_ends = tl.load(slot_ends_ptr + expert, mask=expert < experts, other=0)
     before = tile_ends <= tile
@@ -72,6 +73,7 @@ def expert_dot_kernel(
     asked = place < end  # which is 0 for the programs that rest
     slot = tl.load(order_ptr + place, mask=asked, other=0).to(tl.int64)
     output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
+    # Programs that rest point at a matrix that is there.
     top = tl.where(mine < experts, mine, 0).to(tl.int64) * outputs
     at = top * (words_per_row // GROUP)
     total = multiply_tile(

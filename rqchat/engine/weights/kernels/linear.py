@@ -56,6 +56,7 @@ def _fields(x, ROWS: tl.constexpr, W: tl.constexpr, FIELDS: tl.constexpr):
 @triton.jit
 def _exponent(BITS: tl.constexpr):
     """The bits of 2**BITS, in a register: a constant would cost each code an operation more."""
+    # Grids have two dimensions, so this is 0, which the compiler cannot know.
     return tl.program_id(2) + ((127 + BITS) << 23)
 
 
