@@ -138,6 +138,7 @@ def _read_layer(attention: Any, config: Any, rotary: Any, layer_type: str) -> La
     head_dim, device = int(attention.head_dim), next(attention.parameters()).device
     if getattr(attention, "is_kv_shared_layer", False):
         return LayerShape("shared", head_dim, 0, device)
+    # From the projection: configurations count the heads of each kind of layer their own way.
     heads = int(attention.k_proj.out_features) // head_dim
     if layer_type == "sliding_attention":
         return LayerShape("sliding", head_dim, heads, device, window=int(config.sliding_window))

@@ -98,6 +98,7 @@ class TensorMeter(TorchDispatchMode):
         return output
 
     def _see(self, storage: torch.UntypedStorage) -> None:
+        # Addresses are given out again: the weak reference says whether this storage is the same.
         key, size = storage._cdata, storage.nbytes()
         known = self._seen.get(key)
         if known is not None and known() is not None:

@@ -186,6 +186,7 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
         raise _EndedError("left out: the time is over")
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
+            # A budget without an end is infinite, which no timer takes.
             timer = threading.Timer(min(clock.share_s, threading.TIMEOUT_MAX), child.kill)
             timer.start()
             try:

@@ -44,6 +44,7 @@ class RandomSource:
         """`packed` has the decoder's linears on Google's 4-bit grid, else all weights are bf16."""
         model = build_skeleton(config, torch.bfloat16, torch.device("cpu"))
         self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        # No file has it a second time.
         if model.config.tie_word_embeddings:
             del self._shapes["lm_head.weight"]
         self._packed = {

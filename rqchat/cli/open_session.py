@@ -106,6 +106,7 @@ class BackgroundOpening:
             self._session = self._opener()
         except BaseException as error:
             self._error = error
+        # First, so that whoever is woken finds the end noted.
         self._ended.set()
         self._on_end()
 

@@ -252,6 +252,7 @@ class ChatSession:
         generation.begin_with(begun)
         try:
             yield from self._run(generation, prompt, sampler, most_tokens)
+        # The reader has left: nothing can be yielded any more, but what came is kept.
         except GeneratorExit:
             self._keep(turn, generation)
             raise

@@ -227,6 +227,7 @@ def is_terminal(name: str) -> bool:
 
 
 def _console(*, stderr: bool, width: int | None) -> Console:
+    # What users and models write is never taken for rich's own markup.
     return Console(
         stderr=stderr, width=width, theme=Theme(_STYLES), markup=False, emoji=False, highlight=False
     )

@@ -129,6 +129,7 @@ class _Block(Markdown):
     }
 
     def __init__(self, source: str) -> None:
+        # rich's constructor would parse the source by rules of its own.
         super().__init__("", code_theme=_CODE_THEME, hyperlinks=False)
         self.markup = source
         parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])

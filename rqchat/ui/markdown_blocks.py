@@ -14,6 +14,7 @@ __all__ = ["Block", "BlockSplitter"]
 
 _FENCE = re.compile(r"^(?P<indent>\s*)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 _HEADING = re.compile(r"^ {0,3}#{1,6}(\s|$)")
+# Not items that are indented further: they belong to the item above them.
 _ITEM = re.compile(r"^ {0,1}([-*+]|\d{1,9}[.)])\s")
 
 

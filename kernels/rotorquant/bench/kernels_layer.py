@@ -105,6 +105,7 @@ class Layer:
 
         self.device, self.tokens, self.sliding, self.queries = device, tokens, sliding, queries
         self.head_dim = head_dim
+        # A quarter of the head_dim / 2 pairs, as in Gemma 4's global layers.
         pairs = head_dim // 8
         # Scores with a spread of about 3, so that attention has something to look at.
         weight = torch.full((head_dim,), 3.0 / head_dim**0.5, device=device)
@@ -131,6 +132,7 @@ class Store:
 
     def __init__(self, layer: Layer, way: Way) -> None:
         self.layer, self.way = layer, way
+        # The cache's own defaults, or a share of short sequences, so that some tokens get packed.
         exact = min(64, layer.tokens // 8), min(512, layer.tokens // 4)
         self.config = RotorQuantConfig(
             way.bits if not layer.sliding else 16,
@@ -163,6 +165,7 @@ class Store:
         layer, last = self.layer, self.layer.tokens - self.layer.queries
         bounds = [*range(0, last, _CHUNK), last, layer.tokens]
         for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+            # The log takes positions from a call of the rotary embedding, as in a model's pass.
             if logged:
                 layer.rotary(layer.value, position_ids=layer.positions[:, low:high])
             value = layer.value[:, :, low:high]
@@ -223,6 +226,7 @@ class Store:
         assert isinstance(self.cached, GlobalLayer)
         codecs, value = self.cached.store.packed.codecs, self.layer.value
         if not self._pages:
+            # Allocated once, at the first call, which no timing counts.
             self._pages = [codec.encode(value) for codec in codecs]
         for codec, pages in zip(codecs, self._pages, strict=True):
             codec.encode(value, pages)

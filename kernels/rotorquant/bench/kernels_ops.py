@@ -60,7 +60,9 @@ def _prefill(tokens: int, way: Way, device: torch.device) -> Iterator[Trial]:
     layer = Layer(tokens, device, queries=chunk)
     store = Store(layer, way)
     heads, head_dim = layer.query.shape[1], layer.query.shape[-1]
+    # A query of the chunk does not see the ones behind it.
     pairs = chunk * tokens - chunk * (chunk - 1) // 2
+    # Two products of a multiplication and an addition for each value.
     flops = 4 * heads * head_dim * pairs
     yield Trial(f"prefill {chunk}", way.name, tokens, store.nbytes, store.attend, flops)
 

@@ -82,6 +82,7 @@ def chunk_part(tokens: int, queries: int, device: torch.device, sliding: bool = 
     rules = Rules(tokens - queries, window)
     given = query, key, value, head_dim**-0.5, rules, None
     seen = sum(min(tokens - queries + t + 1, window or tokens) for t in range(queries))
+    # 2 bytes for each value of queries, outputs, keys and values.
     nbytes = 2 * (2 * query.numel() + 2 * key.numel())
     return Part(
         "chunk",
@@ -134,6 +135,7 @@ def _small(new: int, device: torch.device) -> Iterator[Part]:
         "norm",
         "sum, factor, norm",
         new,
+        # Rows, residual, sum and its norm, 2 bytes for each value.
         2 * 4 * rows.numel(),
         partial(norm_add, *given),
         partial(norm_reference.norm_add, *given),

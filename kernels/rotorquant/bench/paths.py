@@ -161,6 +161,7 @@ class Side:
 
     def _read(self, positions: int) -> torch.Tensor:
         layer = self._layer
+        # The same queries at each position, as no time depends on what they are.
         query = layer.grouped.repeat(1, 1, positions, 1)
         codecs = [self._codec] * len(self._rows)
         where = layer.positions if self.way.tied else None

@@ -75,7 +75,9 @@ def draw_sample(kind: str, tokens: int, queries: int, head_dim: int, logit_std: 
     values = mean + scale * normal(tokens, head_dim)
     if kind == "unit":
         values /= torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+        # The spread of a coordinate of unit vectors.
         scale = scale / head_dim**0.5
+    # A score is a sum of independent products, whose variances add up.
     pull = logit_std / (scale * query_scale).square().sum().sqrt()
     query_scale = query_scale * pull
     drawn = query_scale * normal(queries, head_dim)

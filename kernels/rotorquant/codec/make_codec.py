@@ -56,4 +56,5 @@ def make_codec(
         matched=config.scale == "matched",
         centroids=LEGACY_CENTROIDS if config.table == "legacy" else None,
     )
+    # A seed of its own, or S would be drawn from the very numbers of the rotation.
     return ResidualCodec(packed, head_dim, config.seed + 1, device) if residual else packed

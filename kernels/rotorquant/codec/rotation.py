@@ -125,6 +125,7 @@ class HadamardRotation:
 
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """R x for x [..., D] float32."""
+        # (A (x) B) x is A X B^T, with the values of x in order as a matrix X.
         grid = (vectors * self.signs).unflatten(-1, (self.left.shape[0], -1))
         return torch.matmul(self.left, grid @ self.right.mT).flatten(-2)
 

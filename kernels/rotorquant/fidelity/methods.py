@@ -46,6 +46,7 @@ def methods(widths: Iterable[int]) -> tuple[Method, ...]:
         Method("q4_0 K+V", RotorQuantConfig(4, "q4_0", tied=False)),
     ]
     for bits in sorted(set(widths) & set(_CODED)):
+        # As the paper has it; `turbo-wht` below is what programs run in its place.
         turbo = RotorQuantConfig(bits, "haar", tied=False, scale="norm")
         found.append(Method("turbo K+V", turbo))
         if bits in (3, 4, 5, 6):

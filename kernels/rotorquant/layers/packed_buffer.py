@@ -64,6 +64,7 @@ class PackedBuffer(TokenBuffer):
         return self._rows_of(self.whole())
 
     def _rows_of(self, tensors: list[torch.Tensor]) -> list[Rows]:
+        # Fields that a row does not have hold no place in the flat list.
         fields = iter(tensors)
         return [
             Rows(next(fields), *(next(fields) if there else None for there in present[1:]))

@@ -21,6 +21,7 @@ __all__ = [
 
 HEAD_DIMS = (32, 64, 128, 256, 512)
 Key = tuple[str, tuple[int, int], tuple[int, ...]]
+# Empty as long as nobody has run `bench tune` on a card: every launch is an estimate then.
 TABLE: dict[Key, tuple[int, ...]] = {}
 
 

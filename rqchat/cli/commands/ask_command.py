@@ -160,6 +160,7 @@ def ask(
     if saved is not None and several:
         raise UsageError("a conversation goes on with one question; ask the others after it")
     screen = Screen(quiet=quiet)
+    # Before the model is loaded, so that an input that cannot be read is reported at once.
     turns = gather_turns(inputs, screen)
     report = Report(screen, Output(form, stats, several, whole_only=shape is not None))
     recorder = open_recorder(settings, "ask", screen)

@@ -86,6 +86,7 @@ class Report:
             ReaderGoneError: standard output has been closed.
         """
         self._view.show(event)
+        # `finish` writes it, together with what the session knows.
         if isinstance(event, Done):
             return
         if self._output.form == "jsonl":

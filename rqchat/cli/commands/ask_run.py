@@ -74,6 +74,7 @@ def answer_all(
         RqchatError: an answer that has to match `schema` was cut short.
         Exit: the user interrupted.
     """
+    # The first one is checked when it is asked, which is before anything is answered.
     for turn in turns[1:]:
         with _truncate_hint(turn):
             session.check(turn)

@@ -105,6 +105,7 @@ def _editor() -> list[str]:
     chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if chosen:
         return shlex.split(chosen)
+    # An editor that nobody has named needs a terminal; one that is named may have windows.
     for program in _EDITORS if is_terminal("stdin") else ():
         if shutil.which(program):
             return [program]

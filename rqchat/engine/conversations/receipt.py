@@ -98,6 +98,7 @@ class Receipt:
         """Settings that plan the same again."""
         return Settings(
             model=self.model,
+            # fp32 cannot be asked for: it is what the plan takes on a CPU by itself.
             weights=self.weights if self.weights in WEIGHTS else None,
             head_bits=self.head_bits if self.head_bits in HEAD_BITS else None,
             kv_bits=self.kv_bits,

@@ -209,6 +209,7 @@ class Recorder:
         )
         gone, come = self._kept[cut:], pairs[same:]
         if [kept for kept in gone if kept.is_answered] and come and not _is_continued(gone, come):
+            # After /compact the first question is the request for a summary, which is no title.
             named_by = (
                 gone[0].turn if any(each.is_pair(*come[0]) for each in self._asides) else None
             )

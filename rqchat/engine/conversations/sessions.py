@@ -65,12 +65,14 @@ def find_session(database: Database, reference: str) -> SessionRecord:
     """
     reference = plain(reference)
     start = reference.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+    # A whole id, and then a whole name, is meant before beginnings of longer ones.
     for where, value in (
         ("id = lower(:it)", reference),
         ("name = :it", reference),
         ("id LIKE :it ESCAPE '\\' OR name LIKE :it ESCAPE '\\'", start),
     ):
         found = _select(database, f"WHERE {where} ORDER BY updated_s DESC", {"it": value})
+        # No word at all is the beginning of every id, and means none.
         if len(found) == 1 and reference:
             return found[0]
         if len(found) > 1:
@@ -142,6 +144,7 @@ def remove_sessions(database: Database, ids: Iterable[str]) -> bool:
         StoreError: the store cannot be written.
     """
     with database.write() as connection:
+        # Turns and attachments go along (ON DELETE CASCADE); contents may belong to others, too.
         connection.executemany("DELETE FROM sessions WHERE id = ?", [(each,) for each in ids])
         connection.execute("DELETE FROM contents WHERE hash NOT IN (SELECT hash FROM attachments)")
     return database.erase_traces()

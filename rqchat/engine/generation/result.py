@@ -104,6 +104,7 @@ def too_long(
 def _longer(plan: MemoryPlan, input_tokens: int, wanted_tokens: int) -> list[str]:
     """Options for a context of `wanted_tokens`, or of a little less."""
     chosen = plan.chosen
+    # The plan has all that was asked of it, so more may fit.
     if plan.asked_tokens == chosen.context_tokens:
         return [f"ask for --context {wanted_tokens}"]
     for other in plan.candidates:

@@ -77,6 +77,7 @@ def pause_s(error: urllib.error.HTTPError) -> float | None:
     """
     if error.code in _TROUBLED:
         after = (error.headers.get("Retry-After") or "").strip() if error.headers else ""
+        # A header with a date counts as one that does not say.
         wait_s = float(after) if after.isdigit() else (_BUSY_S if error.code == 429 else 0.0)
         return wait_s if wait_s <= LONGEST_WAIT_S else None
     return None if is_of_hub(error) else 0.0

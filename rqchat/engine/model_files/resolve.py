@@ -136,6 +136,7 @@ def resolve_model(settings: Settings, device: DeviceInfo) -> ModelSource:
         source = _from_hub(wanted, settings.offline)
     # Another family or quantization is refused before weights are looked for or downloaded
     _, quantization = source.shape, source.config.get("quantization_config")
+    # Our own stand-in for GGUF files, whose config.json names none (`_from_hub`).
     if quantization != {"quant_method": GGUF_METHOD}:
         check_quantization(quantization, source.name)
     if source.folder is not None:
@@ -184,6 +185,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _looks_like_path(text: str) -> bool:
+    # The id of a model on the hub has one slash.
     return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).is_dir()
 
 

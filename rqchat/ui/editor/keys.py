@@ -44,6 +44,7 @@ def make_bindings(actions: Actions) -> KeyBindings:
     editing = has_focus(DEFAULT_BUFFER)
     bindings.add("enter", filter=editing)(actions.send)
     bindings.add("c-c", filter=editing)(actions.interrupt)
+    # A signal from outside, such as `kill -INT`: the key itself is `c-c`.
     bindings.add("<sigint>")(actions.interrupt)
     bindings.add(Keys.BracketedPaste, filter=editing)(actions.paste)
     bindings.add("backspace", filter=editing & emacs_mode)(actions.rub_out)

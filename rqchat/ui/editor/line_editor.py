@@ -137,6 +137,7 @@ class LineEditor:
         """
         with self._lock:
             draft, self._draft = self._draft, ""
+        # `below` first: it looks for the real streams, which `patch_stdout` replaces.
         with self.live.below(self._app), patch_stdout(raw=True) if self.is_live else nullcontext():
             text = self._session.prompt(PROMPT, default=draft, pre_run=self._begin)
         text = self._pastes.unfold(text).strip()
@@ -254,6 +255,7 @@ class LineEditor:
         if error is not None:
             app.exit(exception=error)
         elif self._waiting and not self._work.must_wait(self._waiting[0].strip()):
+            # What is being typed makes way for the line that waited; the next prompt has it again.
             with self._lock:
                 self._draft = _joined(self._draft, self._session.default_buffer.text)
             self._retype(self._waiting.popleft())

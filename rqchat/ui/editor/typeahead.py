@@ -35,6 +35,7 @@ def keys_kept() -> Iterator[str]:
     kept = list(before)
     kept[0] &= ~termios.ICRNL
     kept[3] = kept[3] & ~(termios.ECHO | termios.ICANON) | termios.NOFLSH
+    # Not TCSAFLUSH, which drops what is typed and not read yet.
     termios.tcsetattr(terminal, termios.TCSADRAIN, kept)
     try:
         yield _typed(terminal).replace("\n", "\r")

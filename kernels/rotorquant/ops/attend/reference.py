@@ -113,6 +113,7 @@ def attend_packed(
             scores = query[:, :, chosen] @ stored.mT
             if rope is not None and features is not None:
                 scores += rope.query[:, :, chosen] @ features.mT
+            # Rows are scored without their scale, which is then one factor for each key.
             if key.scale is not None:
                 scores *= key.scale[:, :, None, keys].float()
             if rope is not None and rope.bias is not None:
@@ -188,6 +189,7 @@ def _advance(
     weight = scores.sub_(top).exp_()
     shrink = torch.exp(part.top - top)
     part.mass.mul_(shrink).add_(weight.sum(-1, keepdim=True))
+    # Behind the mass, as the values' scale is multiplied into the weights in place.
     part.total.mul_(shrink).add_((weight if scale is None else weight.mul_(scale)) @ values)
     part.top.copy_(top)
 
@@ -231,6 +233,7 @@ def _visible(
 ) -> torch.Tensor | None:
     """Bool, broadcastable to [B, H, G, end - first, keys]; None when every key is seen."""
     seen = None
+    # Else the tile lies before every query and within all their windows: nothing to hide.
     if keys.stop > first + 1 or (window is not None and keys.start < end - window):
         at_query = torch.arange(first, end, device=device).unsqueeze(-1)
         at_key = torch.arange(keys.start, keys.stop, device=device)

@@ -197,6 +197,7 @@ def attend(
         output = torch.empty(batch, length, heads, head_dim, dtype=query.dtype, device=query.device)
     elif before is None:
         part = _new_part((batch, kv_heads, group, length), head_dim, query.device)
+    # Kernels take no None: for what is never read another tensor stands.
     fields = (query,) * 3 if part is None else [field.contiguous() for field in part]
     reach = query if rules.reach is None else rules.reach
     mask = query if rules.key_mask is None else rules.key_mask.view(torch.uint8)

@@ -72,8 +72,10 @@ def reach_of(blocks: torch.Tensor) -> torch.Tensor:
     length = blocks.shape[1]
     index = torch.arange(length, device=blocks.device)
     ends = torch.ones_like(blocks, dtype=torch.bool)
+    # A token of text has the number of its neighbours, -1, and still ends at itself.
     ends[:, :-1] = (blocks[:, 1:] != blocks[:, :-1]) | (blocks[:, :-1] < 0)
     last = torch.where(ends, index, length - 1)
+    # The nearest end at or behind each token.
     return last.flip(1).cummin(1).values.flip(1).to(torch.int32)
 
 

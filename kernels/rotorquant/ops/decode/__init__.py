@@ -11,6 +11,7 @@ from rotorquant.ops.decode.reference import Decoded, Exact, RowQueries, Stored
 
 __all__ = ["STEPS_LIMIT", "Decoded", "Exact", "RowQueries", "Stored", "decode", "serves"]
 
+# What one launch stores, too (`ops.append`, `layers.buffers.STEP_TOKENS`).
 STEPS_LIMIT = 16
 
 _kernel = dispatch.find_kernel(__name__)

@@ -88,6 +88,7 @@ def decode(
     if first.value is not None and last.value is not None:
         value = _joined(first.value, last.value, count, latest)
     seen = torch.ones(near.query.shape[0], len(tokens), dtype=torch.bool, device=tokens.device)
+    # Negative tokens are slots that nothing was written to; `visible` leaves them out.
     if key_mask is not None:
         seen = key_mask[:, tokens.clamp_min(0)]
     rope = _of(near.rope, tokens.clamp_min(0))
@@ -97,6 +98,7 @@ def decode(
         visible = seen & (tokens >= 0) & (tokens <= at)
         if window is not None:
             visible = visible & (tokens > at - window)
+        # Every query at every step, of which `_chosen` keeps one: slow, and plainly right.
         parts.append(reference.attend_packed(near.query, key, value, None, rope, visible))
     step_of = torch.arange(near.query.shape[2], device=tokens.device) % steps
     part = Part(*(_chosen(list(fields), step_of) for fields in zip(*parts, strict=True)))

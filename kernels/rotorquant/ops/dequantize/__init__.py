@@ -34,6 +34,7 @@ def lookup(primary: torch.Tensor, extra: torch.Tensor | None, table: torch.Tenso
         table: from `decode_table`.
     """
     fields = table.shape[-1]
+    # A table has 2**(8 + group bits) rows.
     group_bits = table.shape[0].bit_length() - 9
     if (extra is None) != (group_bits == 0):
         raise ValueError("the extra plane must be given exactly where the table reads one")

@@ -40,6 +40,7 @@ def _looked_up(
     if E > 0:
         entry = (entry << E) | ((group >> (E * T)) & ((1 << E) - 1))
     every = tl.arange(0, 1 << (P + E))
+    # A row of the table is a byte, and 8 bits above it the byte's group (`decode_table`).
     elements = tl.load(table_ptr + ((every >> E) + (every & ((1 << E) - 1)) * 256) * STEP)
     line: tl.constexpr = byte.shape[0] * byte.shape[1]
     return tl.reshape(tl.gather(elements, tl.reshape(entry, (line,)), 0), byte.shape)
@@ -78,6 +79,7 @@ def _bytes(
     if E > 0:
         WIDTH: tl.constexpr = D * E // 8
         bits = tl.load(extra_ptrs + column % WIDTH, mask=seen, other=0).to(tl.int32)
+        # Which of the groups in an extra byte belongs to these columns (`ops/planes.py`).
         group = bits >> (column // WIDTH * (8 // P * E))
     return byte, group
 
@@ -97,6 +99,7 @@ def tile(
         one, two = _pair(byte, group, table_ptr, 0, P, E)
         values = tl.join(one, two)
         if P == 2:
+            # [KEYS, columns, 2, 2] in the end: fields 0 and 1, then 2 and 3.
             one, two = _pair(byte, group, table_ptr, 2, P, E)
             values = tl.permute(tl.join(values, tl.join(one, two)), (0, 1, 3, 2))
         values = tl.reshape(values, (byte.shape[0], D))

@@ -21,6 +21,7 @@ def _one_head(
     there = i < half
     kind = rows_ptr.dtype.element_ty
     source = rows_ptr + token * row_token + head * row_head + i
+    # [BLOCK] each: the first and the second members of the pairs.
     one = tl.load(source, mask=there, other=0.0).to(tl.float32)
     two = tl.load(source + half, mask=there, other=0.0).to(tl.float32)
     scale = tl.rsqrt((tl.sum(one * one, 0) + tl.sum(two * two, 0)) / (2 * half) + eps)
@@ -35,6 +36,7 @@ def _one_head(
         c2 = tl.load(cos_ptr + angle + half + i, mask=there, other=0.0).to(tl.float32)
         s1 = tl.load(sin_ptr + angle + i, mask=there, other=0.0).to(tl.float32)
         s2 = tl.load(sin_ptr + angle + half + i, mask=there, other=0.0).to(tl.float32)
+        # Rounded product by product, as the model's own `apply_rotary_pos_emb` rounds.
         a, b = (n1 * c1).to(kind).to(tl.float32), (n2 * s1).to(kind).to(tl.float32)
         c, d = (n2 * c2).to(kind).to(tl.float32), (n1 * s2).to(kind).to(tl.float32)
         one, two = (a - b).to(kind), (c + d).to(kind)

@@ -52,6 +52,7 @@ def rebuild_kernel(
         second = tl.load(second_ptr + pair, mask=turned, other=0).to(tl.int32)
         one, two = pairs_of(planes, extras, table_ptr, there, pair, D, P, E)
         one, two = one * scale, two * scale
+        # [4, pairs] and [2, pairs] of this head.
         matrix = matrix_ptr + head * 4 * pairs + pair
         offset = offset_ptr + head * 2 * pairs + pair
         a = tl.load(matrix, mask=turned, other=0.0)
