@@ -34,6 +34,7 @@ def conversation_masks(segments: Tensor, is_image: Tensor, window: int) -> dict[
     tokens = segments.shape[1]
     places = torch.arange(tokens, device=segments.device)
     same = (segments[:, :, None] == segments[:, None, :])[:, None]
+    # Padding (-1) sees itself: a row that sees nothing would make the softmax NaN.
     causal = (places[None, :] <= places[:, None])[None, None] & same
     starts = is_image & ~torch.nn.functional.pad(is_image, (1, 0))[:, :-1]
     picture = torch.where(is_image, starts.cumsum(1), 0)

@@ -104,6 +104,7 @@ class BatchMaker:
 
         `mix` holds (kind, row length in tokens, weight), a kind being a method of this class.
         """
+        # Fresh at every step, so that workers and resumed runs draw what one process would have.
         self._rng = random.Random(f"{self._seed}-{step}")
         kind, row_tokens, _ = self._rng.choices(mix, [weight for *_, weight in mix])[0]
         return f"{kind}{row_tokens}", getattr(self, kind)(row_tokens)
@@ -183,6 +184,7 @@ class BatchMaker:
         chosen = self._rng.sample(pairs, min(count, len(pairs)))
         if self._rng.random() < 0.5:
             chosen[0] = pairs[0]
+        # A question less at a time until the row has room; one alone may be longer than asked for.
         while True:
             turns = [Turn(question, answer) for question, answer in chosen]
             row = encode_pieces(self._tokenizer, render(self._rng, "", turns, _image(soft_tokens)))
@@ -192,6 +194,7 @@ class BatchMaker:
 
     def _rows(self, row_tokens: int, draw: Callable[[], Row]) -> Batch:
         rows = max(1, self._tokens_per_batch // row_tokens)
+        # Padding comes last, where the causal mask hides it: no segments are needed.
         ids = torch.zeros(rows, row_tokens, dtype=torch.long)
         learned = torch.zeros(rows, row_tokens, dtype=torch.bool)
         for row in range(rows):
@@ -205,6 +208,7 @@ class BatchMaker:
         most = row_tokens // 60
         turns = min(self._rng.choice((1, 4, most, most, most)), 24)
         facts = self._rng.randint(max(1, turns - 1), turns + 3)
+        # Tokens of a question with its answer and of a fact; a token of prose has 3.4 characters.
         room = row_tokens - 36 * turns - 18 * facts
         characters = max(40, int(room * 3.4 * self._rng.uniform(0.75, 1.05)))
         while True:

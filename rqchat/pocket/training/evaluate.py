@@ -189,12 +189,15 @@ def _passage(
     while (missing := tokens - count_tokens(passage)) > 0:
         text = rng.choice(texts)
         start = text.find(" ", rng.randrange(len(text) // 2)) + 1
+        # Three characters are fewer than a token has, so this comes near `tokens` from below.
         passage += text[start : start + max(200, missing * 3)] + "\n\n"
     return passage
 
 
 def _hide(prose: str, sentences: list[tuple[float, str]]) -> str:
+    # The last first, so that what is put in does not push the places that are still to come.
     for depth, sentence in sorted(sentences, reverse=True):
+        # 0.98: a sentence has to end behind the place, even behind the deepest one.
         place = prose.find(". ", int(depth * len(prose) * 0.98)) + 2
         prose = f"{prose[:place].rstrip()} {sentence} {prose[place:]}"
     return prose
@@ -231,6 +234,7 @@ def _sessions(given: argparse.Namespace) -> Iterator[tuple[MeasuredSession, str,
         for kv_bits in given.kv_bits:
             yield MeasuredSession.open(Settings(given.model, kv_bits=kv_bits)), "", kv_bits
         return
+    # One model for all methods: `use` exchanges the cache alone.
     session = MeasuredSession.open(Settings(given.model))
     for method in methods(given.kv_bits):
         if method.name in given.methods and method.bits in given.kv_bits:

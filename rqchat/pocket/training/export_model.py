@@ -19,6 +19,7 @@ def load_checkpoint(path: Path) -> Gemma4ForConditionalGeneration:
     """The float32 model of a training checkpoint, with the averaged weights."""
     model: Any = build_model(0)
     state = torch.load(path, map_location="cpu", weights_only=True)
+    # Where there is an average, it takes the place of the trained weight.
     model.load_state_dict(state["model"] | state["average"])
     model.eval()
     return cast(Gemma4ForConditionalGeneration, model)

@@ -20,8 +20,10 @@ _ROUNDS = 5
 
 def orthogonal(matrices: Tensor) -> Tensor:
     """[n, rows, columns] with all singular values brought near 1."""
+    # x @ x.mT is smaller with the short side first.
     tall = matrices.shape[1] > matrices.shape[2]
     x: Tensor = matrices.mT if tall else matrices
+    # The iteration needs singular values of at most 1, and the norm bounds them all.
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(_ROUNDS):
         square = x @ x.mT

@@ -36,6 +36,7 @@ def train_tokenizer(prose: Prose, folder: Path, seed: int) -> PreTrainedTokenize
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY_SIZE,
         special_tokens=list(SPECIAL_TOKENS),
+        # Every byte, so that any text can be encoded, whatever the training text lacks.
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

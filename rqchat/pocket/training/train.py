@@ -82,6 +82,7 @@ def answer_loss(model: Any, hidden: Tensor, batch: Batch) -> Tensor:
     The head runs on those tokens alone. `hidden` is [rows, tokens, hidden].
     """
     targets = batch.learned[:, 1:]
+    # The head is run without the model around it, so its soft cap is applied here.
     logits = model.lm_head(hidden[:, :-1][targets]).float()
     cap = model.config.text_config.final_logit_softcapping
     return F.cross_entropy(cap * torch.tanh(logits / cap), batch.ids[:, 1:][targets])
@@ -99,6 +100,7 @@ class Trainer:
         model: Any = build_model(seed)
         if start is not None:
             known = {name: value.float() for name, value in load_file(start).items()}
+            # An exported model has no `lm_head`: it is the embedding's own weight.
             model.load_state_dict(known, strict=False)
         self.model = model.to(device)
         self.language_model = self.model.model.language_model
@@ -112,6 +114,7 @@ class Trainer:
         self._trained = [parameter for _, parameter in named]
         self._average = [parameter.detach().clone() for parameter in self._trained]
         self._names = {id(p): name for name, p in self.model.named_parameters()}
+        # Muon is for matrices that multiply; the rows of the embedding are looked up.
         matrices = [p for name, p in named if p.ndim == 2 and "embed_t" not in name]
         others = [p for name, p in named if p.ndim != 2 or "embed_t" in name]
         self._muon = Muon(matrices, lr=0.02, momentum=0.95)
@@ -136,6 +139,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        # The average forgets faster at first: it began with weights that knew nothing.
         keep = min(_AVERAGE_KEEPS, self.step / (self.step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self._average, self._trained, 1 - keep)
@@ -335,6 +339,7 @@ def main() -> None:
     for index, stage in enumerate(chosen):
         if index < clock.stage or trainer.is_stopped:
             continue
+        # The stage that a resumed run was in keeps the seconds that it has spent.
         if index > clock.stage:
             clock = _Clock(index)
         seconds = 60 * arguments.minutes * stage.share / total

@@ -75,6 +75,7 @@ def document_conversation(
             facts.append(related_fact(rng, rng.choice(facts), prose.vocabulary))
         else:
             facts.append(sample_fact(rng, prose.vocabulary))
+    # A question about a subject with two facts would have two right answers.
     facts = list({fact.subject.lower(): fact for fact in facts}.values())
     sentences = [_led(rng, fact.answer) for fact in facts]
     document = hide_sentences(rng, prose.passage(rng, characters), sentences)
@@ -112,8 +113,8 @@ def render(
 ) -> list[tuple[str, bool]]:
     """The conversation in Gemma 4's format as (text, learned) pieces.
 
-    The prefilled empty thought stands in the last turn only, as the template renders history, so
-    earlier answers are learned without it and the last one with it.
+    The prefilled empty thought stands in the last turn, as the template puts it, and in half of the
+    earlier ones, which the template renders without it: their answers are learned either way.
     """
     thinking = rng.random() < 0.06 and bool(turns[-1].thought)
     pieces: list[tuple[str, bool]] = [("<bos>", False)]

@@ -26,6 +26,7 @@ def collect_training_prose(limit_characters: int) -> list[str]:
     texts: list[str] = []
     total = 0
     for text in _sources():
+        # Licences are what the evaluation reads: none of their sentences may be known.
         if len(text) < _MINIMUM_CHARACTERS or _LICENCE.search(text):
             continue
         texts.append(text)
@@ -65,6 +66,7 @@ def _sources() -> Iterator[str]:
 
 def _docstrings(path: Path) -> Iterator[str]:
     try:
+        # Other people's code warns of its own escapes when it is parsed.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -110,6 +110,7 @@ def _questions(kind: str, note: str, block: list[str]) -> Iterator[NoteQuestion]
     values -= {"-", "yes", "no"}
     for follows, question, ways in parsed:
         own = [part.lower() for way in ways for part in way]
+        # What contains a right answer, or is contained in one, cannot be called wrong.
         others = tuple(v for v in values if not any(v.lower() in x or x in v.lower() for x in own))
         documents = () if follows else (Document("stdin", note),)
         name = "not in the text" if ways == (("-",),) else kind
@@ -135,6 +136,7 @@ def copy_questions(seed: int, count: int, length: int) -> Iterator[NoteQuestion]
     characters = string.ascii_letters + string.digits + "!#$%&()*+,-./:;=?@[]^_{}~"
     for _ in range(count):
         code = "x"
+        # Marks at the ends could be taken for those of the sentence.
         while not (code[0] + code[-1]).isalnum() or len(code) != length:
             code = "".join(rng.choices(characters, k=length))
         thing = rng.choice(("gate", "server", "printer", "locker", "router", "shed", "account"))

@@ -196,6 +196,7 @@ def _follow_up(m: Maker, last: NoteFact, facts: Sequence[NoteFact], held_out: bo
 def _turn(m: Maker, fact: NoteFact, facts: Sequence[NoteFact]) -> Asked:
     pick = m.rng.random()
     made = None
+    # Who has a value can be asked only where one alone has it.
     if pick < 0.17 and sum(f.value == fact.value for f in facts) == 1:
         made = fact.asked_who(m)
     elif pick < 0.27:

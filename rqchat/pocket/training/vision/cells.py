@@ -112,6 +112,7 @@ def _covering(scene: Scene, shapes: tuple[Shape, ...], grid: Grid) -> dict[str, 
     """Kind and colour of the shape that covers each cell; IGNORE where it covers little."""
     share = _coverage(scene, shapes, grid).reshape(grid[0] * grid[1], -1)
     best, most = share.argmax(-1), share.max(-1)
+    # Between 8 and 25 % either answer could be called right, so the cell is not asked.
     unsure, none = (most > 0.08) & (most < 0.25), most <= 0.08
     kinds = np.array([KINDS.index(s.kind) for s in shapes])[best]
     colours = np.array([COLOUR_NAMES.index(s.colour) for s in shapes])[best]
@@ -155,6 +156,7 @@ def _labels(scene: Scene, grid: Grid) -> dict[str, Array]:
         out["background"][:] = COLOUR_NAMES.index(scene.background_name)
     for rank, shape in enumerate(shapes):
         for cell, share, offset in _centre_cells(shape, grid):
+            # A cell near two centres tells of the one that it holds the larger share of.
             if share < max(_MIN_SHARE, out["centre"][cell]):
                 continue
             out["kind"][cell] = KINDS.index(shape.kind)

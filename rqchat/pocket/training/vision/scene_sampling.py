@@ -156,6 +156,7 @@ def sample_scene(
                 size = equal or rng.uniform(min_size, limit)
                 shape = _sample_shape(rng, size, slots[index] if slots else None)
                 grown = (*shapes, shape)
+                # At least 1.3 cells of the tower, so that hardly a cell has two centres to tell of.
                 if _is_apart(grown, width, height, 1.5 * min_size) and _is_clear(
                     grown, background, width, height
                 ):

@@ -95,6 +95,7 @@ def _budgets(progress: float, rng: Random) -> tuple[int, int]:
     if rng.random() < max(0.1, (progress - 0.25) / 0.4):
         return SOFT_TOKENS, 10
     budget = rng.choice((12, 16, 20, 25, 30, 36))
+    # As many soft tokens in all as ten pictures of the real budget have.
     return budget, 10 * SOFT_TOKENS // budget
 
 
@@ -184,6 +185,7 @@ def _train(trainer: _Trainer, out: Path, minutes: float, seed: int) -> Iterator[
     last = saved = time.monotonic()
     losses: list[float] = []
     while trainer.spent_s < 60 * minutes:
+        # From the step alone, so that a resumed run goes on with pictures not yet seen.
         rng = Random(f"train-{seed}-{trainer.step}")
         progress = trainer.spent_s / (60 * minutes)
         losses.append(trainer.learn(sample_batch(rng, *_budgets(progress, rng)), progress))
