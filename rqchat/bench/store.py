@@ -66,6 +66,7 @@ def fill_store(path: Path, sessions: int) -> None:
     receipt = _receipt()
     with Database.open(path) as database:
         with database.read() as connection:
+            # Nothing of this store has to outlive a crash.
             connection.execute("PRAGMA synchronous = OFF")
         for _ in range(sessions):
             rows = SessionRows("chat").brought_to(

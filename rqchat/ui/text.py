@@ -100,6 +100,7 @@ def tail(text: str, columns: int, rows: int) -> str:
 
     Rows are broken after a blank where they have one, so that words stay whole as they come.
     """
+    # No more characters can be seen, so the work is bounded however long the text has become.
     lines = text[-columns * rows :].split("\n")
     broken = [row for line in lines for row in _rows(line, columns)]
     return "\n".join(broken[-rows:])

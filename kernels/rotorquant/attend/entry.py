@@ -113,6 +113,7 @@ def padding_mask(
         CacheStateError: `attention_mask` does not cover the cached tokens.
     """
     length = int(q_offset) + q_length
+    # A static cache reports its whole capacity as keys.
     if int(kv_offset) + kv_length > length:
         raise UnsupportedModelError(
             "rotorquant attention serves no static cache; model.set_attn_implementation('sdpa') "

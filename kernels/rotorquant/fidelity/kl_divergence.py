@@ -146,6 +146,7 @@ class ModelRun:
         for sequence in self._scored:
             # Both read the same chunks side by side, so that only one chunk of logits is kept.
             exact, cache = self._make(RotorQuantConfig(16), None), self._cache(method)
+            # The last token has no successor that could be compared.
             for low in range(0, len(sequence.ids) - 1, _CHUNK):
                 chunk = slice(low, min(low + _CHUNK, len(sequence.ids) - 1))
                 ids = sequence.ids[chunk][None].to(self._model.device)

@@ -104,6 +104,7 @@ class FiniteCheck:
             self._broken |= not all(math.isfinite(each.total.value()) for each in arrived)
             if arrived and not self._broken:
                 self._sound_tokens = max(self._sound_tokens, arrived[0].tokens)
+        # At every pass from now on, until the bad tokens have been taken back.
         if self._broken:
             raise NonFiniteError(
                 f"keys or values of the tokens from {self._sound_tokens} on hold NaN or infinity; "

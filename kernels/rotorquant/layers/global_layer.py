@@ -194,6 +194,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
 
     def steps_on_device(self) -> bool:
         """Whether decode steps find what they read by lengths on the device."""
+        # Stands for the keys of a step: shape and device are all that counts.
         return self._in_one_pass(self.store.sink.whole()[0][:, :, :1])
 
     @property

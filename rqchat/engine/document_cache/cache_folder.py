@@ -86,6 +86,7 @@ class CacheFolder:
         found = {e.path.name: e for e in self._entries(f"{group}-") if e.tokens > more_than}
         lengths = {entry.tokens for entry in found.values() if entry.tokens < len(keys)}
         best: CacheEntry | None = None
+        # In rising order, so that the longest one stays.
         for tokens, digest in _digests(keys, sorted(lengths)):
             best = found.get(f"{group}-{tokens}-{digest}{_DATA}", best)
         return best

@@ -54,6 +54,7 @@ class CachedPrefix:
                 self.cache = loaded
                 self._keys = list(prompt.keys[: loaded.get_seq_length()])
                 self._marks = []
+                # For later prompts to come back to, as if it had been read just now.
                 self.mark()
             # The stored cache was of no use, but room was made for it.
             elif self.cache.get_seq_length() < cached:
@@ -66,6 +67,7 @@ class CachedPrefix:
         for span in prompt.images:
             if span.start < common < span.end:
                 common = span.start
+        # All of the cache is a beginning of the prompt.
         if common == len(self._keys):
             return common
         self._marks = [mark for mark in self._marks if mark.tokens <= common]

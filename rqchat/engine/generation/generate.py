@@ -185,12 +185,14 @@ class Generation:
             self._drawn.append(token)
             yield from self._text.add(token)
             yield from self._steps.troubles()
+            # Whole JSON needs no stop token: nothing else could follow.
             if sampler.is_over:
                 self.stop_reason = "eos"
                 return
             if last:
                 self.stop_reason = "length"
                 return
+            # Where steps are waited for, one that ran ahead would only delay the text.
             if not ahead:
                 logits = step(drawn.view(1, 1))
                 self._prefix.extend((token,))

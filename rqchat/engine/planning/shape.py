@@ -276,7 +276,9 @@ def _vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
     head_dim = int(vision["head_dim"])
     query_rows = int(vision["num_attention_heads"]) * head_dim
     kv_rows = int(vision["num_key_value_heads"]) * head_dim
+    # Queries and output, keys and values, and the three matrices of the MLP.
     layer = 2 * hidden * query_rows + 2 * hidden * kv_rows + 3 * hidden * inner
+    # Four norms of the stream, and those of queries and keys.
     layer += 4 * hidden + 2 * head_dim
     if vision.get("use_clipped_linears", False):
         layer += 7 * 4  # four bounds at each of seven linears
@@ -294,6 +296,7 @@ def _unified_vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> i
     side = int(vision.get("patch_size", 16)) * int(vision.get("pooling_kernel_size", 3))
     pixels = 3 * side**2
     positions = 2 * int(vision.get("mm_posemb_size", 1120)) * width
+    # A weight and a bias each: of one norm over pixels, and two over the width.
     norms = 2 * pixels + 4 * width
     projection = int(vision.get("output_proj_dims", width)) * text_hidden
     return norms + pixels * width + width + positions + projection

@@ -14,6 +14,7 @@ from rqchat.engine.planning.shape import ModelShape
 
 __all__ = ["Workspace"]
 
+# The tower pools 3 x 3 patches into a soft token.
 _PATCHES_PER_SOFT_TOKEN, _PIXELS = 9, 3 * 16**2  # of a patch, in float32
 # What rotorquant holds of a long history at once: decoded keys and values for a kernel, scores and
 # their rotary part in float32 in its reference (`attend/prompt_chunk.py`,

@@ -82,6 +82,7 @@ class BlockRing:
                 raise OSError("the file was cut off meanwhile")
             self._copy_out(block, skip, target[done - begin : done - begin + count])
             done += count
+            # Read to its end: tensors are taken in order, so nobody asks for it again.
             if skip + count == self._block_bytes:
                 self._free.append(self._blocks.pop((path, index)))
 

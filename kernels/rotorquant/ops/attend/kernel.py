@@ -109,6 +109,7 @@ def constants(
         "VP": primary,
         "VE": extra,
         "SPLIT": value_bits is not None,
+        # Each chunk of the 4 PAIRS columns has 16, too.
         "PAIRS": max(4 * chunks, 16, triton.next_power_of_2(pairs)) if pairs else 0,
         "ROWS": launch.block_rows,
         "KEYS": launch.block_keys,

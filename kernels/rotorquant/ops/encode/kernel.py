@@ -60,6 +60,7 @@ def _shaped(
     half = tl.arange(0, 2)[None, :, None]
     line = feedback_ptr + (tl.arange(0, D) * D)[:, None] + tl.arange(0, HALF)[None, :]
     for step in tl.range(0, BLOCKS, num_stages=STAGES):
+        # From the last block on, in the order of `reference.shaped_codes`.
         block = BLOCKS - 1 - step
         here = number == block
         # [ROWS, BLOCK]

@@ -201,6 +201,7 @@ def gather(
     query = unit(query, size)
     bias, push = query, size
     if BIAS:
+        # Half the columns of the rotary part: in half the chunks each has the 16 of a tensor core.
         HALF: tl.constexpr = CHUNKS // 2
         chunk = tl.arange(0, HALF)[:, None, None]
         column = chunk * (2 * PAIRS // HALF) + tl.arange(0, 2 * PAIRS // HALF)[None, :, None]

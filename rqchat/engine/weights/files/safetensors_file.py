@@ -96,7 +96,9 @@ def check_sums(folder: Path, name: str) -> None:
     if not sums.is_file():
         return
     for line in sums.read_text(encoding="utf-8").splitlines():
+        # `sha256sum` writes two blanks before a name, or a blank and a star.
         wanted, _, file = line.partition(" ")
+        # The list came with the download, so no path in it is trusted, only names.
         path = folder / Path(file.strip(" *")).name
         if path.suffix in (".safetensors", ".gguf") and path.is_file():
             digest = hashlib.sha256()
