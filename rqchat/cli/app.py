@@ -144,6 +144,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         if sys.stdout is None:
             raise RqchatError("standard output is closed, so nothing can be answered")
+        # Not standalone, so that Typer raises its errors here and does not leave by itself.
         code = command()(args=arguments, prog_name="rqchat", standalone_mode=False)
     except RqchatError as error:
         return _fail(str(error), error.exit_code)

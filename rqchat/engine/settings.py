@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 EDITING_KEYS = ("emacs", "vi")
+# The only ones that transformers' image processor for Gemma 4 takes.
 IMAGE_TOKEN_BUDGETS = (70, 140, 280, 560, 1120)
 DEFAULT_IMAGE_TOKENS = 280
 KV_BITS = (2, 3, 4, 5, 6, 8, 16)

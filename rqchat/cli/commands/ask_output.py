@@ -123,6 +123,7 @@ class Report:
                 )
         if self._output.stats:
             self._screen.aside(stats_table(done))
+        # Later prompts begin with what this process has read, which is nothing to mention.
         self._view = AnswerView(self._screen, echo=self._echo)
 
     def fail(self, error: RqchatError) -> None:

@@ -153,6 +153,7 @@ def _torch_fits(
     """Whether torch, built for `build`, can use the GPUs that were found."""
     sources = {device.source for device in devices if device.is_gpu}
     kind = build.split()[0]
+    # On a Mac (`sysctl`) this very build is the one that uses the GPU.
     if kind == "CPU" and sources - {"sysctl"}:
         detail = f"{version}, built for the CPU: the GPU cannot be used"
         return Finding("torch", "broken", detail, _REBUILD)

@@ -35,6 +35,7 @@ def keep_attachments(connection: sqlite3.Connection, turn_id: int, turn: UserTur
         is_document = isinstance(item, Document)
         known = connection.execute("SELECT 1 FROM contents WHERE hash = ?", (digest,)).fetchone()
         if not known:
+            # Files of pictures are compressed already.
             data = zlib.compress(content, 1) if is_document else content
             connection.execute("INSERT INTO contents VALUES (?, ?)", (digest, data))
         kind = "document" if is_document else "picture"

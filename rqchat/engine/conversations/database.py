@@ -253,6 +253,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
                     connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {newest}")
+    # Of the connection, not of the file. NORMAL could lose the latest turns in a power cut.
     for setting in ("foreign_keys = ON", "secure_delete = ON", "synchronous = FULL"):
         connection.execute(f"PRAGMA {setting}")
 

@@ -143,6 +143,7 @@ class Recorder:
         finally:
             if recorded.has_begun:
                 kept = recorded.end()
+                # The session's own text, because `_align` compares turns with its messages.
                 if len(session.messages) > before:
                     kept = replace(kept, answer=session.messages[-1].text)
                 self._write(kept)

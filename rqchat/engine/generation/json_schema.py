@@ -19,6 +19,7 @@ _MAPS = ("properties", "$defs", "definitions", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "prefixItems")
 _ONE_OF = ("anyOf", "oneOf", "$ref")
 _ALL_OF = ("allOf", "not", "if", "dependentSchemas", "unevaluatedProperties")
+# An integer with one of these has bounds of its own.
 _LIMITS = (
     "minimum",
     "maximum",
@@ -43,6 +44,7 @@ def read_schema(given: str) -> str:
         text, name = given, "--schema"
     else:
         data = read_bytes(Path(given).expanduser(), _MAX_BYTES, "a file with a JSON schema")
+        # What some editors put in front, a byte order mark, is no JSON.
         text, name = data.decode("utf-8-sig", "replace"), given
     try:
         if not isinstance(json.loads(text, parse_int=_integer), dict):

@@ -80,6 +80,7 @@ def decode(
     if window is None:
         tokens = torch.cat((torch.arange(count), torch.arange(count + between, length)))
     else:
+        # With a window the last count is of the whole sequence, of which the ring holds the latest.
         count, length, latest = first.key.primary.shape[2], latest, min(latest, window)
         tokens = _ring_tokens(count, length, window)
     tokens = tokens.to(near.query.device)
