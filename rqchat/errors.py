@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "ContextLengthError",
     "DoesNotFitError",
@@ -23,13 +25,31 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UsageError",
+    "printable",
 ]
 
 
+# C0 and C1 controls, line and paragraph separators, bidirectional controls, lone surrogates
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+
+
 class RqchatError(Exception):
-    """Base of all errors meant for the person at the prompt. `exit_code` is the process's."""
+    """Base of all errors meant for the person at the prompt. `exit_code` is the process's.
+
+    The message is one line that any screen, log and JSON reader can take: names of files and the
+    words of foreign parsers, which are part of messages, may hold anything.
+    """
 
     exit_code: int = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """`text` on one line that can be encoded and shown: a blank for each run of line breaks and
+    tabs, U+FFFD for each run of other controls and of bytes that are no UTF-8."""
+    return _UNPRINTABLE.sub(lambda found: " " if found[0].isspace() else "\ufffd", text)
 
 
 class UsageError(RqchatError):

@@ -95,7 +95,6 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 LATE_IMPORTS = (
     *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__", "rotorquant.ops.dispatch"),
     "rqchat.engine.weights.bitsandbytes_layers",  # slow to import, optional, seldom needed
-    "rqchat.engine.inputs.pdf",  # slow to import, and the prompt imports what reads files
 )
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.inputs.clipboard import read_clipboard
-from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.documents import MAX_DOCUMENT_BYTES, Document
 from rqchat.engine.inputs.mentioned_pictures import mentioned_pictures
-from rqchat.engine.inputs.pictures import Picture, decode_picture
-from rqchat.engine.inputs.references import ReferenceReader
+from rqchat.engine.inputs.pictures import MAX_PICTURE_BYTES, Picture, decode_picture
+from rqchat.engine.inputs.references import ReferenceReader, read_stream
 from rqchat.errors import InputError, UsageError
 from rqchat.ui.console import Screen, is_terminal
 from rqchat.ui.input_events import show_input_event
@@ -24,7 +23,6 @@ __all__ = ["STDIN", "Inputs", "gather_turns", "read_stdin"]
 
 STDIN = "-"
 _STDIN_NAME = "standard input"
-_WAIT_NOTE_S = 1.0
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")  # WebP in RIFF
 _NO_QUESTION = 'there is no question; write it last: rqchat ask "Who is the narrator?"'
 
@@ -150,27 +148,20 @@ def _documents(name: str, reader: ReferenceReader, screen: Screen) -> tuple[Docu
 
 def _picture(name: str, reader: ReferenceReader, screen: Screen) -> Picture:
     if name == STDIN:
-        return decode_picture(read_stdin(screen), _STDIN_NAME)
+        return decode_picture(read_stdin(screen, MAX_PICTURE_BYTES), _STDIN_NAME)
     return reader.picture(name)
 
 
-def read_stdin(screen: Screen) -> bytes:
-    """All of standard input; says on a terminal that it waits when nothing comes for a while.
+def read_stdin(screen: Screen, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
+    """All of standard input; says that it waits when the end is not there soon.
 
     Raises:
-        InputError: standard input is closed.
+        InputError: standard input is closed, or has more than `max_bytes`.
     """
     if sys.stdin is None:
         raise InputError("standard input is closed; give a file name instead of '-'")
-    end = "Ctrl-D ends it" if is_terminal("stdin") else "it has not ended yet"
-    waiting = threading.Timer(_WAIT_NOTE_S, screen.status, [f"reading standard input ({end})"])
-    waiting.daemon = True
-    waiting.start()
-    try:
-        return sys.stdin.buffer.read()
-    finally:
-        waiting.cancel()
-        screen.clear_status()
+    name = f"{_STDIN_NAME} (Ctrl-D ends it)" if is_terminal("stdin") else _STDIN_NAME
+    return read_stream(sys.stdin.buffer, name, max_bytes, partial(show_input_event, screen))
 
 
 def _may_carry_data() -> bool:

@@ -52,9 +52,12 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class InputProgress:
-    """A slow step of reading the input `name`: it begins, or it is over, well or not."""
+    """A slow step of reading the input `name`: it begins, or it is over, well or not.
 
-    step: Literal["fetching", "reading"]
+    `waiting for` is said of what has not ended after a while, and may never do so.
+    """
+
+    step: Literal["fetching", "reading", "waiting for"]
     name: str
     is_over: bool = False
 

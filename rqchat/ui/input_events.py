@@ -18,6 +18,8 @@ def show_input_event(screen: Screen, event: InputEvent) -> None:
     match event:
         case InputProgress(is_over=True):
             screen.clear_status()
+        case InputProgress("waiting for", name) if not screen.can_rewrite:
+            screen.note(f"waiting for {name}, which has not ended yet")
         case InputProgress(step, name):
             screen.status(f"{step} {name}")
         case InputNotice(text):

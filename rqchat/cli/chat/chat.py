@@ -7,6 +7,7 @@ be loaded ends it.
 from __future__ import annotations
 
 import mimetypes
+import os.path
 import traceback
 from contextlib import AbstractContextManager
 from functools import partial
@@ -326,7 +327,7 @@ class Chat:
         except UsageError:
             return False
         # A question may begin with a path, so the line has to consist of files that exist
-        if not all(path.is_file() for path in paths):
+        if not all(os.path.isfile(path) for path in paths):  # False for names that are too long
             return False
         for path in paths:
             kind = mimetypes.guess_type(path.name)[0] or ""

@@ -70,7 +70,8 @@ def load_turn(database: Database, record: TurnRecord) -> UserTurn:
         if item.kind == "document":
             documents.append(Document(item.name, data.decode()))
         else:
-            pictures.append(decode_picture(data, item.name))
+            # 0.1 took and kept whatever pillow reads
+            pictures.append(decode_picture(data, item.name, formats=None))
     return UserTurn(record.question, tuple(pictures), tuple(documents))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
+from PIL import Image
 from torch import Tensor
 
 from rqchat.engine.conversation import Message
@@ -168,8 +169,14 @@ class PromptWriter:
             `pixel_values` [pictures, patches, 768] float32 in 0..1 and `image_position_ids`
             [pictures, patches, 2] int64 as (x, y), -1 where padded.
         """
+        # Sides are computed from the file's, of which `image` may be a fraction
+        sides = [resized_size(p.width, p.height, self._image_tokens) for p in pictures]
         processed = self._image_processor(
-            images=[picture.image for picture in pictures],
+            images=[
+                picture.image.resize(size, Image.Resampling.BICUBIC)
+                for picture, size in zip(pictures, sides, strict=True)
+            ],
+            do_resize=False,
             max_soft_tokens=self._image_tokens,
             return_tensors="pt",
         )

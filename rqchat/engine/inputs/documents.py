@@ -6,11 +6,20 @@ import codecs
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rqchat.errors import InputError, UsageError
+from rqchat.errors import InputError, UsageError, printable
 
-__all__ = ["MAX_DOCUMENT_BYTES", "Document", "decode_document", "read_bytes", "read_document"]
+__all__ = [
+    "MAX_DOCUMENT_BYTES",
+    "MAX_TEXT_BYTES",
+    "Document",
+    "decode_document",
+    "is_text_encoding",
+    "read_bytes",
+    "read_document",
+]
 
-MAX_DOCUMENT_BYTES = 500_000_000
+MAX_DOCUMENT_BYTES = 500_000_000  # of a file: PDF files hold much besides their text
+MAX_TEXT_BYTES = 64_000_000  # some fifty times what the longest context holds
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -19,7 +28,12 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_TEXT_CONTROLS = frozenset("\t\n\r\f\v\b\x1b")  # \b and ESC occur in terminal logs and man pages
+# \b and ESC occur in terminal logs and man pages
+_NO_TEXT_CONTROLS = "".join(sorted(set(map(chr, range(32))) - set("\t\n\r\f\v\b\x1b")))
+# Punycode is read in quadratic time; the others make lone surrogates, or read programs, not texts
+_NO_DOCUMENT_ENCODINGS = frozenset(
+    "punycode idna undefined utf-7 unicode-escape raw-unicode-escape".split()
+)
 _MAX_CONTROL_SHARE = 0.1
 
 
@@ -28,7 +42,7 @@ class Document:
     """A text with the name it goes by.
 
     Attributes:
-        name: the file, or what the user calls it.
+        name: the file, or what the user calls it; printable, whatever the file's name is.
         text: all of it.
         note: what the user should know of it, such as pages without text; empty for nothing.
     """
@@ -36,6 +50,9 @@ class Document:
     name: str
     text: str
     note: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
 
 def read_document(path: str | Path, *, encoding: str | None = None) -> Document:
@@ -78,13 +95,21 @@ def decode_document(data: bytes, name: str, *, encoding: str | None = None) -> D
     """The document in `data`; `name` is what errors and the model call it.
 
     Raises:
-        InputError: empty, binary, or not valid in its encoding, with the offset of the bad byte.
+        InputError: empty, too long, binary, or not valid in its encoding, with the offset of the
+            bad byte.
         UsageError: there is no such `encoding`.
     """
-    if not data.strip():
+    if not data or data.isspace():
         raise InputError(f"{name} is empty; there is nothing to read in it")
     if encoding is None:
         encoding = _own_encoding(data, name)
+    elif not is_text_encoding(encoding):
+        raise UsageError(f"there is no encoding {encoding!r}; such as utf-8, latin1, cp1252")
+    if len(data) > MAX_TEXT_BYTES:
+        raise InputError(
+            f"{name} has {len(data) / 1e6:.0f} MB of text or more; the limit is"
+            f" {MAX_TEXT_BYTES / 1e6:.0f} MB, which no context holds, so give a part of it"
+        )
     try:
         text = data.decode(encoding)
     except UnicodeError as error:
@@ -93,18 +118,25 @@ def decode_document(data: bytes, name: str, *, encoding: str | None = None) -> D
             f"{name} is not valid {encoding.upper()}{place}; name its own with --encoding, such as"
             " latin1"
         ) from None
-    except LookupError:
-        raise UsageError(
-            f"there is no encoding {encoding!r}; such as utf-8, latin1, cp1252"
-        ) from None
-    controls = sum(1 for char in text if char < " " and char not in _TEXT_CONTROLS)
+    controls = sum(map(text.count, _NO_TEXT_CONTROLS))
     if controls > _MAX_CONTROL_SHARE * len(text):
         raise InputError(
             f"{name} is a binary file ({controls} control characters in {len(text)}), not text"
         )
-    if not text.strip():
+    text = text.removeprefix("\ufeff")
+    if not text or text.isspace():
         raise InputError(f"{name} is empty; there is nothing to read in it")
-    return Document(name, text.removeprefix("\ufeff"))
+    return Document(name, text)
+
+
+def is_text_encoding(name: str) -> bool:
+    """Whether documents may be in the encoding `name`, such as `utf-8`; people, pages and servers
+    name them."""
+    try:
+        "".encode(name)  # fails for what Python calls a codec but is no encoding of text
+        return codecs.lookup(name).name not in _NO_DOCUMENT_ENCODINGS
+    except (LookupError, ValueError):
+        return False
 
 
 def _own_encoding(data: bytes, name: str) -> str:

@@ -1,22 +1,32 @@
-"""Pictures: opened with pillow, bounded in bytes and pixels, upright, RGB on white. No torch."""
+"""Pictures: opened with pillow, bounded in bytes and pixels, upright, RGB on white. No torch.
+
+Large ones are made smaller while they are decoded, strip by strip, to some four times the pixels
+that a model takes at most: what more there is would be averaged away, and take a gigabyte before.
+"""
 
 from __future__ import annotations
 
 import io
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from rqchat.engine.foreign import border
 from rqchat.engine.inputs.documents import read_bytes
-from rqchat.errors import InputError
+from rqchat.engine.inputs.picture_levels import Levels, levels_of
+from rqchat.engine.inputs.picture_metadata import transposition, without_metadata
+from rqchat.errors import InputError, printable
 
 __all__ = [
+    "MAX_PICTURE_ASPECT",
     "MAX_PICTURE_BYTES",
     "MAX_PICTURE_PIXELS",
     "PATCH_PIXELS",
+    "PICTURE_FORMATS",
     "Picture",
     "decode_picture",
     "read_picture",
@@ -26,11 +36,22 @@ __all__ = [
 
 MAX_PICTURE_BYTES = 100_000_000
 MAX_PICTURE_PIXELS = 64_000_000
+MAX_PICTURE_ASPECT = 200  # longer ones would be squeezed into one row of patches
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # pillow opens some forty more
 PATCH_PIXELS = 16
 _POOLING = 3
 _LOOKED_AT_BYTES = 1024
+_PROGRAMS = ("EPS", "WMF")  # pillow hands them to Ghostscript and to Windows
+_KEPT_PIXELS = 10_000_000  # twice the sides of what the largest budget of image tokens takes
+_STRIP_PIXELS = 1_000_000
+# A progressive JPEG goes through all its pixels in every scan; programs write some ten scans
+_MAX_SCANNED_PIXELS = 24 * MAX_PICTURE_PIXELS
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1")
-_NOT_PICTURES = ("EPS", "WMF")  # programs to run: pillow hands them to Ghostscript and to Windows
+_AVIF_BRANDS = (b"avif", b"avis")
+_QUARTER_TURNS = (
+    *(Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE),
+    *(Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +59,9 @@ class Picture:
     """A decoded picture.
 
     Attributes:
-        name: the file, or what the user calls it.
+        name: the file, or what the user calls it; printable, whatever the file's name is.
         width, height: pixels as shown, after the camera's rotation was applied.
-        image: RGB, `width` x `height`.
+        image: RGB, `width` x `height` or, where that is many, a whole fraction of it.
         data: the file as it was read, for whoever keeps it; empty where there was none.
     """
 
@@ -50,9 +71,12 @@ class Picture:
     image: Image.Image = field(repr=False, compare=False)
     data: bytes = field(default=b"", repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+
 
 def read_picture(path: str | Path) -> Picture:
-    """Reads the first frame of any picture that pillow knows.
+    """Reads the first frame of a picture in one of `PICTURE_FORMATS`.
 
     Raises:
         InputError: missing, a folder, unreadable, empty, too large, damaged, or no picture.
@@ -61,8 +85,13 @@ def read_picture(path: str | Path) -> Picture:
     return decode_picture(data, str(path))
 
 
-def decode_picture(data: bytes, name: str) -> Picture:
+def decode_picture(
+    data: bytes, name: str, *, formats: Sequence[str] | None = PICTURE_FORMATS
+) -> Picture:
     """The picture in `data`; `name` is what errors call it.
+
+    Args:
+        formats: what pillow may take it for; None for all that it knows.
 
     Raises:
         InputError: empty, too large, damaged, or no picture.
@@ -74,14 +103,33 @@ def decode_picture(data: bytes, name: str) -> Picture:
             f"{name} has {len(data) / 1e6:.0f} MB; the limit is {MAX_PICTURE_BYTES / 1e6:.0f} MB,"
             " so make it smaller first"
         )
-    with warnings.catch_warnings():
+    try:
+        return _decoded(data, name, data, formats)
+    except InputError:
+        bare = without_metadata(data)
+        if len(bare) == len(data):
+            raise
+        return _decoded(bare, name, data, formats)
+
+
+def _decoded(pixels: bytes, name: str, data: bytes, formats: Sequence[str] | None) -> Picture:
+    """As `decode_picture`, of the file `data` as it is or without metadata, which is `pixels`."""
+    with (
+        warnings.catch_warnings(),
+        border(lambda cause: InputError(f"{name} is damaged or cut short: {cause}")),
+    ):
         warnings.simplefilter("ignore")  # pillow's own size warning: our limit is the lower one
         try:
-            with Image.open(io.BytesIO(data)) as opened:
-                if opened.format in _NOT_PICTURES:
+            with Image.open(io.BytesIO(pixels), formats=formats) as opened:
+                if opened.format in _PROGRAMS:
                     raise UnidentifiedImageError
                 _check_pixels(name, opened.width, opened.height)
-                upright = _flatten(ImageOps.exif_transpose(opened))
+                _check_scans(name, opened, pixels)
+                size = opened.size
+                factor = _reduction(*size)
+                opened.draft(None, (max(1, size[0] // factor), max(1, size[1] // factor)))
+                turned = transposition(opened)
+                image = _reduced(opened)
         except Image.DecompressionBombError:
             raise InputError(
                 f"{name} has more than {MAX_PICTURE_PIXELS / 1e6:.0f} megapixels, which is the"
@@ -89,11 +137,13 @@ def decode_picture(data: bytes, name: str) -> Picture:
             ) from None
         except UnidentifiedImageError:
             raise InputError(
-                f"{name} is {_kind(data)}; PNG, JPEG, WebP, GIF, BMP and TIFF work"
+                f"{name} is {_kind(pixels)}; PNG, JPEG, WebP, GIF, BMP and TIFF work"
             ) from None
-        except (OSError, SyntaxError, ValueError, EOFError, TypeError, MemoryError) as error:
-            raise InputError(f"{name} is damaged or cut short: {error}") from None
-    return Picture(name, upright.width, upright.height, upright, data)
+    if turned is not None:
+        image = image.transpose(turned)
+        is_quarter = turned in _QUARTER_TURNS
+        size = (size[1], size[0]) if is_quarter else size
+    return Picture(name, *size, image, data)
 
 
 def soft_token_count(width: int, height: int, budget: int) -> int:
@@ -130,26 +180,39 @@ def _kind(data: bytes) -> str:
         return "a PDF file, which --file takes for its text"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return "a HEIC picture, as phones make them; save it as a JPEG first"
+    if start[4:8] == b"ftyp" and start[8:12] in _AVIF_BRANDS:
+        return "an AVIF picture; save it as a PNG or JPEG first"
     return "no picture that can be read"
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _reduction(width: int, height: int) -> int:
+    """By which whole number both sides are divided."""
+    return max(1, math.isqrt(width * height // _KEPT_PIXELS))
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """RGB on white, each side divided by `_reduction`; a strip at a time is converted."""
+    image.load()
+    levels = levels_of(image)
+    factor = _reduction(*image.size)
+    whole = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    rows = max(1, _STRIP_PIXELS // (image.width * factor)) * factor
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        flat = _flatten(strip, levels)
+        whole.paste(flat.reduce(factor) if factor > 1 else flat, (0, top // factor))
+    return whole
+
+
+def _flatten(image: Image.Image, levels: Levels | None) -> Image.Image:
     """RGB, with transparent parts on white."""
-    if image.mode.startswith(("I;16", "I", "F")):
-        image = _to_8_bits(image)
+    if levels is not None:
+        return levels.apply(image).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(canvas, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Greyscale of 16 or more bits, scaled down where pillow's own conversion clips."""
-    # One band: a pair of numbers, where other pictures have a pair for each band
-    top = float(image.getextrema()[1])  # type: ignore[arg-type]
-    scale = 1.0 if top <= 255 else 255.0 / max(top, 65_535.0)
-    return image.point(lambda value: value * scale + 0.0).convert("L")
 
 
 def _check_pixels(name: str, width: int, height: int) -> None:
@@ -159,4 +222,19 @@ def _check_pixels(name: str, width: int, height: int) -> None:
         raise InputError(
             f"{name} has {width * height / 1e6:.0f} megapixels ({width} x {height}); the limit is"
             f" {MAX_PICTURE_PIXELS / 1e6:.0f}, so make it smaller first"
+        )
+    if max(width, height) > MAX_PICTURE_ASPECT * min(width, height):
+        raise InputError(
+            f"{name} is {width} x {height} pixels; one side may be {MAX_PICTURE_ASPECT} times the"
+            " other at most, so cut it into parts"
+        )
+
+
+def _check_scans(name: str, image: Image.Image, data: bytes) -> None:
+    # Within the data of a scan 0xFF is never followed by the marker of another one
+    scans = data.count(b"\xff\xda") if image.format in ("JPEG", "MPO") else 1
+    if scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+        raise InputError(
+            f"{name} is a JPEG of {scans:,} scans, which takes very long to decode; save it again"
+            " with another program"
         )

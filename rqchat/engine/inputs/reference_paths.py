@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from rqchat.errors import UsageError
 
@@ -31,7 +32,7 @@ def split_references(text: str) -> tuple[str, ...]:
     Raises:
         UsageError: a quote is not closed.
     """
-    if _exists(as_path(text.strip())):
+    if os.path.exists(as_path(text.strip())):
         return (text.strip(),)
     try:
         return tuple(shlex.split(text))
@@ -79,12 +80,12 @@ def one_path(text: str) -> Path:
     path = as_path(text)
     if path == Path() and text.strip() != ".":
         raise UsageError(f"{text!r} names no file; is a variable not set?")
-    if _OTHER_URL.match(text) and not _exists(path):
+    if _OTHER_URL.match(text) and not os.path.exists(path):
         raise UsageError(f"{text} cannot be fetched; only http:// and https:// can, and files")
-    if not _exists(path):
+    if not os.path.exists(path):
         with contextlib.suppress(UsageError):
             unquoted = split_paths(text)
-            if len(unquoted) == 1 and _exists(unquoted[0]):
+            if len(unquoted) == 1 and os.path.exists(unquoted[0]):
                 return unquoted[0]
     return path
 
@@ -96,16 +97,14 @@ def is_url(text: str) -> bool:
 
 def as_path(text: str) -> Path:
     """One path from one unquoted word: `file://` URLs are decoded and `~` is the home folder."""
-    parts = urlsplit(text) if text.startswith("file://") else None
-    path = Path(unquote(parts.path) if parts else text)
     try:
-        return path.expanduser()
-    except RuntimeError:  # the home folder of a user who does not exist
-        return path
+        return Path(_local_part(text) if text.startswith("file://") else text).expanduser()
+    except (RuntimeError, ValueError):  # the home folder of a user who does not exist
+        return Path(text)
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long, for one
-        return False
+def _local_part(url: str) -> str:
+    """The path of a `file://` URL, by its bytes: names of files may be in any encoding."""
+    place = re.split("[?#]", url.removeprefix("file://"), maxsplit=1)[0]
+    _host, slash, path = place.partition("/")
+    return os.fsdecode(unquote_to_bytes(os.fsencode(slash + path)))

@@ -6,37 +6,41 @@ What there is to say meanwhile leaves as events, so that nothing here knows the 
 from __future__ import annotations
 
 import glob
+import io
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from rqchat.engine.events import FilesRead, InputEvent, InputNotice, InputProgress
 from rqchat.engine.inputs.documents import (
     MAX_DOCUMENT_BYTES,
     Document,
     decode_document,
+    is_text_encoding,
     read_bytes,
 )
-from rqchat.engine.inputs.folders import FolderText, read_files, read_folder
+from rqchat.engine.inputs.folders import FolderText, matching_files, read_files, read_folder
 from rqchat.engine.inputs.html import html_charset, html_text, looks_like_html
 from rqchat.engine.inputs.pdf import pdf_document
 from rqchat.engine.inputs.pictures import (
     MAX_PICTURE_BYTES,
     Picture,
     decode_picture,
-    read_picture,
 )
 from rqchat.engine.inputs.reference_paths import as_path, is_url, one_path
 from rqchat.engine.inputs.urls import Download, download
 from rqchat.errors import InputError, UsageError
 
-__all__ = ["ReferenceReader"]
+__all__ = ["ReferenceReader", "read_stream"]
 
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
+_WAIT_NOTE_S = 1.0
+_PIECE_BYTES = 2**20
 _HEADER_BYTES = 1024  # blanks may stand before the header of a PDF file, up to here
 
 
@@ -63,7 +67,9 @@ class ReferenceReader:
         """
         if is_url(reference):
             return decode_picture(self._fetch(reference, MAX_PICTURE_BYTES).data, reference)
-        return read_picture(one_path(reference))
+        path = one_path(reference)
+        data = self._bytes(path, MAX_PICTURE_BYTES, "a picture, such as NAME.png")
+        return decode_picture(data, str(path))
 
     def documents(self, reference: str) -> tuple[Document, ...]:
         """What `reference` names: one document of a file or URL, several of a folder or pattern.
@@ -75,14 +81,15 @@ class ReferenceReader:
         if is_url(reference):
             page = self._fetch(reference, MAX_DOCUMENT_BYTES)
             is_html = page.media_type in _HTML_TYPES
-            return (self._decode(page.data, reference, self.encoding or page.charset, is_html),)
+            encoding = self.encoding or _known(page.charset)
+            return (self._decode(page.data, reference, encoding, is_html),)
         path = one_path(reference)
         if os.path.isdir(path):  # unlike the method, False for names that are too long
             return self._several(reference, read_folder(path, encoding=self.encoding))
         # A file whose name looks like a pattern is meant before the pattern.
         if not os.path.exists(path) and (paths := _matches(reference)):
             return self._several(reference, read_files(paths, reference, encoding=self.encoding))
-        data = read_bytes(path, MAX_DOCUMENT_BYTES, "a text file")
+        data = self._bytes(path, MAX_DOCUMENT_BYTES, "a text file")
         is_html = path.suffix.lower() in _HTML_SUFFIXES
         return (self._decode(data, str(path), self.encoding, is_html),)
 
@@ -105,7 +112,7 @@ class ReferenceReader:
             return document
         is_html = is_html or looks_like_html(data)
         if is_html:
-            encoding = encoding or html_charset(data)
+            encoding = encoding or _known(html_charset(data))
         document = decode_document(data, name, encoding=encoding)
         if not is_html:
             return document
@@ -113,6 +120,13 @@ class ReferenceReader:
         if not text.strip():
             raise InputError(f"{name} is a page without text; a script may write it in a browser")
         return Document(name, text)
+
+    def _bytes(self, path: Path, max_bytes: int, wanted: str) -> bytes:
+        """As `read_bytes`; of a named pipe and the like says that it waits."""
+        if os.path.isfile(path) or not os.path.exists(path):
+            return read_bytes(path, max_bytes, wanted)
+        with _waiting(str(path), self.on_event):
+            return read_bytes(path, max_bytes, wanted)
 
     def _several(self, reference: str, found: FolderText) -> tuple[Document, ...]:
         if not found.documents:
@@ -140,8 +154,47 @@ class ReferenceReader:
             self.on_event(InputProgress(step, name, is_over=True))
 
 
+def read_stream(
+    stream: BinaryIO, name: str, max_bytes: int, on_event: Callable[[InputEvent], None]
+) -> bytes:
+    """All of `stream`, which may be a pipe; says that it waits when the end is not there soon.
+
+    Raises:
+        InputError: it has more than `max_bytes`, or cannot be read.
+    """
+    data = io.BytesIO()
+    with _waiting(name, on_event):
+        try:
+            while piece := stream.read(_PIECE_BYTES):
+                data.write(piece)
+                if data.tell() > max_bytes:
+                    raise InputError(
+                        f"{name} has more than {max_bytes / 1e6:.0f} MB, which is the limit; give a"
+                        " part of it"
+                    )
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{name} cannot be read: {reason}") from None
+    return data.getvalue()
+
+
+@contextmanager
+def _waiting(name: str, on_event: Callable[[InputEvent], None]) -> Iterator[None]:
+    note = threading.Timer(_WAIT_NOTE_S, on_event, [InputProgress("waiting for", name)])
+    note.daemon = True
+    note.start()
+    try:
+        yield
+    finally:
+        note.cancel()
+        on_event(InputProgress("waiting for", name, is_over=True))
+
+
+def _known(encoding: str | None) -> str | None:
+    """What a page or its server calls its encoding, unless there is none of that name."""
+    return encoding if encoding and is_text_encoding(encoding) else None
+
+
 def _matches(pattern: str) -> list[Path]:
     """Files that a pattern names which the shell has not expanded, such as one in quotes."""
-    if not glob.has_magic(pattern):
-        return []
-    return [Path(name) for name in glob.glob(str(as_path(pattern)), recursive=True)]
+    return matching_files(str(as_path(pattern))) if glob.has_magic(pattern) else []

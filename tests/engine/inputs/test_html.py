@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqchat.engine.inputs.html import html_charset, html_text, looks_like_html
+from tests.growth import growth
 
 PAGE = """<!DOCTYPE html>
 <html><head><title>Whales &amp; ships</title><style>p { color: red }</style>
@@ -62,3 +63,43 @@ def test_a_page_names_its_encoding() -> None:
     old = b'<meta http-equiv="Content-Type" content="text/html; charset=cp1252">'
     assert html_charset(old) == "cp1252"
     assert html_charset(b"<html><p>charset=none") is None
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("<a ", '<a href="', "<a href='x", "<!--", "<!", "<?", "</", "</a ", "<![CDATA[", "<"),
+        *("<script>", "<title></title", "<a =", "<!-- -", "&#", "<pre></p>", "<a b=\"'>"),
+    ],
+)
+def test_time_grows_with_the_length_alone(piece: str) -> None:
+    assert growth(lambda size: piece * (size // len(piece)), html_text, 40_000) < 3
+
+
+def test_elements_that_are_not_shown_close_in_linear_time() -> None:
+    assert growth(lambda n: "<svg>" * n + "</math></object>" * n, html_text, 5_000) < 3
+
+
+def test_comments_before_a_page_are_looked_through_once() -> None:
+    def look(page: bytes) -> None:
+        for _ in range(500):
+            looks_like_html(page)
+
+    assert growth(lambda count: b"<!---->" * count, look, 8) < 3
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<p>hi <![x y</p>bye", "hi bye\n"),
+        ("<p>a < b <c", "a < b <c\n"),
+        ("<p>a<!-- never closed <b>", "a<!-- never closed <b>\n"),
+        ("x&#" + "9" * 5000 + ";y&#xfffffffff;z", "x\ufffdy\ufffdz\n"),
+        ("<p a='>' b=\">\">x<br/>y<svg/>z</p>", "x\nyz\n"),
+        ("<title>a &amp; <b></title><textarea><p>x</textarea>", "a & <b>\n\n<p>x\n"),
+        ("<script>a</script >b<style>x</p>", "b\n"),
+        ("a<!-->b<!--->c<!---->d", "abcd\n"),
+    ],
+)
+def test_markup_as_browsers_take_it(page: str, text: str) -> None:
+    assert html_text(page) == text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
@@ -49,6 +49,7 @@ def test_a_file_that_opens_without_a_password_is_read() -> None:
     assert pdf_document(_locked(""), "x.pdf").text == "a secret"
 
 
+@settings(max_examples=8)  # each starts a process; tests/fuzz tries more
 @given(st.data())
 def test_a_damaged_file_is_a_sentence_or_text(data: st.DataObject) -> None:
     whole = pdf_bytes("one", "two")
