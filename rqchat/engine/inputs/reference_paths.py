@@ -52,11 +52,11 @@ def split_question(text: str) -> tuple[tuple[str, ...], str]:
     end = 0
     for word in _WORD.finditer(text):
         reference = _unquoted(word.group())
-        if not (is_url(reference) or _exists(as_path(reference))):
+        if not (is_url(reference) or os.path.exists(as_path(reference))):
             break
         end = word.end()
     question = text[end:].strip()
-    if not end or _exists(as_path(text.strip())):
+    if not end or os.path.exists(as_path(text.strip())):
         return split_references(text), ""
     return split_references(text[:end]), question
 
