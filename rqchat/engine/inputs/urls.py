@@ -81,6 +81,7 @@ def _fetch(url: str, max_bytes: int, ends_s: float) -> Download:
             return Download(
                 url,
                 _body(response, url, max_bytes, ends_s),
+                # Without the header the method says text/plain.
                 response.headers.get_content_type() if "content-type" in response.headers else "",
                 response.headers.get_content_charset(),
             )
@@ -107,6 +108,7 @@ def _body(response: HTTPResponse, url: str, max_bytes: int, ends_s: float) -> by
     if announced > max_bytes:
         raise _too_large(url, max_bytes)
     data = bytearray()
+    # Not `read`, which waits for a whole piece and so past the deadline.
     while piece := response.read1(_PIECE_BYTES):
         data += piece
         if len(data) > max_bytes:

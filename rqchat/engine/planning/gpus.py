@@ -88,6 +88,7 @@ def _nvml_gpus() -> list[DeviceInfo]:
     try:
         cards = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         handles = [(card, part) for card in cards for part in (card, *_nvml_slices(card))]
+        # A slice has no index; CUDA_VISIBLE_DEVICES names it by its UUID.
         known = [
             (str(cards.index(card)) if part is card else "", str(pynvml.nvmlDeviceGetUUID(part)))
             for card, part in handles
@@ -154,6 +155,7 @@ def _nvml_users(handle: Any) -> tuple[str, ...]:
     try:
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
         running += pynvml.nvmlDeviceGetGraphicsRunningProcesses(handle)
+        # By number, because a program that computes and draws stands in both lists.
         named = {
             process.pid: (pynvml.nvmlSystemGetProcessName(process.pid), process.usedGpuMemory or 0)
             for process in running
@@ -246,6 +248,7 @@ def _amd_gpus(folder: Path) -> list[DeviceInfo]:
         found.append(replace(device, bandwidth=bandwidth_of(name)))
     numbers = [(str(index), "") for index in range(len(found))]
     order = _visible_order(numbers, visible_gpus(_HIP_VISIBLE, _CUDA_VISIBLE))
+    # ROCm's torch calls its devices CUDA as well.
     return [replace(found[row], torch_name=f"cuda:{place}") for place, row in enumerate(order)]
 
 

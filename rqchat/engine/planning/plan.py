@@ -188,12 +188,14 @@ class _Planner:
         if not fits(tokens):
             low, high = self.least // _CONTEXT_STEP_TOKENS, tokens // _CONTEXT_STEP_TOKENS + 1
             while high - low > 1:
+                # So many steps as `low` fit, so many as `high` do not.
                 middle = (low + high) // 2
                 low, high = (middle, high) if fits(middle * _CONTEXT_STEP_TOKENS) else (low, middle)
             # `least` fits, though it may be no multiple of the step.
             tokens = max(low * _CONTEXT_STEP_TOKENS, self.least)
         given = weights, kv_bits, economy, tokens
         read = self.budget.read_bytes(*given)
+        # What is free beyond that lets more of a prompt be read at a time.
         longest = self.budget.with_longest_chunk(*given, self.device.free_bytes)
         return Candidate(
             weights.name,

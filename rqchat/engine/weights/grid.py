@@ -146,6 +146,7 @@ class Packed:
         """Codes [rows, columns] uint8."""
         grid = self.grid
         shifts = torch.arange(0, 32, grid.bits, dtype=torch.int32, device=self.words.device)
+        # The shift of a signed word brings in its sign, which the mask takes away.
         codes = (self.words.unsqueeze(-1) >> shifts) & ((1 << grid.bits) - 1)
         return codes.to(torch.uint8).flatten(-2)
 

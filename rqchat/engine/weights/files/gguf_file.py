@@ -21,6 +21,7 @@ from rqchat.errors import ModelError
 __all__ = ["BLOCKS", "PLAIN", "GgufTensor", "pack_q4_0", "read_gguf", "unpack"]
 
 _MAGIC = b"GGUF"
+# Version 1 counts in 32 bits where these have 64.
 _VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
 # Bytes of a metadata value by GGUF's number of its type; texts and arrays have no fixed size.
@@ -87,6 +88,7 @@ class _Header:
         for _ in range(fields):
             self._field()
         entries = [self._entry() for _ in range(count)]
+        # Offsets count from here: where the header ends, rounded up.
         base = -(-self.place // self.alignment) * self.alignment
         return {key: self._tensor(key, base + at, kind, shape) for key, at, kind, shape in entries}
 
