@@ -100,7 +100,7 @@ def try_case(name: str, surface: Surface, seed: int, case: int, tally: Tally) ->
     tally.worst_cpu_s = max(tally.worst_cpu_s, cpu_s)
     for kind, detail in (
         ("traceback", failure),
-        ("hang", f"{cpu_s:.1f} s of CPU" if cpu_s > CPU_LIMIT_S else ""),
+        ("hang", f"{cpu_s:.1f} s of CPU" if cpu_s > 0.9 * CPU_LIMIT_S else ""),
         ("memory", f"{peak_bytes / 2**20:.0f} MiB" if peak_bytes > MEMORY_LIMIT_BYTES else ""),
         ("control", repr(said) if _CONTROL.search(said) else ""),
     ):

@@ -1,6 +1,7 @@
 """What a URL holds, bounded in bytes and in time. No torch.
 
-Only http and https, also where a server redirects to: a URL never reads a local file.
+Only http and https, also where a server redirects to: a URL never reads a local file. Proxies and
+certificates are those of the environment.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 
 from rqchat import __version__
-from rqchat.errors import InputError
+from rqchat.engine.proxies import ProxyHandler, tls_context
+from rqchat.errors import InputError, RqchatError
 
 __all__ = ["DEADLINE_S", "Download", "download"]
 
@@ -48,14 +50,15 @@ def download(url: str, *, max_bytes: int, deadline_s: float = DEADLINE_S) -> Dow
 
     Raises:
         InputError: no such place, an error of the server, too large, too slow, not http(s).
+        UsageError: the proxy or the certificates that the environment names cannot be used.
     """
-    results: queue.SimpleQueue[Download | InputError] = queue.SimpleQueue()
+    results: queue.SimpleQueue[Download | RqchatError] = queue.SimpleQueue()
     ends_s = time.monotonic() + deadline_s
 
     def work() -> None:
         try:
             results.put(_fetch(url, max_bytes, ends_s))
-        except InputError as error:
+        except RqchatError as error:
             results.put(error)
         except Exception as error:  # nobody else would hear of it: this is a thread
             reason = getattr(error, "reason", None) or error
@@ -67,7 +70,7 @@ def download(url: str, *, max_bytes: int, deadline_s: float = DEADLINE_S) -> Dow
         result = results.get(timeout=deadline_s)
     except queue.Empty:
         raise _too_slow(url) from None
-    if isinstance(result, InputError):
+    if isinstance(result, RqchatError):
         raise result
     return result
 
@@ -130,10 +133,10 @@ def _opener() -> urllib.request.OpenerDirector:
     """Without the handlers for file, ftp and data URLs that urllib adds by itself."""
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(),
+        ProxyHandler(),
         urllib.request.UnknownHandler(),
         urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPSHandler(context=tls_context()),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Redirects(),

@@ -11,6 +11,7 @@ import fcntl
 import fnmatch
 import hashlib
 import http.client
+import os
 import shutil
 import time
 import urllib.error
@@ -23,7 +24,9 @@ from typing import Any, BinaryIO
 import huggingface_hub as hub
 
 from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.foreign import cause_of
 from rqchat.engine.model_files.http_range import is_of_hub, open_range, pause_s
+from rqchat.engine.proxies import proxy_for, tls_context
 from rqchat.errors import ModelError
 
 __all__ = ["Pulled", "RemoteFile", "hub_errors", "local_folder", "pull"]
@@ -93,6 +96,7 @@ def pull(repository: str, patterns: Sequence[str], on_event: Callable[[Event], N
 def hub_errors(name: str) -> Iterator[None]:
     """Turns what the hub's client raises into one sentence that says what to do."""
     _ = hub.HfApi  # with it the package loads its errors
+    _prepare_client()
     errors: Any = hub.errors
     # The bases are OSError and the error of the HTTP client that this version of the hub's uses
     broken: tuple[type[BaseException], ...] = (
@@ -101,6 +105,11 @@ def hub_errors(name: str) -> Iterator[None]:
     )
     try:
         yield
+    except ImportError as error:  # of the client, for any SOCKS proxy that the environment names
+        raise ModelError(
+            f"{name} could not be downloaded: {cause_of(error)}; rqchat goes through http://"
+            " proxies, so unset ALL_PROXY and set HTTPS_PROXY to such a one"
+        ) from None
     except errors.GatedRepoError:
         raise _login_needed(name) from None
     except urllib.error.HTTPError as error:
@@ -123,6 +132,16 @@ def hub_errors(name: str) -> Iterator[None]:
         response: Any = getattr(error, "response", None)
         code, headers = getattr(response, "status_code", 0), getattr(response, "headers", {})
         raise _failed(name, error, code, headers) from None
+
+
+def _prepare_client() -> None:
+    """Raises UsageError where the environment names a proxy or certificates that are of no use."""
+    proxy_for(hub.constants.ENDPOINT)
+    tls_context()
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if bundle and not os.environ.get("SSL_CERT_DIR"):
+        # The only variable that the hub's client reads; `tls_context` reads it first as well
+        os.environ.setdefault("SSL_CERT_FILE", bundle)
 
 
 def _failed(name: str, error: BaseException, code: int, headers: Any) -> ModelError:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import huggingface_hub as hub
 
 from rqchat import __version__
+from rqchat.engine.proxies import ProxyHandler, tls_context
 
 __all__ = ["LONGEST_WAIT_S", "is_of_hub", "open_range", "pause_s"]
 
@@ -54,13 +55,15 @@ def open_range(url: str, begin: int) -> http.client.HTTPResponse:
     Raises:
         urllib.error.HTTPError: the hub, or the storage that it names, refuses.
         OSError: no connection.
+        UsageError: the proxy or the certificates that the environment names cannot be used.
     """
     headers = {"Range": f"bytes={begin}-", "User-Agent": f"rqchat/{__version__}"}
     request = urllib.request.Request(url, headers=headers)
     token = hub.get_token()
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
-    opener = urllib.request.build_opener(_Redirects)
+    https = urllib.request.HTTPSHandler(context=tls_context())
+    opener = urllib.request.build_opener(ProxyHandler(), https, _Redirects)
     response: http.client.HTTPResponse = opener.open(request, timeout=_TIMEOUT_S)
     return response
 
