@@ -39,7 +39,6 @@ LINE_LIMIT = 200
 THEIRS = {
     *("contract.pdf", "photo.jpg", "cat.png", "text.txt", "another.txt", "book.txt", "a.txt"),
     *("performance.md", "config.json", "calibration.safetensors", "logs.db"),
-    "tests/compile/proofs.txt",
 }
 
 

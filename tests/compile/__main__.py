@@ -2,9 +2,9 @@
 
 `python -m tests.compile changed` compiles the launches that `proofs.txt` does not hold, and ten at
 random of those that it holds, which must take what it says; where it holds nothing of this Triton,
-it is `few`. `few` compiles what differs most, `all` everything (half an hour of CPU, on every core
-that is there). `--write` brings `proofs.txt` up to date. JSON on stdout; on stderr the table, what
-does not fit, and exit code 1 if anything does not.
+it is `few`. `few` compiles what differs most, `all` everything (an hour and a half of CPU, on
+every core that is there). `--write` brings `proofs.txt` up to date. JSON on stdout; on stderr the
+table, what does not fit, and exit code 1 if anything does not.
 """
 
 from __future__ import annotations
