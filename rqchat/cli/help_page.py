@@ -24,4 +24,4 @@ class CommandsFirst(TyperGroup):
         options = TyperCommand(self.name, params=self.get_params(ctx))
         options.get_usage = lambda ctx: _BETWEEN  # type: ignore[method-assign]
         for part in (commands, options):
-            rich_format_help(obj=part, ctx=ctx, markup_mode=self.rich_markup_mode)
+            rich_format_help(obj=part, ctx=ctx, markup_mode="rich")

@@ -34,9 +34,10 @@ def border(
     Raises:
         RqchatError: `refusal`'s, or one of ours that was raised within.
     """
+    through: tuple[type[BaseException], ...] = (RqchatError, *_ENDS, *passing)
     try:
         yield
-    except (RqchatError, *_ENDS, *passing):
+    except through:
         raise
     except BaseException as error:
         raise refusal(cause_of(error)) from None

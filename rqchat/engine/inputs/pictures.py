@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def read_picture(path: str | Path) -> Picture:
 
 
 def decode_picture(
-    data: bytes, name: str, *, formats: Sequence[str] | None = PICTURE_FORMATS
+    data: bytes, name: str, *, formats: tuple[str, ...] | None = PICTURE_FORMATS
 ) -> Picture:
     """The picture in `data`; `name` is what errors call it.
 
@@ -112,7 +111,7 @@ def decode_picture(
         return _decoded(bare, name, data, formats)
 
 
-def _decoded(pixels: bytes, name: str, data: bytes, formats: Sequence[str] | None) -> Picture:
+def _decoded(pixels: bytes, name: str, data: bytes, formats: tuple[str, ...] | None) -> Picture:
     """As `decode_picture`, of the file `data` as it is or without metadata, which is `pixels`."""
     with (
         warnings.catch_warnings(),
