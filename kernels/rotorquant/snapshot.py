@@ -123,6 +123,7 @@ class Header:
             data["config"] = RotorQuantConfig(**data["config"])
             data["layers"] = tuple(LayerForm(**layer) for layer in data["layers"])
             return cls(**data)
+        # A `RotorQuantError` too, but one that has its sentence already.
         except SnapshotError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RotorQuantError) as error:
@@ -241,6 +242,7 @@ def read_snapshot(path: Path, cache: str, source: Source | None) -> Snapshot:
         raise _refusal(path, f"it is no whole safetensors file ({error})") from error
     if _HEADER not in metadata or _CHECKSUM not in metadata:
         raise _refusal(path, "it is no saved cache")
+    # Before the header is parsed, so that it is the one that was written.
     if _digest(metadata[_HEADER], tensors) != metadata[_CHECKSUM]:
         raise _refusal(path, "it is corrupt: its checksum is wrong")
     try:
@@ -285,6 +287,7 @@ def _digest(text: str, tensors: dict[str, torch.Tensor]) -> str:
 
 def _to_host(rows: torch.Tensor, copied: bool) -> torch.Tensor:
     host = rows.contiguous().cpu()
+    # Of a tensor that is there already, `cpu` gives the tensor itself.
     return host.clone() if copied and host.data_ptr() == rows.data_ptr() else host
 
 

@@ -92,6 +92,7 @@ def load(folder: Path, model: str, *, cold: bool = False) -> LoadOutcome:
     if cold:
         _forget(files)
     load_s = load_model(source, plan, lambda event: None, offline=True).load_s
+    # Linux counts `ru_maxrss` in KiB.
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     gc.collect()  # a mapped file stays in the page cache
     fresh = _rate(files, _read_fresh, cold)

@@ -211,6 +211,7 @@ def _answered(
     plan, chosen = opened.plan, opened.plan.chosen
     if session.plan != plan:
         raise RqchatError("it ran out of memory, and gave up a part of its plan to go on")
+    # Linux counts `ru_maxrss` in KiB.
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert done.tokens.cached == filled, (done.tokens.cached, filled)
     return Outcome(
@@ -242,6 +243,7 @@ def _decode_rates(session: ChatSession, turn: UserTurn, done: Done) -> tuple[flo
         return plain, 0.0
     session._messages = ()
     longer = _ask(session, turn, _LONGER * _TIMED_TOKENS)
+    # Capturing takes as long in both answers: the difference is free of it.
     tokens = longer.tokens.output - done.tokens.output
     seconds = longer.timing.decode_s - done.timing.decode_s
     session._messages, session._steps = (), Steps(None)

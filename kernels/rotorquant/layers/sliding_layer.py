@@ -191,6 +191,7 @@ class SlidingLayer(StoringLayer[Ring]):
         if set(groups) != {"like", "ring"} or len(like) != 1 or like[0].ndim != 4:
             raise SnapshotError(f"a sliding layer cannot be made of {sorted(groups)}")
         empty = like[0].to(device)
+        # Shape, dtype and device are all that it takes of them.
         self.lazy_initialization(empty, empty)
         self.store.load(groups["ring"], length)
         if self.store.slots.length != self.window:

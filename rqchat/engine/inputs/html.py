@@ -98,6 +98,7 @@ def _end_of_markup(source: str, opened: int, reader: _Reader) -> int | None:
 
 def _end_of_other(source: str, opened: int) -> int | None:
     """As `_end_of_markup`, for comments and declarations."""
+    # The standard takes these two for whole comments.
     if source.startswith(("<!-->", "<!--->"), opened):
         return source.index(">", opened) + 1
     closing = "-->" if source.startswith("<!--", opened) else ">"

@@ -126,6 +126,7 @@ def _decoded(pixels: bytes, name: str, data: bytes, formats: tuple[str, ...] | N
                 _check_scans(name, opened, pixels)
                 size = opened.size
                 factor = _reduction(*size)
+                # Has a JPEG decoded at a half, quarter or eighth of its sides; others ignore it.
                 opened.draft(None, (max(1, size[0] // factor), max(1, size[1] // factor)))
                 turned = transposition(opened)
                 image = _reduced(opened)
