@@ -113,7 +113,12 @@ def test_standard_input_that_does_not_end_is_said_where_there_is_no_terminal(
     running = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "ask", "--no-log", "What?"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}"},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'kernels'}",
+            "XDG_DATA_HOME": str(tmp_path),
+            "XDG_CONFIG_HOME": "/nonexistent",
+        },
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import huggingface_hub as hub
+import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat.engine.events import Event, LoadProgress
 from rqchat.engine.foreign import cause_of

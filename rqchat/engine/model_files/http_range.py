@@ -14,6 +14,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 import huggingface_hub as hub
+import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat import __version__
 from rqchat.engine.proxies import ProxyHandler, tls_context

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub as hub
+import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat.engine.planning.known_models import known_models
 from rqchat.errors import ModelError

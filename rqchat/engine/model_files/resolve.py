@@ -12,6 +12,7 @@ from typing import Any
 
 # The package resolves its names lazily: pocket and folders never pay for its HTTP client
 import huggingface_hub as hub
+import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat.engine.model_files.download import hub_errors, local_folder
 from rqchat.engine.model_files.quantization import check_quantization
