@@ -18,7 +18,11 @@ def main() -> NoReturn:
     try:
         from rqchat.cli import app
 
-        app.main()
+        try:
+            app.main()
+        except Exception as error:
+            app.show_bug(error)  # its words may be a model's, and a terminal would act on them
+            code = 1
     except KeyboardInterrupt:
         code = 130
     except SystemExit as left:

@@ -35,7 +35,7 @@ from rqchat.cli.help_page import CommandsFirst
 from rqchat.cli.hints import usage_message
 from rqchat.errors import RqchatError, UsageError
 
-__all__ = ["app", "command", "main"]
+__all__ = ["app", "command", "main", "show_bug"]
 
 _INTERRUPTED = 130
 _HELP_OPTIONS = ["-h", "--help"]
@@ -180,6 +180,13 @@ def _usage_or_bug(error: Exception) -> int:
     if not hasattr(error, "format_message"):
         raise error
     return _fail(usage_message(error), getattr(error, "exit_code", 2))
+
+
+def show_bug(error: Exception) -> None:
+    """The traceback of an error that is nobody's fault but ours."""
+    from rqchat.ui.console import Screen
+
+    Screen().bug(error)
 
 
 def _fail(message: str, exit_code: int) -> int:

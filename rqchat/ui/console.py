@@ -3,23 +3,30 @@
 The answer goes to standard output through `Screen.answer`; everything else goes to standard error
 through `Screen.note` and its like. Each stream is asked on its own whether it is a terminal.
 rich itself follows `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb`.
+
+This is the border to the terminal. What is drawn becomes safe after it was drawn, because decoders
+such as Markdown's make control characters out of harmless text; and `write_text`, which is last,
+lets no sequence through but colours. What the line editor draws passes `editor/safe_output.py`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import Any, Literal, Protocol, TextIO
 
 from rich.cells import set_cell_size
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.text import Text
 from rich.theme import Theme
 
 from rqchat.errors import RqchatError
-from rqchat.ui.text import safe_line, safe_text, tail, wrapped
+from rqchat.ui.text import only_colours, safe_line, safe_text, tail, wrapped
 
 __all__ = [
     "Live",
@@ -99,7 +106,7 @@ class Screen:
         Raises:
             ReaderGoneError: standard output has been closed.
         """
-        self._flow("out", safe_text(text), "")
+        self._flow("out", text, "")
 
     def block(self, renderable: RenderableType) -> None:
         """Write whole lines of the answer to standard output, without blanks around them.
@@ -146,6 +153,11 @@ class Screen:
         """One line on standard error, quiet or not."""
         self._line(text, "error")
 
+    def bug(self, error: BaseException) -> None:
+        """The traceback of an error that should not have happened, on standard error."""
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            self.error(line)
+
     def redraw(self, lines: Iterable[str]) -> None:
         """Whole lines on standard error that a screen has drawn before, colours included."""
         self._write("err", "".join(f"{line}\n" for line in lines))
@@ -156,7 +168,7 @@ class Screen:
 
     def thought(self, text: str) -> None:
         """A piece of a thought on standard error, dimmed."""
-        self._flow("err", safe_text(text), "thought")
+        self._flow("err", text, "thought")
 
     def status(self, text: str) -> None:
         """Show one line that may still change, in place of what was shown before it."""
@@ -169,29 +181,29 @@ class Screen:
         Above a prompt as much of its end as the screen can show, else the end of its last line.
         """
         if self.live is None:
-            *_, text = safe_text(text).rsplit("\n", 1)
+            *_, text = text.rsplit("\n", 1)
             text = tail(text, self.err.width - 1, 1)
-        self._draw(safe_text(text), style)
+        self._draw(text, style)
 
     def clear_status(self) -> None:
         """Remove the status line, so that something lasting can be written."""
         if self.live is not None:
             self.live.draw("", "")
         elif self._status_shown:
-            self.err.file.write("\r\x1b[K")
-            self.err.file.flush()
+            write_text(sys.stderr, "", over=True)
             self._status_shown = False
 
     def _draw(self, text: str, style: str) -> None:
+        text = safe_text(text)
         if self.live is not None:
             self.live.draw(text, style)
         elif self.can_rewrite:
-            self.err.file.write(f"\r\x1b[2m{text}\x1b[0m\x1b[K")
-            self.err.file.flush()
+            write_text(sys.stderr, f"\x1b[2m{text}\x1b[0m", over=True)
             self._status_shown = True
 
     def _flow(self, stream: Stream, text: str, style: str) -> None:
         """A piece of a text that comes little by little; above a prompt by whole lines."""
+        text = safe_text(text)
         if self.live is None:
             self._write(stream, self._styled(text, style))
             return
@@ -210,7 +222,7 @@ class Screen:
     def _styled(self, text: str, style: str) -> str:
         if not style:
             return text
-        return _rendered(self.err, Text(text, style=style), end="", soft_wrap=True)
+        return _rendered(self.err, Text(text, style=style, end=""), soft_wrap=True)
 
     def _write(self, stream: Stream, text: str) -> None:
         if self.live is not None:
@@ -226,16 +238,51 @@ def is_terminal(name: str) -> bool:
     return stream is not None and stream.isatty()
 
 
+class _Stream(io.StringIO):
+    """What rich asks a stream before it draws. Nothing is written to it: we write what was drawn,
+    because rich would also write, and fail, where there is nothing to write."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    @property
+    def encoding(self) -> str:
+        """What decides whether tables have lines or dashes."""
+        return getattr(getattr(sys, self._name), "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        return is_terminal(self._name)
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
+class _Safe:
+    """What `drawn` draws, without what a terminal would act on."""
+
+    def __init__(self, drawn: RenderableType) -> None:
+        self._drawn = drawn
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for text, style, control in console.render(self._drawn, options):
+            if not control:  # a link is an escape sequence with an address of somebody else's
+                safe_style = style.update_link(None) if style and style.link else style
+                yield Segment(safe_text(text), safe_style)
+
+
 def _console(*, stderr: bool, width: int | None) -> Console:
     # What users and models write is never taken for rich's own markup.
+    stream = _Stream("stderr" if stderr else "stdout")
+    theme = Theme(_STYLES)
     return Console(
-        stderr=stderr, width=width, theme=Theme(_STYLES), markup=False, emoji=False, highlight=False
+        file=stream, width=width, theme=theme, markup=False, emoji=False, highlight=False
     )
 
 
 def _rendered(console: Console, renderable: RenderableType, **options: Any) -> str:
     with console.capture() as capture:
-        console.print(renderable, **options)
+        console.print(_Safe(renderable), **options)
     return capture.get()
 
 
@@ -245,20 +292,26 @@ def _unpadded(console: Console, renderable: RenderableType) -> str:
     return "".join(_PADDING.sub("", line) + "\n" for line in lines)
 
 
-def write_text(stream: TextIO, text: str) -> None:
+def write_text(stream: TextIO, text: str, *, over: bool = False) -> None:
     """Write at once; what the stream's encoding lacks becomes `?`.
 
-    Where standard error cannot be written there is nobody to tell, and the answer goes on.
+    A terminal gets colours and no other sequence; `over` begins at the start of its line, and
+    removes the rest of what stood there. Where standard error cannot be written there is nobody to
+    tell, and the answer goes on.
 
     Raises:
         ReaderGoneError: the stream has been closed.
         RqchatError: it leads to a disk that is full, or the like.
     """
     try:
-        stream.write(text)
-        stream.flush()
-    except UnicodeEncodeError:
-        stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
+        if stream.isatty():
+            text = only_colours(text)
+        if over:
+            text = f"\r{text}\x1b[K"
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
         stream.flush()
     except OSError as error:
         # The interpreter flushes the stream once more when it ends; let that succeed.

@@ -12,6 +12,7 @@ __all__ = [
     "format_count",
     "format_seconds",
     "one_row",
+    "only_colours",
     "picture_chip",
     "safe_line",
     "safe_text",
@@ -22,7 +23,9 @@ __all__ = [
 
 # C0 except tab and newline, DEL, C1, and the bidirectional embeddings, overrides and isolates
 # that reorder what is shown (Unicode UAX 9).
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+_CONTROL = re.compile(_CONTROLS)
+_COLOUR_OR_CONTROL = re.compile(rf"(\x1b\[[\d;]*m)|{_CONTROLS}|[\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -33,7 +36,17 @@ def safe_text(text: str) -> str:
     sequence split over two pieces loses its escape character all the same. Lone surrogates, which
     no output encoding takes, become U+FFFD.
     """
+    if text.isprintable():  # nearly every piece, and much faster
+        return text
     return _SURROGATE.sub("\ufffd", _CONTROL.sub("", text))
+
+
+def only_colours(text: str) -> str:
+    """`text` that was drawn, without what a terminal acts on but colours, bold and their like (SGR,
+    ECMA-48 section 8.3.117)."""
+    if text.isprintable():
+        return text
+    return _COLOUR_OR_CONTROL.sub(lambda found: found[1] or "", text)
 
 
 def safe_line(text: str) -> str:

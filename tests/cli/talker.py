@@ -13,12 +13,13 @@ from rqchat.engine.conversation import UserTurn
 from rqchat.engine.events import Event, LoadProgress, PrefillProgress
 from rqchat.engine.settings import SamplingSettings, Settings
 from tests.cli.fake_session import FakeSession
+from tests.screen_oracle import MISCHIEF
 
 __all__ = ["Talker", "main"]
 
 MARKDOWN = "# Title\n\nSome **bold** text.\n\n```python\nreturn 1\n```\n\nthe end"
 SCRIPTS = "日本語のテキスト 👩‍👩‍👧 שלום עולם e\u0301 a\u0308 ✅ | the end"
-ESCAPES = "before \x1b]0;owned\x07 \x1b[2J \x1bPq\x1b\\ \x9b31m after"
+ESCAPES = f"before \x1b]0;owned\x07 {' '.join(MISCHIEF)} after"
 
 
 class Talker(FakeSession):

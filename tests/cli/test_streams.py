@@ -41,6 +41,15 @@ def test_without_standard_error_the_answer_comes(tmp_path: Path, where: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("words", "code"), [("ask Hello --truncate tail -f README.md", 0), ("ask --bogus", 2)]
+)
+def test_a_full_standard_error_changes_no_exit_code(tmp_path: Path, words: str, code: int) -> None:
+    """Unbuffered, where even writing nothing fails."""
+    done = shell(f"export PYTHONUNBUFFERED=1; rqchat {words} 2>/dev/full", tmp_path)
+    assert (done.returncode, len(done.stdout.split())) == (code, 0 if code else 200)
+
+
+@pytest.mark.parametrize(
     ("where", "sentence"),
     [
         (">&-", "rqchat: standard output is closed, so nothing can be answered"),

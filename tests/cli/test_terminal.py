@@ -104,7 +104,10 @@ def test_what_is_typed_before_the_prompt_and_what_ends_an_answer(tmp_path: Path)
         # Control sequences of the model stay text
         terminal.press("\x15misbehave\r")
         terminal.wait_for("after")
-        assert not re.search(r"\x1b\]|\x1b\[2J|\x07|\x1bP|\x9b", terminal.raw)
+        assert not re.search(
+            r"\x1b[\]cP]|\x1b\[2J|\x1b\[38;5;201m|[\x07\x9b\u202a-\u202e\u2066-\u2069]",
+            terminal.raw,
+        )
         assert "]0;owned" in terminal.text
 
         # A signal stops the answer as Ctrl-C does

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mimetypes
 import os.path
-import traceback
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -231,8 +230,7 @@ class Chat:
             return
         self._screen.error(str(error))
         if not isinstance(error, RqchatError):
-            for line in "".join(traceback.format_exception(error)).splitlines():
-                self._screen.error(line)
+            self._screen.bug(error)
             self._screen.error("this is a bug in rqchat; the chat goes on")
 
     def status(self, columns: int) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import Application, create_app_session
-from prompt_toolkit.application.current import get_app_session
 from prompt_toolkit.completion import Completer
 from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
@@ -18,11 +17,11 @@ from prompt_toolkit.key_binding import KeyBindings
 from prompt_toolkit.layout import ConditionalContainer, Container, HSplit, Window
 from prompt_toolkit.layout.controls import FormattedTextControl
 from prompt_toolkit.output.plain_text import PlainTextOutput
-from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.styles import Style
 from prompt_toolkit.utils import is_dumb_terminal
 
 from rqchat.errors import InputError
+from rqchat.ui.editor.safe_output import open_output
 
 __all__ = ["PROMPT", "open_field"]
 
@@ -60,12 +59,9 @@ def open_field(
     Raises:
         InputError: `from_terminal` where there is no terminal.
     """
-    output = get_app_session().output
-    if isinstance(output, Vt100_Output):
-        output.enable_cpr = False  # its answer would be one more thing to wait for
     # Even to a dumb terminal prompt-toolkit's own output writes that the cursor be shown
-    plain = PlainTextOutput(sys.stdout) if is_dumb_terminal() else None
-    with create_app_session(output=plain):
+    output = PlainTextOutput(sys.stdout) if is_dumb_terminal() else open_output()
+    with create_app_session(output=output):
         field: PromptSession[str] = PromptSession(
             history=history,
             completer=completer,

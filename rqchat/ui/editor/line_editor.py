@@ -138,7 +138,7 @@ class LineEditor:
         with self._lock:
             draft, self._draft = self._draft, ""
         # `below` first: it looks for the real streams, which `patch_stdout` replaces.
-        with self.live.below(self._app), patch_stdout(raw=True) if self.is_live else nullcontext():
+        with self.live.below(self._app), patch_stdout() if self.is_live else nullcontext():
             text = self._session.prompt(PROMPT, default=draft, pre_run=self._begin)
         text = self._pastes.unfold(text).strip()
         if text.startswith(_QUOTES):
