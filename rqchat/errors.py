@@ -7,7 +7,8 @@
     |-- ModelError (exit 1)          a model folder or hub id cannot be used
     |-- InputError (exit 1)          a file, image or standard input cannot be used
     `-- StoreError (exit 1)          saved conversations cannot be read or written
-        `-- StoreFullError (exit 1)  the disk has no room for them
+        |-- StoreFullError (exit 1)  the disk has no room for them
+        `-- DamagedStoreError (exit 1)  their file is not as SQLite or rqchat left it
 
 `cli/app.py` turns them into one line on stderr and the exit code; anything else is a bug.
 """
@@ -18,6 +19,7 @@ import re
 
 __all__ = [
     "ContextLengthError",
+    "DamagedStoreError",
     "DoesNotFitError",
     "InputError",
     "ModelError",
@@ -94,3 +96,7 @@ class StoreError(RqchatError):
 
 class StoreFullError(StoreError):
     """The disk has no room for what was to be saved."""
+
+
+class DamagedStoreError(StoreError):
+    """The file of saved conversations, or a row of it, is not as it was written."""

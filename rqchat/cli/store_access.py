@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rqchat.cli import app_folders
 from rqchat.engine.conversations.database import Database
 from rqchat.engine.conversations.load import SavedConversation, load_conversation
 from rqchat.engine.conversations.recorder import Recorder
 from rqchat.engine.conversations.records import Origin
+from rqchat.engine.conversations.rescue import ask_store
 from rqchat.engine.conversations.sessions import find_session, latest_session
 from rqchat.engine.settings import Settings
 from rqchat.errors import InputError, StoreError, UsageError
@@ -18,10 +20,13 @@ from rqchat.errors import InputError, StoreError, UsageError
 if TYPE_CHECKING:
     from rqchat.ui.console import Screen
 
+T = TypeVar("T")
+
 __all__ = [
     "load_saved",
     "open_recorder",
     "open_store",
+    "read_store",
     "resume_hint",
     "resumed_conversation",
     "with_saved_model",
@@ -63,20 +68,42 @@ def open_store() -> Database:
     return Database.open(app_folders.store_file())
 
 
-def load_saved(reference: str | None) -> SavedConversation:
-    """The conversation that `reference` means, the latest where it is None.
+def read_store(question: Callable[[Database], T], warn: Callable[[str], None] | None = None) -> T:
+    """What `question` finds in the user's store; of a damaged one in what can be read of it.
+
+    `warn` gets a sentence then; without one it goes to standard error.
+
+    Raises:
+        StoreError: it cannot be used.
+    """
+
+    def say(text: str) -> None:
+        from rqchat.ui.console import Screen
+
+        Screen().warning(text)
+
+    return ask_store(app_folders.store_file(), question, warn or say)
+
+
+def load_saved(
+    reference: str | None, warn: Callable[[str], None] | None = None
+) -> SavedConversation:
+    """The conversation that `reference` means, the latest where it is None; `warn` as above.
 
     Raises:
         InputError: there is no such conversation, or several.
         StoreError: the store cannot be read.
     """
-    with open_store() as database:
+
+    def load(database: Database) -> SavedConversation:
         record = (
             latest_session(database) if reference is None else find_session(database, reference)
         )
         if record is None:
             raise InputError("there is no conversation to go on with yet")
         return load_conversation(database, record)
+
+    return read_store(load, warn)
 
 
 def with_saved_model(settings: Settings, saved: SavedConversation | None) -> Settings:

@@ -16,7 +16,7 @@ from rqchat.errors import RqchatError, StoreFullError, UsageError
 
 if TYPE_CHECKING:
     from rqchat.engine.conversations.database import Database
-    from rqchat.engine.conversations.records import SessionRecord
+    from rqchat.engine.conversations.records import SessionRecord, TurnRecord
     from rqchat.ui.console import Screen
 
 __all__ = ["app"]
@@ -67,12 +67,12 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List conversations, the latest first."""
+    from rqchat.cli.store_access import read_store
     from rqchat.engine.conversations.export import session_record
     from rqchat.engine.conversations.sessions import count_sessions, list_sessions
 
-    with _store() as database:
-        found = list_sessions(database, None if everything else limit)
-        count = count_sessions(database)
+    most = None if everything else limit
+    found, count = read_store(lambda store: (list_sessions(store, most), count_sessions(store)))
     screen = _screen()
     if as_json:
         _print_json(screen, [session_record(session) for session in found])
@@ -87,13 +87,16 @@ def list_(
 @app.command("show")
 def show(reference: Reference, as_json: AsJson = False) -> None:
     """Show a conversation and what each answer was made with; piped, it is Markdown."""
+    from rqchat.cli.store_access import read_store
     from rqchat.engine.conversations.export import as_markdown, session_record, turn_record
     from rqchat.engine.conversations.sessions import find_session, read_turns
     from rqchat.ui.saved_conversations import conversation_view
 
-    with _store() as database:
-        session = find_session(database, reference)
-        turns = read_turns(database, session.id)
+    def read(store: Database) -> tuple[SessionRecord, tuple[TurnRecord, ...]]:
+        session = find_session(store, reference)
+        return session, read_turns(store, session.id)
+
+    session, turns = read_store(read)
     screen = _screen()
     if as_json:
         _print_json(screen, session_record(session) | {"turns": [turn_record(t) for t in turns]})
@@ -113,13 +116,13 @@ def search(
 
     A word finds all that begin with it; '"quoted words"' are found as they stand.
     """
+    from rqchat.cli.store_access import read_store
     from rqchat.engine.conversations.export import finding_record
     from rqchat.engine.conversations.search import search_sessions
     from rqchat.ui.saved_conversations import findings_list
     from rqchat.ui.text import tab_lines
 
-    with _store() as database:
-        found = search_sessions(database, " ".join(words), limit)
+    found = read_store(lambda store: search_sessions(store, " ".join(words), limit))
     screen = _screen()
     if as_json:
         _print_json(screen, [finding_record(finding) for finding in found])
@@ -175,15 +178,30 @@ def export(
 ) -> None:
     """Write a conversation as Markdown, or as JSON with all that was attached and all receipts."""
     from rqchat.cli.exporting import export_text, write_new
+    from rqchat.cli.store_access import read_store
     from rqchat.engine.conversations.sessions import find_session
 
     form = form or ("json" if output and output.suffix == ".json" else "md")
-    with _store() as database:
-        text = export_text(database, find_session(database, reference), form)
+    text = read_store(lambda store: export_text(store, find_session(store, reference), form))
     if output is None:
         _screen().answer(text)
     else:
         write_new(output, text)
+
+
+@app.command("repair")
+def repair() -> None:
+    """Save what can be read of a damaged store in a new one; the damaged file is kept beside it."""
+    from rqchat.engine.conversations.rescue import repair as repair_store
+
+    path = app_folders.store_file()
+    repaired = repair_store(path)
+    screen = _screen()
+    what = f"conversations: {repaired.conversations:,}, turns: {repaired.turns:,}"
+    if repaired.is_whole:
+        screen.note(f"{path} is in order; {what}")
+    else:
+        screen.note(f"saved what can be read; {what}; the damaged file is {repaired.kept_as}")
 
 
 @app.command("prune")

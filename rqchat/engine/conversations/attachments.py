@@ -15,9 +15,10 @@ import zlib
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.conversations.database import Database, plain
 from rqchat.engine.conversations.records import Attachment, TurnRecord
+from rqchat.engine.foreign import border
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture, decode_picture
-from rqchat.errors import StoreError
+from rqchat.errors import DamagedStoreError
 
 __all__ = ["attached_names", "content_of", "keep_attachments", "load_turn"]
 
@@ -61,7 +62,7 @@ def load_turn(database: Database, record: TurnRecord) -> UserTurn:
     """The question of `record` with what came with it.
 
     Raises:
-        StoreError: the store is damaged.
+        DamagedStoreError: it is not what was saved.
     """
     pictures: list[Picture] = []
     documents: list[Document] = []
@@ -85,10 +86,8 @@ def _load(database: Database, item: Attachment) -> bytes:
             "SELECT data FROM contents WHERE hash = ?", (item.hash,)
         ).fetchone()
     data: bytes = row[0] if row else b""
-    try:
+    with border(lambda cause: DamagedStoreError(f"{item.name} is not as it was saved: {cause}")):
         content = zlib.decompress(data) if item.kind == "document" else data
-    except zlib.error:
-        content = b""
-    if hashlib.sha256(content).hexdigest() != item.hash:
-        raise StoreError(f"{database.path} is damaged: {item.name} is not what was saved")
+        if hashlib.sha256(content).hexdigest() != item.hash:
+            raise ValueError("its bytes are others")
     return content

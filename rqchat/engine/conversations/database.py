@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from rqchat.errors import StoreError, StoreFullError
+from rqchat.engine.foreign import cause_of
+from rqchat.errors import DamagedStoreError, RqchatError, StoreError, StoreFullError
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Database", "Migration", "plain"]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "Database", "Migration", "decoded", "plain"]
 
 Migration = tuple[str, ...]
 
@@ -28,6 +29,9 @@ Migration = tuple[str, ...]
 APPLICATION_ID = 0x52514348
 _WAIT_S = 5.0
 _RETRY_S = (0.002, 0.02)  # at random, so that two do not meet again and again
+_DAMAGED = (
+    "{} is damaged ({}); 'rqchat sessions repair' saves what can be read of it, and keeps the file"
+)
 _OPTIMIZING_TAKES = 2  # times the file at most: the new index in the log, and then in the file
 
 # Full text search follows `turns` through triggers, so the two cannot differ. A turn is inserted as
@@ -129,7 +133,7 @@ class Database:
                 except sqlite3.OperationalError as error:
                     if not (_is_full(error) and path.stat().st_size):
                         raise
-                    full = StoreFullError(_explain(path, error))
+                    full = StoreFullError(str(_explained(path, error)))
             connection = _prepared(_connect_to_read(path), path, migrations)
         database = cls(path, connection, can_write=False)
         database._full = full
@@ -185,7 +189,7 @@ class Database:
 
     def close(self) -> None:
         """Ends the connection; the last one of all folds the log into the file."""
-        with suppress(sqlite3.Error):
+        with suppress(Exception):
             self._connection.close()
 
     def __enter__(self) -> Self:
@@ -199,6 +203,11 @@ def plain(text: str) -> str:
     """`text` as SQLite takes it: without lone surrogates, which words of a command line and names
     of files may hold."""
     return text.encode("utf-8", "replace").decode()
+
+
+def decoded(data: bytes) -> str:
+    """Text of the store; bytes that are no text cost nothing but themselves."""
+    return data.decode("utf-8", "replace")
 
 
 def _may_be_written(path: Path) -> bool:
@@ -224,9 +233,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _opened(address: str, *, uri: bool) -> sqlite3.Connection:
     # No transactions of Python's own making: `_transaction` begins and ends them.
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         address, timeout=_WAIT_S, isolation_level=None, check_same_thread=False, uri=uri
     )
+    connection.text_factory = decoded
+    return connection
 
 
 def _prepared(
@@ -305,41 +316,49 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     except BaseException:
         # Some errors, a full disk among them, have rolled back already
         if connection.in_transaction:
-            with suppress(sqlite3.Error):
+            with suppress(Exception):
                 connection.execute("ROLLBACK")
         raise
 
 
 @contextmanager
 def _sentences(path: Path) -> Iterator[None]:
-    """Within, errors of SQLite and of the file system become `StoreError`."""
+    """Within, errors of SQLite and of the file system become `StoreError`.
+
+    So does whatever else is raised: of a damaged file SQLite's own messages are no text any more.
+    """
     try:
         yield
+    except (RqchatError, GeneratorExit):
+        raise
     except sqlite3.Error as error:
-        kind = StoreFullError if _is_full(error) else StoreError
-        raise kind(_explain(path, error)) from error
+        raise _explained(path, error) from error
     except OSError as error:
         raise StoreError(f"{path} cannot be used: {error.strerror or error}") from error
+    except Exception as error:
+        raise DamagedStoreError(_DAMAGED.format(path, cause_of(error))) from error
 
 
 def _is_full(error: sqlite3.Error) -> bool:
     return "full" in str(error) or "disk I/O" in str(error)
 
 
-def _explain(path: Path, error: sqlite3.Error) -> str:
+def _explained(path: Path, error: sqlite3.Error) -> StoreError:
     text = str(error)
-    if "malformed" in text or "not a database" in text or "corrupt" in text:
-        return (
-            f"{path} is damaged ({text}); move it away and rqchat starts a new one. What can be"
-            f" saved of it: sqlite3 {path.name} .recover"
-        )
     if "locked" in text:
-        return f"{path} is being written by another program for more than {_WAIT_S:.0f} s"
+        return StoreError(
+            f"{path} is being written by another program for more than {_WAIT_S:.0f} s"
+        )
     if _is_full(error):
-        return (
+        return StoreFullError(
             f"{path} cannot be written ({text}); make room on the disk, for example of what is kept"
             " of documents: rqchat cache clear"
         )
     if "readonly" in text:
-        return f"{path} cannot be written: it or its folder is read-only, or the disk is full"
-    return f"{path} cannot be used: {text}"
+        return StoreError(
+            f"{path} cannot be written: it or its folder is read-only, or the disk is full"
+        )
+    if "unable to open" in text or isinstance(error, sqlite3.ProgrammingError):
+        return StoreError(f"{path} cannot be used: {text}")
+    # Whatever else SQLite says of a file that it has made itself: a table that is gone, a page
+    return DamagedStoreError(_DAMAGED.format(path, cause_of(error)))

@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from rqchat import __version__
+from rqchat.engine.conversations.value_types import fits
 from rqchat.engine.events import Done, MemoryUse, StopReason, Timing, TokenCounts
+from rqchat.engine.foreign import border
 from rqchat.engine.settings import HEAD_BITS, WEIGHTS, SamplingSettings, Settings
+from rqchat.errors import DamagedStoreError, InputError
 
 if TYPE_CHECKING:
     from rqchat.engine.session_api import Session
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Receipt"]
 
 _Record = TypeVar("_Record")
+_LOST = "?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,13 @@ class Receipt:
 
     @property
     def settings(self) -> Settings:
-        """Settings that plan the same again."""
+        """Settings that plan the same again.
+
+        Raises:
+            InputError: the receipt is lost.
+        """
+        if self.model == _LOST:
+            raise InputError("what the answer was made with is lost: its receipt was damaged")
         return Settings(
             model=self.model,
             # fp32 cannot be asked for: it is what the plan takes on a CPU by itself.
@@ -112,20 +122,42 @@ class Receipt:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote. Fields that a later version added are passed over."""
-        given: dict[str, Any] = json.loads(text)
-        parts = {
-            "sampling": SamplingSettings,
-            "tokens": TokenCounts,
-            "timing": Timing,
-            "memory": MemoryUse,
-        }
-        for name, kind in parts.items():
-            if given.get(name) is not None:
-                given[name] = _build(kind, given[name])
-        return _build(cls, given)
+        """What `to_json` wrote. Fields that a later version added are passed over.
+
+        Raises:
+            DamagedStoreError: nothing that `to_json` wrote looks so.
+        """
+        with border(lambda cause: DamagedStoreError(f"a receipt is damaged: {cause}")):
+            given: dict[str, Any] = json.loads(text)
+            parts = {
+                "sampling": SamplingSettings,
+                "tokens": TokenCounts,
+                "timing": Timing,
+                "memory": MemoryUse,
+            }
+            for name, kind in parts.items():
+                if given.get(name) is not None:
+                    given[name] = _build(kind, given[name])
+            return _build(cls, given)
+
+    @classmethod
+    def lost(cls) -> Self:
+        """In the place of one that cannot be read any more."""
+        names = ("rqchat", "torch", "model", "revision", "device", "weights", "kv_mode")
+        numbers = ("head_bits", "kv_bits", "sliding_bits", "context_tokens", "image_tokens")
+        return cls(
+            **dict.fromkeys(names, _LOST),
+            **dict.fromkeys(numbers, 0),  # type: ignore[arg-type]
+            system=None,
+            thinking=False,
+            sampling=SamplingSettings(temperature=0.0),
+        )
 
 
 def _build(kind: type[_Record], given: Mapping[str, Any]) -> _Record:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in given.items() if name in known})
+    known = {field.name: str(field.type) for field in fields(kind)}  # type: ignore[arg-type]
+    values = {name: value for name, value in given.items() if name in known}
+    for name, value in values.items():
+        if not fits(known[name], value):
+            raise TypeError(f"{name} is {value!r}")
+    return kind(**values)

@@ -7,10 +7,19 @@ from typing import Literal
 
 from rqchat.engine.conversations.receipt import Receipt
 
-__all__ = ["Attachment", "Finding", "Origin", "SessionRecord", "TurnRecord", "TurnState"]
+__all__ = [
+    "Attachment",
+    "Finding",
+    "Origin",
+    "SessionRecord",
+    "TurnRecord",
+    "TurnState",
+    "short_title",
+]
 
 Origin = Literal["chat", "ask"]
 TurnState = Literal["complete", "interrupted", "unfinished"]
+_TITLE_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +99,9 @@ class Finding:
     session: SessionRecord
     number: int | None
     excerpt: str
+
+
+def short_title(text: str) -> str:
+    """The beginning of `text` on one line."""
+    words = " ".join(text.split())
+    return words if len(words) <= _TITLE_CHARACTERS else words[: _TITLE_CHARACTERS - 1] + "…"

@@ -14,11 +14,10 @@ from rqchat.engine.conversation import Message, UserTurn
 from rqchat.engine.conversations.attachments import attached_names, keep_attachments
 from rqchat.engine.conversations.database import Database, plain
 from rqchat.engine.conversations.receipt import Receipt
-from rqchat.engine.conversations.records import Origin, TurnRecord, TurnState
+from rqchat.engine.conversations.records import Origin, TurnRecord, TurnState, short_title
 
 __all__ = ["Kept", "SessionRows"]
 
-_TITLE_CHARACTERS = 60
 _ID_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that looks like another
 _ID_LENGTH = 8
 
@@ -115,7 +114,10 @@ class SessionRows:
             receipt = kept[-1].receipt
             connection.execute(
                 "UPDATE sessions SET updated_s = ?, model = ?, system = ? WHERE id = ?",
-                (now_s, receipt.model, receipt.system and plain(receipt.system), target.session_id),
+                (
+                    *(now_s, plain(receipt.model), receipt.system and plain(receipt.system)),
+                    target.session_id,
+                ),
             )
         return type(self)(self.origin, target.session_id, tuple(written), target.forked_from)
 
@@ -140,7 +142,7 @@ class SessionRows:
                 session_id,
                 _title(self.named_by or first.turn),
                 self.origin,
-                first.receipt.model,
+                plain(first.receipt.model),
                 source,
                 now_s,
                 now_s,
@@ -183,6 +185,4 @@ def _common_length(first: Sequence[UserTurn], second: Sequence[UserTurn]) -> int
 
 def _title(turn: UserTurn) -> str:
     """The beginning of the question, or what came with it, on one line."""
-    words = " ".join((turn.text or attached_names(turn)).split())
-    title = words if len(words) <= _TITLE_CHARACTERS else words[: _TITLE_CHARACTERS - 1] + "…"
-    return plain(title)
+    return plain(short_title(turn.text or attached_names(turn)))

@@ -8,6 +8,7 @@ from dataclasses import fields
 
 from rqchat.engine.conversations.database import Database, plain
 from rqchat.engine.conversations.records import Finding, SessionRecord
+from rqchat.engine.conversations.sound_rows import checked
 
 __all__ = ["search_sessions"]
 
@@ -60,7 +61,7 @@ def _by_name(database: Database, text: str) -> list[Finding]:
         rows = connection.execute(
             f"SELECT {_COLUMNS} FROM sessions WHERE instr(lower(name), lower(?))", (text.strip(),)
         ).fetchall()
-    records = [SessionRecord(*row) for row in rows]
+    records = [checked(SessionRecord, row) for row in rows]
     return [Finding(record, None, record.title) for record in records]
 
 
@@ -96,4 +97,5 @@ def _by_letters(database: Database, text: str) -> Iterator[Finding]:
 
 def _findings(rows: Iterator[tuple[object, ...]]) -> Iterator[Finding]:
     for *session, number, excerpt in rows:
-        yield Finding(SessionRecord(*session), number, " ".join(str(excerpt).split()))  # type: ignore[arg-type]
+        record = checked(SessionRecord, session)
+        yield Finding(record, number, " ".join(str(excerpt).split()))  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from typing import Any
 from rqchat.engine.conversations.database import Database, plain
 from rqchat.engine.conversations.receipt import Receipt
 from rqchat.engine.conversations.records import Attachment, SessionRecord, TurnRecord
+from rqchat.engine.conversations.sound_rows import checked
 from rqchat.errors import InputError, UsageError
 
 __all__ = [
@@ -155,14 +156,15 @@ def _select(
 ) -> tuple[SessionRecord, ...]:
     with database.read() as connection:
         rows = connection.execute(f"SELECT {_COLUMNS} FROM sessions {clause}", values).fetchall()
-    return tuple(SessionRecord(*row) for row in rows)
+    return tuple(checked(SessionRecord, row) for row in rows)
 
 
 def _turn(row: tuple[Any, ...], attached: list[tuple[Any, ...]]) -> TurnRecord:
     row_id, number, asked_s, question, thought, answer, state, receipt = row
-    items = tuple(Attachment(*item[1:]) for item in attached if item[0] == row_id)
+    items = tuple(checked(Attachment, item[1:]) for item in attached if item[0] == row_id)
     receipt = Receipt.from_json(receipt)
-    return TurnRecord(row_id, number, asked_s, question, thought, answer, state, receipt, items)
+    values = (row_id, number, asked_s, question, thought, answer, state, receipt, items)
+    return checked(TurnRecord, values)
 
 
 def _ambiguous(reference: str, found: Sequence[SessionRecord]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from rqchat.cli import app_folders
 from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import PATHS, Command
 from rqchat.cli.exporting import export_text, write_new
-from rqchat.cli.store_access import load_saved, open_store
+from rqchat.cli.store_access import load_saved, open_store, read_store
 from rqchat.engine.conversations.search import search_sessions
 from rqchat.engine.conversations.sessions import find_session, list_sessions, rename_session
 from rqchat.engine.inputs.reference_paths import as_path
@@ -40,14 +41,14 @@ def _system(chat: Chat, argument: str) -> None:
 
 
 def _sessions(chat: Chat, argument: str) -> None:
-    with open_store() as database:
-        if argument:
-            findings = search_sessions(database, argument, _LISTED)
-            if findings:
-                chat.show(findings_list(findings))
-        else:
-            findings = ()
-            chat.show(sessions_table(list_sessions(database, _LISTED)))
+    warn = partial(chat.say, style="warning")
+    if argument:
+        findings = read_store(lambda store: search_sessions(store, argument, _LISTED), warn)
+        if findings:
+            chat.show(findings_list(findings))
+    else:
+        findings = ()
+        chat.show(sessions_table(read_store(lambda store: list_sessions(store, _LISTED), warn)))
     if argument and not findings:
         chat.say("found nothing")
     else:
@@ -57,7 +58,7 @@ def _sessions(chat: Chat, argument: str) -> None:
 def _load(chat: Chat, argument: str) -> None:
     if not argument:
         raise UsageError("which one? /sessions lists them, and Tab does")
-    saved = load_saved(argument)
+    saved = load_saved(argument, partial(chat.say, style="warning"))
     session = chat.session()
     # Before the conversation changes, which the recorder would take for a new one
     chat.recorder.adopt(saved)
@@ -85,8 +86,11 @@ def _export(chat: Chat, argument: str) -> None:
     session_id = _saved_id(chat)
     path = as_path(argument) if argument else Path(f"{session_id}.md")
     form = "json" if path.suffix == ".json" else "md"
-    with open_store() as database:
-        write_new(path, export_text(database, find_session(database, session_id), form))
+    text = read_store(
+        lambda store: export_text(store, find_session(store, session_id), form),
+        partial(chat.say, style="warning"),
+    )
+    write_new(path, text)
     chat.say(f"written to {path}")
 
 
