@@ -23,6 +23,7 @@ from rqchat.cli import app_folders, options
 from rqchat.ui.finding import Finding
 
 if TYPE_CHECKING:
+    from rqchat.engine.planning.gpu_troubles import GpuTrouble
     from rqchat.engine.planning.gpus import DeviceInfo
 
 __all__ = ["doctor"]
@@ -63,11 +64,12 @@ def doctor(
     from rqchat.ui.tables import findings_table
 
     devices, driver = find_devices(), gpus.nvidia_driver()
+    troubles = gpus.gpu_troubles()
     has_gpu = any(device.is_gpu for device in devices)
     findings = [
         _python(),
         *_packages(devices, driver),
-        *_hardware(devices, driver),
+        *_hardware(devices, driver, troubles),
         _pocket_model(),
         *_model_cache(has_gpu),
     ]
@@ -171,14 +173,20 @@ def _torch_fits(
     return Finding("torch", "ok", f"{version}, built for {build}")
 
 
-def _hardware(devices: Sequence[DeviceInfo], driver: str | None) -> Iterator[Finding]:
-    """One finding per device, one for the driver or the lack of a GPU, one for several."""
+def _hardware(
+    devices: Sequence[DeviceInfo], driver: str | None, troubles: Sequence[GpuTrouble]
+) -> Iterator[Finding]:
+    """One finding per device, also of those that cannot be used, one for the driver or the lack of
+    a GPU, one for several."""
     gpus = [device for device in devices if device.is_gpu]
     for device in devices:
         yield _device(device)
+    for trouble in troubles:
+        # With another GPU rqchat works
+        yield Finding("GPU", "note" if gpus else "broken", trouble.detail, trouble.remedy)
     if driver:
         yield Finding("driver", "ok", f"NVIDIA {driver}")
-    elif not gpus:
+    elif not gpus and not troubles:
         yield _no_gpu()
     if len(gpus) > 1:
         most = max(gpus, key=lambda gpu: gpu.free_bytes)

@@ -52,12 +52,16 @@ def plan(
 
     rqchat plan --model google/gemma-4-E4B-it --context 32768 --doc book.txt
     """
+    from rqchat.engine.planning.gpus import gpu_troubles
     from rqchat.ui.console import Screen
     from rqchat.ui.plan_table import plan_table
 
     settings = given.settings(vram_bytes=size_of(vram))
     source, memory_plan = make_memory_plan(settings, (bandwidth or 0) * 10**9)
     screen = Screen()
+    if settings.vram_bytes is None and not memory_plan.device.is_gpu:
+        for trouble in gpu_troubles():
+            screen.warning(f"{trouble.detail}: {trouble.remedy}")
     if as_json:
         screen.answer(json.dumps(memory_plan.as_json(source.name)) + "\n")
     else:

@@ -16,6 +16,7 @@ from rqchat.engine.model_files.fetch import check_that_it_is_here
 from rqchat.engine.model_files.resolve import POCKET, ModelSource, resolve_model
 from rqchat.engine.planning.automatic import fitting_models
 from rqchat.engine.planning.devices import cpu_device, device_for
+from rqchat.engine.planning.gpus import gpu_troubles
 from rqchat.engine.planning.memory import (
     GPU_CONTEXT_BYTES,
     LEFT_FREE_BYTES,
@@ -48,6 +49,9 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
     device = device_for(settings)
     source = resolve_model(settings, device)
     plan = make_plan(source.shape, device, settings, source.formats)
+    if not device.is_gpu and settings.device == "auto":
+        for trouble in gpu_troubles():
+            on_event(Notice(f"{trouble.detail}: {trouble.remedy}"))
     if settings.model == "auto":
         on_event(Notice(_why(source, plan, settings)))
     if not settings.may_download and not settings.offline:

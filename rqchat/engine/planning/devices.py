@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rqchat.engine.planning.gpu_bandwidth import bandwidth_of, typical_card
 from rqchat.engine.planning.gpus import DeviceInfo, find_gpus
+from rqchat.engine.planning.main_memory import main_memory_bytes
 from rqchat.engine.settings import Settings
 from rqchat.errors import UsageError
 
@@ -77,32 +77,8 @@ def device_for(settings: Settings) -> DeviceInfo:
 
 def cpu_device() -> DeviceInfo:
     """The processor with the main memory that this process may use."""
-    total, free = _main_memory_bytes(Path("/proc/meminfo"))
-    # In a container this is its own group; outside, the root has no such files.
-    limit, used = _cgroup_bytes(Path("/sys/fs/cgroup"))
-    if limit is not None:  # a container's limit does not show in /proc/meminfo
-        total, free = min(total, limit), min(free, max(limit - used, 0))
+    total, free = main_memory_bytes()
     return DeviceInfo(_cpu_name(Path("/proc/cpuinfo")), total, free, "main memory", "cpu")
-
-
-def _main_memory_bytes(meminfo: Path) -> tuple[int, int]:
-    """Total and available bytes."""
-    try:
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        total, free = (int(lines[key].split()[0]) for key in ("MemTotal", "MemAvailable"))
-        return total * 1024, free * 1024
-    except (OSError, KeyError, ValueError):
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return total, total // 2  # nothing else says what is available; a careful guess
-
-
-def _cgroup_bytes(folder: Path) -> tuple[int | None, int]:
-    """Limit (None without one) and use of this control group, version 2."""
-    try:
-        limit = int((folder / "memory.max").read_text())
-        return limit, int((folder / "memory.current").read_text())
-    except (OSError, ValueError):
-        return None, 0
 
 
 def _cpu_name(cpuinfo: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,6 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from rqchat.engine.planning.gpu_bandwidth import bandwidth_of, memory_bandwidth
+from rqchat.engine.planning.gpu_troubles import (
+    GpuTrouble,
+    driver_trouble,
+    is_unified,
+    memory_trouble,
+)
+from rqchat.engine.planning.main_memory import main_memory_bytes
 from rqchat.engine.settings import visible_gpus
 
 try:
@@ -23,12 +31,13 @@ try:
 except ImportError:
     pynvml = None
 
-__all__ = ["DeviceInfo", "find_gpus", "nvidia_driver", "parse_nvidia_smi"]
+__all__ = ["DeviceInfo", "find_gpus", "gpu_troubles", "nvidia_driver", "parse_nvidia_smi"]
 
 _MIB = 2**20
 _CUDA_VISIBLE, _HIP_VISIBLE = "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"
 _PROBE_TIMEOUT_S = 10.0
 _CARDS = "--query-gpu=index,uuid,name,memory.total,memory.free,compute_cap"
+_AS_TABLE = ("--format=csv,noheader,nounits",)
 _USERS = "--query-compute-apps=gpu_uuid,process_name,used_memory"
 # What Metal lets one program keep in use of the memory that CPU and GPU share
 _METAL_SHARE = 0.7
@@ -70,6 +79,31 @@ def find_gpus() -> tuple[DeviceInfo, ...]:
     """Every GPU; NVIDIA's in the order of their bus, which `order_gpus_by_bus` sets for torch."""
     found = _nvml_gpus() or _smi_gpus() or _amd_gpus(Path("/sys/class/drm")) or _apple_gpu()
     return tuple(found)
+
+
+def gpu_troubles() -> tuple[GpuTrouble, ...]:
+    """What keeps NVIDIA's cards, or some of them, from being found."""
+    if pynvml is not None and _nvml_gpus():
+        return ()
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", _CARDS, *_AS_TABLE],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_PROBE_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        return (driver_trouble(f"nvidia-smi does not answer within {_PROBE_TIMEOUT_S:.0f} s"),)
+    except OSError:
+        return ()
+    if done.returncode:
+        return (driver_trouble(done.stdout.strip() or done.stderr),)
+    return tuple(
+        memory_trouble(name, total if not _number(total) else free)
+        for _, _, name, total, free, _ in _cells(done.stdout, 6)
+        if _smi_memory_bytes(name, total, free) is None
+    )
 
 
 def nvidia_driver() -> str | None:
@@ -130,20 +164,26 @@ def _as_cuda_has_it(order: Sequence[int], handles: Sequence[tuple[Any, Any]]) ->
 
 def _nvml_gpu(card: Any, part: Any, torch_name: str) -> DeviceInfo:
     """`part` of `card`: itself, or a slice, which has its share of the card's bandwidth."""
-    memory = pynvml.nvmlDeviceGetMemoryInfo(part)
     name = str(pynvml.nvmlDeviceGetName(part))
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(part)
+        total, free, source = int(memory.total), int(memory.free), "NVML"
+    except pynvml.NVMLError:
+        if not is_unified(name):
+            raise
+        (total, free), source = main_memory_bytes(), "main memory"
     try:
         clock_mhz = pynvml.nvmlDeviceGetMaxClockInfo(card, pynvml.NVML_CLOCK_MEM)
         bandwidth = memory_bandwidth(clock_mhz, pynvml.nvmlDeviceGetMemoryBusWidth(card))
     except pynvml.NVMLError:
         bandwidth = bandwidth_of(name)
     if part is not card:
-        bandwidth = bandwidth * int(memory.total) // int(pynvml.nvmlDeviceGetMemoryInfo(card).total)
+        bandwidth = bandwidth * total // int(pynvml.nvmlDeviceGetMemoryInfo(card).total)
     return DeviceInfo(
         name,
-        int(memory.total),
-        int(memory.free),
-        "NVML",
+        total,
+        free,
+        source,
         torch_name,
         tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card)),
         _nvml_users(part),
@@ -172,8 +212,8 @@ def _users(named: Iterable[tuple[str, int]]) -> tuple[str, ...]:
 
 
 def _smi_gpus() -> list[DeviceInfo]:
-    table = _run("nvidia-smi", _CARDS, "--format=csv,noheader,nounits")
-    users = _run("nvidia-smi", _USERS, "--format=csv,noheader,nounits") if table else ""
+    table = _run("nvidia-smi", _CARDS, *_AS_TABLE)
+    users = _run("nvidia-smi", _USERS, *_AS_TABLE) if table else ""
     return parse_nvidia_smi(table, visible_gpus(_CUDA_VISIBLE), users)
 
 
@@ -183,25 +223,36 @@ def parse_nvidia_smi(
     """Cards in an `index, uuid, name, total MiB, free MiB, capability` table.
 
     `visible` lists indices or UUIDs in the order torch numbers them, as CUDA_VISIBLE_DEVICES does;
-    None shows all. Cards whose memory the driver does not tell are left out. `users` is a table of
-    `uuid, program, MiB`.
+    None shows all. Cards whose memory the driver does not tell are left out, but those that use the
+    main memory. `users` is a table of `uuid, program, MiB`.
     """
-    rows = [row for row in _cells(table, 6) if row[3].isdigit() and row[4].isdigit()]
+    rows = _cells(table, 6)
     order = _visible_order([(row[0], row[1]) for row in rows], visible)
-    programs = [row for row in _cells(users, 3) if row[2].isdigit()]
-    return [
-        DeviceInfo(
+    programs = [row for row in _cells(users, 3) if _number(row[2])]
+    found = []
+    for place, (_, uuid, name, total, free, capability) in enumerate(rows[i] for i in order):
+        memory = _smi_memory_bytes(name, total, free)
+        if memory is None:
+            continue
+        card = DeviceInfo(
             name,
-            int(total) * _MIB,
-            int(free) * _MIB,
-            "nvidia-smi",
+            *memory,
+            "nvidia-smi" if _number(total) else "main memory",
             f"cuda:{place}",
             _capability(capability),
             _users((name, int(mib) * _MIB) for owner, name, mib in programs if owner == uuid),
             bandwidth_of(name),
         )
-        for place, (_, uuid, name, total, free, capability) in enumerate(rows[i] for i in order)
-    ]
+        found.append(card)
+    return found
+
+
+def _smi_memory_bytes(name: str, total: str, free: str) -> tuple[int, int] | None:
+    """Total and free bytes of a row; None where they are not told."""
+    total_mib, free_mib = _number(total), _number(free)
+    if total_mib and free_mib is not None:
+        return total_mib * _MIB, free_mib * _MIB
+    return main_memory_bytes() if is_unified(name) else None
 
 
 def _cells(table: str, columns: int) -> list[list[str]]:
@@ -209,9 +260,15 @@ def _cells(table: str, columns: int) -> list[list[str]]:
     return [row for row in rows if len(row) == columns]
 
 
+def _number(text: str) -> int | None:
+    """A whole number as a driver prints it; None for anything else that stands in its place."""
+    return int(text) if re.fullmatch("[0-9]{1,12}", text) else None
+
+
 def _capability(text: str) -> tuple[int, int] | None:
     major, _, minor = text.partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+    numbers = _number(major), _number(minor)
+    return None if None in numbers else numbers  # type: ignore[return-value]
 
 
 def _visible_order(cards: Sequence[tuple[str, str]], visible: Sequence[str] | None) -> list[int]:

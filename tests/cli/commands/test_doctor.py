@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from rqchat.cli.commands import doctor_command
 from rqchat.engine.planning import devices, gpus
 from rqchat.engine.planning.devices import DeviceInfo
 from tests.cli.conftest import Run
+from tests.cli.screened import program
 
 CPU = DeviceInfo("a processor", 16 * 2**30, 8 * 2**30, "main memory", "cpu")
 GPU = DeviceInfo("a card", 24 * 2**30, 23 * 2**30, "nvidia-smi", "cuda:0")
@@ -26,6 +28,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
     """A healthy machine without a GPU; tests break it."""
     monkeypatch.setattr(devices, "find_devices", lambda: (CPU,))
     monkeypatch.setattr(gpus, "nvidia_driver", lambda: None)
+    monkeypatch.setattr(gpus, "gpu_troubles", lambda: ())
     monkeypatch.setattr(doctor_command, "_no_gpu", lambda: doctor_command._ok("GPU", "none"))
     requirements = ["torch<2.14,>=2.11", "transformers<5.24,>=5.17", 'triton; extra == "gpu"']
     monkeypatch.setattr(metadata, "requires", {"rqchat": requirements}.get)
@@ -146,6 +149,85 @@ def test_doctor_says_what_a_gpu_can_do_and_who_uses_it(
     assert "compute capability 6.1, 484 GB/s, used by game (900 MiB)" in " ".join(shown.split())
     assert "too old for the GPU kernels" in shown
     assert "2 GPUs; rqchat uses one, cuda:0" in shown
+
+
+ROW = "0, GPU-1, NVIDIA {}, {}, {}, 9.0"
+
+
+@pytest.mark.parametrize(
+    ("said", "ends_with", "detail", "remedy"),
+    [
+        (ROW.format("A100", *["[Insufficient Permissions]"] * 2), 0, "A100 does not", "MIG"),
+        (ROW.format("RTX 3090", "[N/A]", "[N/A]"), 0, "3090 does not tell", "run nvidia-smi"),
+        (ROW.format("RTX 3090", "24576", "[Unknown Error]"), 0, "3090 does not tell", "container"),
+        (
+            ROW.format("RTX 3090", "0", "0"),
+            0,
+            "3090 does not tell its memory (0)",
+            "run nvidia-smi",
+        ),
+        ("Failed to initialize NVML: Driver/library version mismatch", 18, "mismatch", "restart"),
+        (
+            "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.",
+            9,
+            "couldn't communicate",
+            "sudo modprobe nvidia",
+        ),
+        ("Failed to initialize NVML: Insufficient Permissions", 4, "Permissions", "--gpus"),
+        ("Failed to initialize NVML: Unknown Error", 255, "Unknown Error", "container anew"),
+        ("No devices were found", 6, "No devices", "--gpus all"),
+        ("Unable to determine the device handle for GPU0: GPU is lost.", 15, "is lost", "restart"),
+        ("", 139, "without a word", "run nvidia-smi"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_named_with_what_mends_it(
+    run: Run,
+    driver: Callable[[str, int], None],
+    said: str,
+    ends_with: int,
+    detail: str,
+    remedy: str,
+) -> None:
+    driver(said, ends_with)
+    result = run("doctor", "--json")
+    found = [f for f in json.loads(result.out)["findings"] if f["name"] == "GPU"]
+    assert (result.code, [f["state"] for f in found]) == (1, ["broken"])
+    assert detail in found[0]["detail"] and remedy in found[0]["remedy"]
+    planned = run("plan", "--model", "pocket")
+    assert planned.code == 0 and detail in planned.err and remedy in planned.err
+
+
+@pytest.mark.parametrize("name", ["GB10", "Orin (nvgpu)", "Thor"])
+@pytest.mark.parametrize("memory", ["[N/A]", "[Not Supported]"])
+def test_a_chip_without_memory_of_its_own_has_the_main_memory(
+    run: Run, driver: Callable[[str, int], None], name: str, memory: str
+) -> None:
+    driver(f"{ROW.format('RTX 3090', '[N/A]', '[N/A]')}\n{ROW.format(name, memory, memory)}", 0)
+    result = run("doctor", "--json")
+    found = [f for f in json.loads(result.out)["findings"] if f["name"] == "GPU"]
+    assert [f["state"] for f in found] == ["ok", "note"]
+    assert f"NVIDIA {name}: " in found[0]["detail"] and "(main memory)" in found[0]["detail"]
+    (gpu,) = gpus.find_gpus()
+    assert gpu.torch_name == "cuda:1"  # as CUDA counts, which leaves nothing out
+    assert gpu.total_bytes == devices.cpu_device().total_bytes
+
+
+@pytest.fixture
+def driver(machine: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, int], None]:
+    """`driver(said, code)` makes an `nvidia-smi` that says so and ends with `code`."""
+    machine.undo()
+    machine.setattr(gpus, "pynvml", None)
+    machine.setattr(gpus, "_amd_gpus", lambda folder: [])
+    machine.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    machine.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    machine.setattr(doctor_command, "_packages", lambda *found: [])
+    machine.setenv("RQCHAT_CONFIG", "/nowhere/config.toml")
+
+    def make(said: str, code: int) -> None:
+        (tmp_path / "said").write_text(said)
+        program(tmp_path, "nvidia-smi", f"cat {tmp_path}/said; exit {code}")
+
+    return make
 
 
 def test_minimum_versions_are_the_packages_own(machine: pytest.MonkeyPatch) -> None:

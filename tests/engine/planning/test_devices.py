@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rqchat.engine.planning import devices, gpu_bandwidth, gpus
+from rqchat.engine.planning import gpu_bandwidth, gpus, main_memory
 from rqchat.engine.planning.devices import DeviceInfo, choose_device, find_devices, planned_card
 from rqchat.engine.planning.gpu_bandwidth import bandwidth_of
 from rqchat.engine.planning.gpus import parse_nvidia_smi
@@ -107,10 +107,10 @@ def test_amd_cards_are_read_from_the_drivers_files(
 def test_the_control_groups_limit_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("300\n")
-    assert devices._cgroup_bytes(tmp_path) == (1000, 300)
+    assert main_memory._cgroup_bytes(tmp_path) == (1000, 300)
 
     (tmp_path / "memory.max").write_text("max\n")
-    assert devices._cgroup_bytes(tmp_path) == (None, 0)
+    assert main_memory._cgroup_bytes(tmp_path) == (None, 0)
 
 
 def test_auto_takes_the_card_with_the_most_free_memory() -> None:
