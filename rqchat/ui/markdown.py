@@ -14,9 +14,9 @@ from typing import ClassVar
 from markdown_it import MarkdownIt
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markdown import Heading, Markdown, MarkdownElement
-from rich.syntax import Syntax
 from rich.text import Text
 
+from rqchat.ui.code_lines import CODE_THEME, CodeLines
 from rqchat.ui.console import Screen
 from rqchat.ui.markdown_blocks import Block, BlockSplitter
 from rqchat.ui.text import safe_text
@@ -24,8 +24,6 @@ from rqchat.ui.text import safe_text
 __all__ = ["REDRAWS_PER_S", "MarkdownAnswer", "render_block"]
 
 REDRAWS_PER_S = 10
-_CODE_THEME = "ansi_dark"  # the terminal's own 16 colours, without a background
-_CODE_CHARACTERS = 4_000  # of the code before a line that tell its colours, such as an open string
 
 
 class MarkdownAnswer:
@@ -43,11 +41,12 @@ class MarkdownAnswer:
         self._screen = screen
         self._clock = clock
         self._splitter = BlockSplitter()
-        self._code: list[str] = []
+        self._code = CodeLines("")
         self._begun = self._gap = False  # a gap is drawn when something follows
         self._drawn_at_s = float("-inf")
         for block in self._splitter.feed(safe_text(begun)):
-            self._remember(block)
+            if block.kind == "code":
+                self._code_line(block)
 
     def feed(self, text: str) -> None:
         """The answer goes on with `text`.
@@ -83,29 +82,13 @@ class MarkdownAnswer:
         if block.kind == "text":
             self._screen.block(render_block(block.text))
             return
-        self._remember(block)
-        self._screen.code(self._code_line(block.language))
+        self._screen.code(self._code_line(block))
 
-    def _remember(self, block: Block) -> None:
+    def _code_line(self, block: Block) -> Text:
+        """The next line of the code, coloured by what stands before it."""
         if block.first:
-            self._code.clear()
-        if block.kind == "code":
-            self._code.append(block.text)
-
-    def _code_line(self, language: str) -> Text:
-        """The last line of the code, coloured by what stands before it."""
-        # All of a long block would be coloured again for each of its lines
-        while len(self._code) > 1 and sum(map(len, self._code)) > _CODE_CHARACTERS:
-            del self._code[0]
-        if not language:
-            return Text(self._code[-1])
-        syntax = Syntax("", language, theme=_CODE_THEME)
-        coloured = syntax.highlight("\n".join(self._code))
-        coloured.rstrip()
-        lines = coloured.split("\n", allow_blank=True)
-        line = lines[len(self._code) - 1] if len(lines) >= len(self._code) else Text()
-        # Pygments may add or drop a line end; code without colours is better than wrong code
-        return line if line.plain == self._code[-1].rstrip() else Text(self._code[-1])
+            self._code = CodeLines(block.language)
+        return self._code.add(block.text)
 
 
 def render_block(source: str) -> Markdown:
@@ -130,7 +113,7 @@ class _Block(Markdown):
 
     def __init__(self, source: str) -> None:
         # rich's constructor would parse the source by rules of its own.
-        super().__init__("", code_theme=_CODE_THEME, hyperlinks=False)
+        super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
         self.markup = source
         parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"])
         self.parsed = parser.disable("code").parse(source)

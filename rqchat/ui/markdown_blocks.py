@@ -36,39 +36,41 @@ class Block:
 
 
 class BlockSplitter:
-    """Takes pieces of any size and gives finished blocks.
-
-    Attributes:
-        source: what has come of the block that is open.
-    """
+    """Takes pieces of any size and gives finished blocks."""
 
     def __init__(self) -> None:
-        self.source = ""
-        self._line = ""
+        # In pieces: joined for each that comes, a long line would take quadratic time
+        self._source: list[str] = []
+        self._line: list[str] = []
         self._fence: re.Match[str] | None = None
         self._is_first_code = False
 
     @property
     def open(self) -> str:
         """All that has come and is in no block yet."""
-        return self.source + self._line
+        return "".join([*self._source, *self._line])
 
     def feed(self, text: str) -> list[Block]:
         """The blocks that `text` finishes."""
         *lines, last = text.split("\n")
         blocks: list[Block] = []
         for line in lines:
-            whole, self._line = self._line + line, ""
-            blocks += self._take(whole)
-        self._line += last
+            self._line.append(line)
+            blocks += self._take(self._ended_line())
+        self._line.append(last)
         return blocks
 
     def close(self) -> list[Block]:
         """The blocks that are left when no more text comes."""
-        line, self._line = self._line, ""
+        line = self._ended_line()
         blocks = self._take(line) if line else []
         self._fence = None
         return blocks + self._finish()
+
+    def _ended_line(self) -> str:
+        line = "".join(self._line)
+        self._line.clear()
+        return line
 
     def _take(self, line: str) -> list[Block]:
         if self._fence is not None:
@@ -80,7 +82,7 @@ class BlockSplitter:
         if not line.strip():
             return [*self._finish(), Block("blank")]
         blocks = self._finish() if _HEADING.match(line) or _ITEM.match(line) else []
-        self.source += line + "\n"
+        self._source.append(line + "\n")
         return [*blocks, *self._finish()] if _HEADING.match(line) else blocks
 
     def _take_code(self, line: str) -> list[Block]:
@@ -95,5 +97,6 @@ class BlockSplitter:
         return [Block("code", line[indent:], language, first)]
 
     def _finish(self) -> list[Block]:
-        source, self.source = self.source.rstrip("\n"), ""
+        source = "".join(self._source).rstrip("\n")
+        self._source.clear()
         return [Block("text", source)] if source else []

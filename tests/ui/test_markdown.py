@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rqchat.ui.code_lines import CodeLines
 from rqchat.ui.console import Screen, Stream
 from rqchat.ui.markdown import MarkdownAnswer
 from rqchat.ui.markdown_blocks import Block, BlockSplitter
@@ -135,6 +137,39 @@ def test_a_continued_answer_begins_with_its_last_block(monkeypatch: pytest.Monke
     begun = "first\n\n```python\ntext = '''\nand "
     above = draw(monkeypatch, "more'''\n```\nthe end", begun=begun)
     assert plain(above.written) == "and more'''\n\nthe end\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "line"),
+    [
+        ("```python\n", "x\n"),
+        ('```python\ntext = """\n', "x\n"),
+        ("```c\n/*\n", "x\n"),
+        ("```json\n", '"a": "b",\n'),
+        ("", "word "),
+    ],
+)
+def test_drawing_takes_time_that_grows_with_the_length(
+    monkeypatch: pytest.MonkeyPatch, begin: str, line: str
+) -> None:
+    def cost_s(lines: int) -> float:
+        begun_s = time.process_time()
+        draw(monkeypatch, begin + lines * line)
+        return time.process_time() - begun_s
+
+    cost_s(20)  # what is loaded once
+    count = 300 if begin else 9_000
+    assert min(cost_s(2 * count) for _ in range(2)) < 3 * min(cost_s(count) for _ in range(2))
+
+
+def test_a_long_string_keeps_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = CodeLines("python")
+    lines = ["import os", 'TEXT = "a"', 'LONG = """', *["if it is text"] * 99, '"""', "if it:"]
+    drawn = [code.add(line) for line in lines]
+    colours = [{str(span.style) for span in text.spans} for text in drawn]
+    assert colours[50] == colours[3] != colours[-1]
+    assert colours[-1] == {str(span.style) for span in CodeLines("python").add("if it:").spans}
+    assert [text.plain for text in drawn] == lines
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=80))

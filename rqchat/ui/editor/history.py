@@ -37,6 +37,8 @@ class _KeptHistory(FileHistory):
 
     def store_string(self, string: str) -> None:
         try:
-            super().store_string(self._expand(string))
+            # Bytes that are no text, as a terminal may send, would end the chat here
+            kept = self._expand(string).encode("utf-8", "replace").decode()
+            super().store_string(kept)
         except OSError:
             return

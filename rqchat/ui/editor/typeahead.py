@@ -40,7 +40,8 @@ def keys_kept() -> Iterator[str]:
     try:
         yield _typed(terminal).replace("\n", "\r")
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        with suppress(termios.error):  # its window may be closed
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
 
 
 def _typed(terminal: int) -> str:
