@@ -98,7 +98,7 @@ class Terminal:
 
     def press(self, keys: str) -> None:
         """Type; a line is sent with `\\r`."""
-        os.write(self._end, keys.encode())
+        os.write(self._end, keys.encode(errors="surrogateescape"))
 
     def wait_for(
         self, text: str | re.Pattern[str], *, times: int = 1, within_s: float = _WAIT_S

@@ -1,7 +1,7 @@
 """`rqchat`: the Typer application, and the one place where errors become exit codes.
 
     0 done or the reader of a pipe has gone, 1 failed, 2 wrong usage, 3 does not fit this GPU,
-    4 input longer than the context, 130 interrupted
+    4 input longer than the context, 130 interrupted, 129 and 143 ended by SIGHUP and SIGTERM
 
 Only what `--help` and `--version` need is imported here; each command loads the rest itself.
 """
@@ -39,6 +39,7 @@ __all__ = ["app", "command", "main", "show_bug"]
 
 _INTERRUPTED = 130
 _HELP_OPTIONS = ["-h", "--help"]
+_NAMES_OF_FILES = ("FILE", "PATH", "FOLDER")  # in what the help calls a value
 
 app = typer.Typer(
     name="rqchat",
@@ -124,7 +125,26 @@ def command() -> Any:
         for parameter in (*one.params, asks_help):
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
+            elif parameter.callback is None:
+                parameter.callback = _checked_text
     return root
+
+
+def _checked_text(context: typer.Context, parameter: Any, value: Any) -> Any:
+    """Refuses bytes that are no text, but in names of files, which may hold them.
+
+    Raises:
+        UsageError: `value` holds some.
+    """
+    given = value if isinstance(value, list | tuple) else [value]
+    if not any(name in (parameter.metavar or "") for name in _NAMES_OF_FILES):
+        for text in given:
+            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+                name = max(parameter.opts, key=len)
+                raise UsageError(
+                    f"{name} is {text!r}: no valid UTF-8; check the terminal's encoding"
+                )
+    return value
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

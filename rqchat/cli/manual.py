@@ -29,6 +29,7 @@ _EXIT_CODES = (
     ("3", "no model and plan fit this GPU"),
     ("4", "the input is longer than the context"),
     ("130", "interrupted"),
+    ("129, 143", "ended by SIGHUP or SIGTERM; what had come of an answer is kept and marked"),
 )
 _VARIABLES = (
     ("`RQCHAT_MODEL`", "as `--model`"),

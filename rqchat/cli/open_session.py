@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 from rqchat.cli import app_folders
@@ -17,7 +18,18 @@ from rqchat.engine.events import Event
 from rqchat.engine.session_api import Session
 from rqchat.engine.settings import Settings
 
-__all__ = ["BackgroundOpening", "interruptible", "open_in_foreground", "open_session"]
+__all__ = [
+    "BackgroundOpening",
+    "Stop",
+    "interruptible",
+    "leaving_on_signals",
+    "open_in_foreground",
+    "open_session",
+]
+
+# Whoever sends one of these wants an end: a service manager, a shell whose window was closed
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
+_SIGNALLED = 128  # plus the number of the signal is the exit code, as shells have it
 
 
 def open_session(
@@ -127,43 +139,80 @@ def open_in_foreground(
         pressed = True
         raise KeyboardInterrupt
 
-    with _on_ctrl_c(on_interrupt):
+    with _handled(on_interrupt, signal.SIGINT):
         session = open_session(settings, system, on_event)
     if pressed:
         raise KeyboardInterrupt
     return session
 
 
+@dataclass(slots=True)
+class Stop:
+    """What asked an answer to stop.
+
+    Attributes:
+        number: of the signal; Ctrl-C is SIGINT.
+    """
+
+    number: int = signal.SIGINT
+
+    @property
+    def exit_code(self) -> int:
+        """Of a process whose answer was stopped so."""
+        return _SIGNALLED + self.number
+
+
 @contextmanager
-def interruptible(session: Session) -> Iterator[None]:
-    """A context in which Ctrl-C asks the session to stop; a second one raises KeyboardInterrupt.
+def interruptible(session: Session) -> Iterator[Stop]:
+    """A context in which Ctrl-C, SIGTERM or SIGHUP ask the session to stop; a second one raises.
 
     The session then ends its answer with `Done(stop_reason="interrupted")` and keeps the text.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed again.
+        SystemExit: another signal came again.
     """
-    pressed = False
+    stop, pressed = Stop(), False
 
     def on_interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
+        stop.number = number
         if pressed:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(stop.exit_code)
         pressed = True
         session.interrupt()
 
-    with _on_ctrl_c(on_interrupt):
+    with _handled(on_interrupt, signal.SIGINT, *_ENDING):
+        yield stop
+
+
+@contextmanager
+def leaving_on_signals() -> Iterator[None]:
+    """A context that SIGTERM and SIGHUP leave in good order.
+
+    Raises:
+        SystemExit: one of them came.
+    """
+
+    def on_end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_SIGNALLED + number)
+
+    with _handled(on_end, *_ENDING):
         yield
 
 
 @contextmanager
-def _on_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """A context in which Ctrl-C calls `handler`.
+def _handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """A context in which these signals call `handler`.
 
-    Where Ctrl-C is ignored, as for `rqchat ask ... &`, it stays ignored.
+    Where one is ignored, as Ctrl-C for `rqchat ask ... &` and SIGHUP after nohup, it stays so.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, handler)
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number, former in before.items() if former is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number in taken:
+            signal.signal(number, before[number])

@@ -143,7 +143,7 @@ def read_file(path: Path | None) -> SettingsFile:
     with border(lambda cause: UsageError(f"{path} cannot be read: {cause}")):
         if path is None or not path.is_file():
             return SettingsFile(path, {}, {})
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         presets = table.pop(_PRESETS, {})
         if not isinstance(presets, dict) or not all(isinstance(p, dict) for p in presets.values()):
             raise UsageError(f"{path}: presets are tables, such as [presets.quick]")

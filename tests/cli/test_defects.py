@@ -17,6 +17,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake_session import FakeSession
 from tests.cli.test_app import environment, process
+from tests.cli.test_store_processes import saved
 
 ENDLESS = """
 import itertools, time
@@ -35,21 +36,28 @@ app.main()
 """
 
 
-def test_an_interrupted_one_shot_does_not_exit_with_0_as_if_it_were_whole() -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_an_interrupted_one_shot_does_not_exit_with_0_as_if_it_were_whole(
+    tmp_path: Path, number: int, code: int
+) -> None:
     running = subprocess.Popen(
         process("ask", "Count", code=ENDLESS),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
+        env=environment() | {"XDG_DATA_HOME": str(tmp_path)},
     )
     assert running.stdout is not None
     start = running.stdout.read(6)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(number)
     out, err = running.communicate(timeout=120)
-    assert running.returncode == 130
+    assert running.returncode == code
     assert (start + out).startswith(b"word0 ")
     assert b"[interrupted: the answer is not complete]" in err
+    (turn,) = saved(tmp_path)
+    assert (turn.answer.strip(), turn.state) == ((start + out).decode().strip(), "interrupted")
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly() -> None:
@@ -128,6 +136,8 @@ def test_a_long_document_shows_how_far_it_is_read_also_in_a_pipe(
         (["ask", "-i", "/nowhere/cat.png", "What?"], 1),
         (["ask", "--kv-bits", "7", "What?"], 2),
         (["config", "show", "--preset", "none"], 2),
+        (["ask", "--system", "caf\udce9", "What?"], 2),
+        (["sessions", "show", "\udce9"], 2),
     ],
 )
 def test_exit_codes(run: Run, session: FakeSession, arguments: list[str], code: int) -> None:

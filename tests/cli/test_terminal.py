@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_store_processes import saved
 from tests.terminals import Terminal
 
 PROGRAM = "from tests.cli import talker; talker.main()"
@@ -110,6 +111,10 @@ def test_what_is_typed_before_the_prompt_and_what_ends_an_answer(tmp_path: Path)
         )
         assert "]0;owned" in terminal.text
 
+        # Bytes that are no text, in a line and so in the history
+        terminal.press("say caf\udce9\r")
+        terminal.wait_for("hello", times=3)
+
         # A signal stops the answer as Ctrl-C does
         terminal.press("count\r")
         terminal.wait_for("word3 ")
@@ -121,6 +126,22 @@ def test_what_is_typed_before_the_prompt_and_what_ends_an_answer(tmp_path: Path)
         terminal.wait_for("word3 ", times=2)
         terminal.press("\x04")
         assert terminal.leave() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_end_keeps_what_had_come(tmp_path: Path, number: signal.Signals) -> None:
+    with program(tmp_path) as terminal:
+        terminal.wait_for("4-bit KV")
+        terminal.press("count\r")
+        terminal.wait_for("word3 ")
+        terminal.process.send_signal(number)
+        assert terminal.leave() == 128 + number
+        (turn,) = saved(tmp_path / "data")
+        assert (turn.state, turn.answer.split()[:4]) == (
+            "interrupted",
+            ["word0", "word1", "word2", "word3"],
+        )
+        assert "goes on from here" in terminal.text
 
 
 @pytest.mark.parametrize("columns", [20, 400])

@@ -18,6 +18,7 @@ from rqchat.cli.chat.slash.registry import Commands
 from rqchat.cli.chat.turn_runner import TurnRequest, TurnRunner
 from rqchat.cli.store_access import open_recorder, resume_hint
 from rqchat.engine.conversation import UserTurn
+from rqchat.engine.conversations.database import plain
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.conversations.recorder import RecordedTurn
 from rqchat.engine.events import Done
@@ -308,7 +309,7 @@ class Chat:
             if self.commands.is_command(line):
                 self.commands.run(self, line)
             elif line and not self._attach_dropped(line):
-                self.ask(line)
+                self.ask(plain(line))
         except EOFError:
             raise
         except Exception as error:

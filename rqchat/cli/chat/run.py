@@ -15,6 +15,7 @@ from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.table import all_commands
 from rqchat.cli.download_consent import with_consent
 from rqchat.cli.inputs import read_stdin
+from rqchat.cli.open_session import leaving_on_signals
 from rqchat.cli.store_access import with_saved_model
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.inputs.documents import Document
@@ -76,10 +77,11 @@ def run_chat(
         if saved is not None:
             chat.show_saved(saved)
         chat.model.load()  # not before, or its imports would hold up those of the prompt
-        try:
-            chat.run(editor)
-        finally:
-            chat.close()
+        with leaving_on_signals():
+            try:
+                chat.run(editor)
+            finally:
+                chat.close()
 
 
 def _piped(screen: Screen) -> Document | None:

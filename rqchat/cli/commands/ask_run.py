@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rqchat.cli import open_session
+from rqchat.cli.open_session import Stop
 from rqchat.engine.events import Done
 from rqchat.engine.generation.truncate import Place, cut_documents
 from rqchat.errors import ContextLengthError, RqchatError
@@ -81,18 +82,18 @@ def answer_all(
     before = session.messages
     for turn in turns:
         session.restore(before)
-        done = _answer(session, recorder, turn, sampling, schema, report)
+        done, stop = _answer(session, recorder, turn, sampling, schema, report)
         if schema is not None:
-            _check_whole(done)
+            _check_whole(done, stop)
         report.finish(session, turn.text, done, recorder.session_id, dropped_tokens)
         if done.stop_reason == "interrupted":
             break
     session.close()
     if done.stop_reason == "interrupted":
-        raise typer.Exit(130)
+        raise typer.Exit(stop.exit_code)
 
 
-def _check_whole(done: Done) -> None:
+def _check_whole(done: Done, stop: Stop) -> None:
     """JSON that was cut short is no JSON."""
     if done.stop_reason == "length":
         raise RqchatError(
@@ -101,7 +102,7 @@ def _check_whole(done: Done) -> None:
             " the schema with maxLength and maxItems"
         )
     if done.stop_reason == "interrupted":
-        raise typer.Exit(130)
+        raise typer.Exit(stop.exit_code)
 
 
 def _answer(
@@ -111,11 +112,11 @@ def _answer(
     sampling: SamplingSettings,
     schema: str | None,
     report: Report,
-) -> Done:
+) -> tuple[Done, Stop]:
     done: Done | None = None
     with (
         _truncate_hint(turn),
-        open_session.interruptible(session),
+        open_session.interruptible(session) as stop,
         recorder.turn(session, turn, sampling, schema=schema) as recorded,
         closing(session.ask(turn, sampling, schema=schema)) as events,
     ):
@@ -125,7 +126,7 @@ def _answer(
             if isinstance(event, Done):
                 done = event
     assert done is not None, "an answer ends with Done"
-    return done
+    return done, stop
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
 import shutil
 import subprocess
 from dataclasses import asdict
@@ -100,11 +98,12 @@ def _file() -> Path:
 
 
 def _editor() -> list[str]:
+    from rqchat.cli.chat.slash.external_editor import own_editor
     from rqchat.ui.console import is_terminal
 
-    chosen = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    chosen = own_editor()
     if chosen:
-        return shlex.split(chosen)
+        return chosen
     # An editor that nobody has named needs a terminal; one that is named may have windows.
     for program in _EDITORS if is_terminal("stdin") else ():
         if shutil.which(program):

@@ -104,7 +104,7 @@ def _again(session: Session, number: int, kept: Kept, screen: Screen) -> Replaye
     receipt, sampling = kept.receipt, replay_sampling(kept)
     done: Done | None = None
     events = session.ask(kept.turn, sampling, begun=receipt.begun, schema=receipt.schema)
-    with open_session.interruptible(session):
+    with open_session.interruptible(session) as stop:
         for event in events:
             if isinstance(event, PrefillProgress):
                 screen.status(f"turn {number}: {prefill_status(event)}")
@@ -113,7 +113,7 @@ def _again(session: Session, number: int, kept: Kept, screen: Screen) -> Replaye
     screen.clear_status()
     assert done is not None, "an answer ends with Done"
     if done.stop_reason == "interrupted":
-        raise typer.Exit(130)
+        raise typer.Exit(stop.exit_code)
     now = Receipt.begin(session, sampling)
     after = session.messages[-1].text
     return Replayed(number, kept.answer, after, done, changes(receipt, now))

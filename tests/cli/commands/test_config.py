@@ -178,10 +178,20 @@ def test_no_editor_is_opened_without_a_terminal(
     run: Run, config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VISUAL", raising=False)
-    monkeypatch.delenv("EDITOR", raising=False)
+    monkeypatch.setenv("EDITOR", "'nano")
+    assert 'EDITOR is "\'nano", which is no command' in run("config", "edit").err
+    monkeypatch.setenv("EDITOR", " ")
     result = run("config", "edit", stdin=b"")
     assert (result.code, result.out) == (2, "")
     assert "name one in EDITOR" in result.err
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(
+    run: Run, session: FakeSession, config: Path
+) -> None:
+    config.write_bytes("\ufefftemperature = 0.5".encode())
+    assert run("ask", "Hi").code == 0
+    assert session.asked[0][1].temperature == 0.5
 
 
 def test_a_broken_file_can_still_be_edited_and_found(run: Run, config: Path) -> None:

@@ -8,14 +8,26 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from rqchat.errors import RqchatError
+from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["edit_text", "own_editor"]
 
 
-def own_editor() -> str | None:
-    """The command in $VISUAL or $EDITOR."""
-    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or None
+def own_editor() -> list[str] | None:
+    """The words of the command in $VISUAL or $EDITOR; None where neither has any.
+
+    Raises:
+        UsageError: a quote in it is not closed.
+    """
+    for name in ("VISUAL", "EDITOR"):
+        try:
+            words = shlex.split(os.environ.get(name, ""))
+        except ValueError as error:
+            given = os.environ[name]
+            raise UsageError(f"{name} is {given!r}, which is no command: {error}") from None
+        if words:
+            return words
+    return None
 
 
 def edit_text(text: str) -> str | None:
@@ -24,14 +36,16 @@ def edit_text(text: str) -> str | None:
     Raises:
         RqchatError: there is no such editor.
     """
-    command = shlex.split(own_editor() or "vi")
+    command = own_editor() or ["vi"]
     with tempfile.TemporaryDirectory(prefix="rqchat-") as folder:
         path = Path(folder) / "question.md"  # editors choose colours by the ending
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="replace")
         try:
             done = subprocess.run([*command, str(path)])
         except OSError as error:
             raise RqchatError(
                 f"the editor {command[0]!r} cannot be run ({error.strerror}); set $EDITOR"
             ) from None
-        return path.read_text(encoding="utf-8").strip() if done.returncode == 0 else None
+        if done.returncode:
+            return None
+        return path.read_text(encoding="utf-8", errors="replace").strip()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from rqchat.cli.hints import did_you_mean
+from rqchat.engine.conversations.database import plain
 from rqchat.errors import UsageError
 
 __all__ = ["PATHS", "Command", "Commands", "Suggest", "words"]
@@ -112,4 +113,6 @@ class Commands(Generic[C]):
         if command is None:
             hint = did_you_mean(word, self.completion) or "; /help lists them"
             raise UsageError(f"there is no command {word}{hint}")
-        command.run(chat, rest.strip())
+        argument = rest.strip()
+        # Names of files may hold bytes that are no text; nothing else does
+        command.run(chat, argument if command.suggest is PATHS else plain(argument))
