@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rqchat.cli.setting_layers import KEYS, read_file
 
-__all__ = ["settings_files"]
+__all__ = ["try_one"]
 
 _VALUES = (
     *("1", "-1", "0", "9" * 5000, "1e400", "nan", "inf", "true", '"x"', "''", "1979-05-27", "[]"),
@@ -25,7 +25,7 @@ _VALUES = (
 _ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16", "latin-1")
 
 
-def settings_files(rng: random.Random, folder: Path) -> None:
+def try_one(rng: random.Random, folder: Path) -> None:
     """A file of keys, ours and others, with values of all kinds."""
     lines = []
     for _ in range(rng.randint(0, 8)):

@@ -14,7 +14,7 @@ from rqchat.ui.console import Screen
 from rqchat.ui.stream import AnswerView
 from tests.screen_oracle import MISCHIEF, foreign_sequences
 
-__all__ = ["drawn_answers"]
+__all__ = ["try_one"]
 
 _MARKS = (
     *("\n", "\n\n", " ", "# ", "- ", "1. ", "> ", "    ", "\t", "**", "*", "_", "~~", "`", "``"),
@@ -43,7 +43,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def drawn_answers(rng: random.Random, folder: Path) -> None:
+def try_one(rng: random.Random, folder: Path) -> None:
     """One answer of signs and mischief, in pieces of any size."""
     pieces = [
         rng.choice(MISCHIEF) if rng.random() < 0.2 else _changed(rng, rng.choice(_MARKS))

@@ -26,7 +26,7 @@ from rqchat.errors import RqchatError
 from tests.cli.fake_session import FakeSession
 from tests.engine.conversations.recording import record
 
-__all__ = ["DAMAGES", "damaged_store", "sound_store", "store_damage"]
+__all__ = ["DAMAGES", "damaged_store", "sound_store", "try_one"]
 
 _SAMPLING = SamplingSettings()
 _VALUES = (None, "", "?", "{}", "[1]", '{"seed": 1}', b"\xff\xfe", -1, 2**62, 1e300, float("nan"))
@@ -141,7 +141,7 @@ def damaged_store(rng: random.Random, folder: Path) -> Path:
     return path
 
 
-def store_damage(rng: random.Random, folder: Path) -> None:
+def try_one(rng: random.Random, folder: Path) -> None:
     """An answer comes whatever the store is; all that reads the store answers or says why not."""
     path = damaged_store(rng, folder)
     warnings: list[str] = []

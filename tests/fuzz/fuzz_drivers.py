@@ -8,7 +8,7 @@ from pathlib import Path
 from rqchat.engine.planning.gpu_troubles import driver_trouble, memory_trouble
 from rqchat.engine.planning.gpus import parse_nvidia_smi
 
-__all__ = ["gpu_drivers"]
+__all__ = ["try_one"]
 
 _CELLS = (
     *(
@@ -52,7 +52,7 @@ _SAID = (
 )
 
 
-def gpu_drivers(rng: random.Random, folder: Path) -> None:
+def try_one(rng: random.Random, folder: Path) -> None:
     """Rows are cards with memory, or are left out; every failure is named with what mends it."""
     rows = [
         ", ".join(rng.choice(_CELLS) for _ in range(rng.choice((6, 6, 6, 1, 7))))
