@@ -80,7 +80,7 @@ DOORS: dict[str, Door] = {
     "a table": lambda s, t: s.table(settings_table([(t, t, t)])),
     "findings": lambda s, t: s.table(findings_table([Finding(t, "broken", t, t)])),
     "the context": lambda s, t: s.aside(context_table([ContextPart("document", t, 1)], 2)),
-    "help": lambda s, t: s.aside(help_table([(t, t)])),
+    "help": lambda s, t: s.aside(help_table([(t, [(t, t)])])),
     "a list of conversations": lambda s, t: s.table(sessions_table([_session(t)])),
     "found": lambda s, t: s.table(findings_list([FoundSession(_session(t), 1, t)])),
     "a conversation": lambda s, t: s.table(conversation_view(_session(t), [_turn(t)])),
