@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader, PdfWriter
 
+from rqchat.engine.inputs import pdf
 from rqchat.engine.inputs.pdf import pdf_document
 from rqchat.errors import InputError
 from tests.helpers import pdf_bytes
@@ -47,6 +49,34 @@ def test_a_password_is_a_sentence() -> None:
 
 def test_a_file_that_opens_without_a_password_is_read() -> None:
     assert pdf_document(_locked(""), "x.pdf").text == "a secret"
+
+
+def _unpacks_to(content: bytes) -> bytes:
+    whole, packed = pdf_bytes("one"), zlib.compress(content)
+    start = whole.index(b"<< /Length")
+    stream = b"<< /Length %d /Filter /FlateDecode >>\nstream\n" % len(packed)
+    end = whole.index(b"\nendstream", start)
+    return whole[:start] + stream + packed + whole[end:]
+
+
+def test_a_file_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdf, "_SECONDS", 1)
+    monkeypatch.setattr(pdf, "_SECONDS_PER_MB", 0)
+    bomb = _unpacks_to(b"BT /F1 12 Tf (a) Tj ET\n" * 1_000_000)
+    with pytest.raises(InputError, match="x.pdf takes more than 1 seconds or more memory to read"):
+        pdf_document(bomb, "x.pdf")
+
+
+def test_a_file_that_takes_too_much_memory_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pdf, "_MEMORY_BYTES", 2**27)
+    with pytest.raises(InputError, match="x.pdf is a damaged PDF file: it takes more memory"):
+        pdf_document(_unpacks_to(b"( " * 30_000_000), "x.pdf")
+
+
+@pytest.mark.parametrize("content", [b"[" * 20_000, b"<<" * 20_000])
+def test_odd_contents_are_a_sentence(content: bytes) -> None:
+    with pytest.raises(InputError, match="x.pdf (is a damaged PDF file|holds no text)"):
+        pdf_document(_unpacks_to(content), "x.pdf")
 
 
 @settings(max_examples=8)  # each starts a process; tests/fuzz tries more

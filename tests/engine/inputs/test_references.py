@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from rqchat.engine.events import FilesRead, InputEvent, InputNotice, InputProgress
+from rqchat.engine.inputs import references
 from rqchat.engine.inputs.references import ReferenceReader
 from rqchat.errors import InputError
 from tests.helpers import pdf_bytes
@@ -33,3 +35,29 @@ def test_reading_speaks_in_events(tmp_path: Path) -> None:
     folder = str(tmp_path / "code")
     reader.documents(folder)
     assert events == [FilesRead(folder, (f"{folder}/a.txt",), (f"{folder}/b.bin",), "utf-8")]
+
+
+def test_a_named_pipe_is_read_and_waited_for_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "_WAIT_NOTE_S", 0.01)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    events: list[InputEvent] = []
+
+    def write_when_it_is_said(event: InputEvent) -> None:
+        events.append(event)
+        if len(events) == 1:
+            pipe.write_text("notes")
+
+    (document,) = ReferenceReader(write_when_it_is_said).documents(str(pipe))
+    waiting = InputProgress("waiting for", str(pipe))
+    assert (document.text, events[0]) == ("notes", waiting)
+
+
+def test_an_encoding_that_a_page_makes_up_is_not_taken_for_the_users(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    for name in (b"no-such", b"punycode", b"hex"):
+        page.write_bytes(b"<html><meta charset=" + name + b"><p>caf\xc3\xa9")
+        (document,) = ReferenceReader(lambda event: None).documents(str(page))
+        assert document.text == "caf\u00e9\n"
