@@ -107,7 +107,8 @@ class PendingAttachments:
             meant = [numbers[which]] if which in numbers else named
         if len(meant) != 1 and which != _ALL:
             raise UsageError(f"which one? {self.line()}; or {_ALL}")
-        self._attached = [each for each in self._attached if each not in meant]
+        # By identity: the same picture attached twice is detached once
+        self._attached = [each for each in self._attached if not any(each is one for one in meant)]
         return tuple(meant)
 
     def turn(self, text: str) -> UserTurn:

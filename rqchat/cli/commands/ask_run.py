@@ -80,15 +80,16 @@ def answer_all(
         with _truncate_hint(turn):
             session.check(turn)
     before = session.messages
-    for turn in turns:
-        session.restore(before)
-        done, stop = _answer(session, recorder, turn, sampling, schema, report)
-        if schema is not None:
-            _check_whole(done, stop)
-        report.finish(session, turn.text, done, recorder.session_id, dropped_tokens)
-        if done.stop_reason == "interrupted":
-            break
-    session.close()
+    # Closed also after JSON that was cut short, so that a document that was read is kept
+    with closing(session):
+        for turn in turns:
+            session.restore(before)
+            done, stop = _answer(session, recorder, turn, sampling, schema, report)
+            if schema is not None:
+                _check_whole(done, stop)
+            report.finish(session, turn.text, done, recorder.session_id, dropped_tokens)
+            if done.stop_reason == "interrupted":
+                break
     if done.stop_reason == "interrupted":
         raise typer.Exit(stop.exit_code)
 

@@ -75,7 +75,10 @@ def _replay_all(kept: list[Kept], turn: int | None, screen: Screen) -> Iterator[
         receipt = kept[index].receipt
         # The cache on disk may hold now what it did not hold then, and this has to begin alike
         wanted = replace(receipt.settings, no_cache=True)
-        if session is None or wanted != settings:
+        if session is not None and wanted != settings:
+            session.close()
+            session = None  # the last reference: two models do not fit on most devices
+        if session is None:
             session, settings = _open(wanted, screen), wanted
         elif is_cold(kept[index]):
             session.clear()

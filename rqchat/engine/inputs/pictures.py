@@ -68,7 +68,7 @@ class Picture:
     width: int
     height: int
     image: Image.Image = field(repr=False, compare=False)
-    data: bytes = field(default=b"", repr=False, compare=False)
+    data: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
