@@ -26,7 +26,7 @@ from rqchat.engine.loading.memory_in_use import used_bytes
 from rqchat.engine.loading.open_model import OpenedModel, make_cache, open_model
 from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.engine.settings import SamplingSettings, Settings
-from rqchat.errors import ContextLengthError, RqchatError
+from rqchat.errors import ContextLengthError, ModelError, RqchatError
 
 __all__ = ["ChatSession", "Message", "UserTurn"]
 
@@ -61,7 +61,13 @@ class ChatSession:
         loaded, plan, self._model_name = opened
         self._loaded, self._plan, self._whole_plan = loaded, plan, plan
         see, patches = loaded.image_processor, loaded.side_patches
-        self._writer = PromptWriter(loaded.tokenizer, see, plan.image_tokens, side_patches=patches)
+        self._writer = PromptWriter(
+            loaded.tokenizer,
+            see,
+            plan.image_tokens,
+            side_patches=patches,
+            template=loaded.template,
+        )
         self._stored = None
         if folder is not None:
             self._stored = PrefixCache(
@@ -71,6 +77,10 @@ class ChatSession:
         self._messages: tuple[Message, ...] = ()
         config = loaded.model.config.get_text_config()
         self._most_tokens = int(config.max_position_embeddings)
+        self._vocabulary_tokens = int(config.vocab_size)
+        image_token = getattr(loaded.model.config, "image_token_id", None)
+        if patches and image_token != self._writer.image_ids()[1]:
+            raise self._mixed(f"config.json has {image_token} for a picture's token")
         self._constraints = Constraints(loaded.tokenizer, loaded.stop_ids, config.vocab_size)
         self._steps = Steps(recorder or recorder_for(loaded.model.device))
         self._stop = threading.Event()
@@ -201,7 +211,14 @@ class ChatSession:
         prompt = continued(self._write(turn), self._writer.text_ids(begun))
         if len(prompt.token_ids) >= self.context_tokens:
             raise self._too_long(len(prompt.token_ids))
+        if (largest := max(prompt.token_ids)) >= self._vocabulary_tokens:
+            raise self._mixed(f"it makes token {largest} of this text")
         return prompt
+
+    def _mixed(self, found: str) -> ModelError:
+        return ModelError(
+            f"the tokenizer of {self._model_name} is another model's: {found}; download it again"
+        )
 
     def _refuse_hopeless(self, turn: UserTurn) -> None:
         """Counting takes a hundred times a text's bytes: not where no context can hold it."""

@@ -134,6 +134,7 @@ class Generation:
         logits = yield from self._prefill(continued(prompt, self._drawn), chunk_tokens)
         if logits is not None:
             yield from self._decode(logits, sampler, most_tokens)
+            yield from self._text.end()
 
     def _prefill(
         self, prompt: Prompt, chunk_tokens: int

@@ -10,11 +10,15 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.hf import from_tokenizer
 from torch import Tensor
 
+from rqchat.engine.foreign import border
 from rqchat.engine.generation.json_schema import schema_grammar
 from rqchat.engine.generation.text_stream import CHANNEL_END, CHANNEL_START
 from rqchat.errors import RqchatError
 
 __all__ = ["Constraint", "Constraints"]
+
+
+_FORCED_BYTES = 256  # of a text that has to come, before it is written without the library's mask
 
 
 class Constraints:
@@ -37,9 +41,10 @@ class Constraints:
             RqchatError: the schema or the tokenizer cannot be used.
         """
         if self._words is None:
-            self._words = from_tokenizer(
-                self._tokenizer, n_vocab=self._vocabulary_size, eos_token=self._stop_ids
-            )
+            with border(_no_words):
+                self._words = from_tokenizer(
+                    self._tokenizer, n_vocab=self._vocabulary_size, eos_token=self._stop_ids
+                )
         start, end = (
             self._tokenizer.convert_tokens_to_ids(t) for t in (CHANNEL_START, CHANNEL_END)
         )
@@ -79,28 +84,48 @@ class Constraint:
         """`logits` [vocabulary] with minus infinity where a token would break the schema."""
         if self._in_thought:
             return logits.index_fill(0, _on_device(self._stops, logits.device), float("-inf"))
-        packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+        # All that may come now, where only one text may; costs nothing, unlike the mask, for which
+        # the library tokenizes the whole of it before every token
+        forced = self._matcher.compute_ff_bytes()
         self._check()
-        bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
-        # The mask comes in whole words of 32 bits.
-        allowed = bits.flatten()[: logits.shape[-1]].bool()
-        self._spell_out(allowed)
+        if len(forced) > _FORCED_BYTES:
+            allowed = torch.zeros(logits.shape[-1], dtype=torch.bool)
+            allowed[self._begin_of(forced)] = True
+        else:
+            allowed = self._allowed(logits.shape[-1])
+            self._spell_out(allowed, forced)
         if self._thought_start is not None:
             allowed[self._thought_start] = True
         return logits.masked_fill(_on_device(~allowed, logits.device), float("-inf"))
 
-    def _spell_out(self, allowed: Tensor) -> None:
+    def _allowed(self, size: int) -> Tensor:
+        """What the library lets come next, bool [size]."""
+        packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+        self._check()
+        bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
+        return bits.flatten()[:size].bool()
+
+    def _begin_of(self, text: bytes) -> int:
+        """A token that `text`, which is long, begins with, and no control token."""
+        token = self._words.tokenize_bytes(text[:_FORCED_BYTES])[0]
+        return token if self._begins(text, token) else self._words.tokenize_bytes(text[:1])[0]
+
+    def _begins(self, text: bytes, token: int) -> bool:
+        is_text = not self._words.is_special_token(token)
+        return is_text and text.startswith(self._words.decode_bytes([token]))
+
+    def _spell_out(self, allowed: Tensor, text: bytes) -> None:
         """Mends `allowed` [vocabulary] where the library lets the tokenizer choose the one token.
+
+        `text` is what has to come, if one text alone may.
 
         It does where all that may come is one text; and of the text "<pad>" the tokenizer makes a
         control token, of "▁" a blank. Such a text is begun with its first byte.
         """
         if int(allowed.count_nonzero()) != 1:
             return
-        text = self._matcher.compute_ff_bytes()
         token = int(allowed.nonzero())
-        is_text = not self._words.is_special_token(token)
-        if text and not (is_text and text.startswith(self._words.decode_bytes([token]))):
+        if text and not self._begins(text, token):
             allowed[token] = False
             allowed[self._words.tokenize_bytes(text[:1])[0]] = True
 
@@ -123,6 +148,10 @@ class Constraint:
                 f"the answer cannot be held to the schema ({reason}): no JSON can match it, or it"
                 " is too large; make it simpler"
             )
+
+
+def _no_words(cause: str) -> RqchatError:
+    return RqchatError(f"the model's tokenizer cannot be held to a schema: {cause}")
 
 
 def _on_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 from llguidance import LLMatcher
 
+from rqchat.engine.foreign import border, cause_of
 from rqchat.engine.inputs.documents import read_bytes
 from rqchat.errors import UsageError
 
@@ -15,6 +16,8 @@ __all__ = ["read_schema", "schema_grammar"]
 
 _MAX_BYTES = 10_000_000
 _MAX_INTEGER = 2**53 - 1
+_MAX_DIGITS = 4000  # of a number that Python converts; zeros may stand in front
+_MAX_OBJECTS = 10_000  # the library's time grows with their square: 4 s for so many properties
 _MAPS = ("properties", "$defs", "definitions", "patternProperties")
 _LISTS = ("anyOf", "oneOf", "prefixItems")
 _ONE_OF = ("anyOf", "oneOf", "$ref")
@@ -46,24 +49,29 @@ def read_schema(given: str) -> str:
         data = read_bytes(Path(given).expanduser(), _MAX_BYTES, "a file with a JSON schema")
         # What some editors put in front, a byte order mark, is no JSON.
         text, name = data.decode("utf-8-sig", "replace"), given
-    try:
-        if not isinstance(json.loads(text, parse_int=_integer), dict):
+    with border(lambda cause: UsageError(f"{name} is no JSON: {cause}")):
+        parsed = json.loads(text, parse_int=_integer)
+        if not isinstance(parsed, dict):
             raise UsageError(f"{name} is no JSON schema: it has to be an object, such as {{...}}")
+        if (objects := _objects(parsed)) > _MAX_OBJECTS:
+            raise UsageError(
+                f"{name} has {objects:,} objects; at most {_MAX_OBJECTS:,} are compiled in seconds:"
+                " leave some out, or ask for the parts one by one"
+            )
         grammar = schema_grammar(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is no JSON: {error}") from None
-    is_wrong, problems = LLMatcher.validate_grammar_with_warnings(grammar)
+    with border(lambda cause: UsageError(f"{name} cannot be guaranteed: {cause}; make it simpler")):
+        is_wrong, problems = LLMatcher.validate_grammar_with_warnings(grammar)
     if is_wrong:
-        reason = " ".join(" ".join(problems).split())
+        reason = cause_of(ValueError(" ".join(problems)))
         raise UsageError(f"{name} cannot be guaranteed: {reason}; leave that out of the schema")
     return text
 
 
 def _integer(digits: str) -> int:
     """As the library reads it: as a double (RFC 8259, section 6)."""
-    if abs(int(digits)) > _MAX_INTEGER:
+    if len(digits) > _MAX_DIGITS or abs(int(digits)) > _MAX_INTEGER:
         raise UsageError(
-            f"--schema has {digits}: integers beyond {_MAX_INTEGER} cannot be guaranteed; write"
+            f"--schema has {digits:.40}: integers beyond {_MAX_INTEGER} cannot be guaranteed; write"
             " them as strings"
         )
     return int(digits)
@@ -88,6 +96,12 @@ def schema_grammar(schema: str) -> str:
             "coerce_one_of": False,
         },
     )
+
+
+def _objects(node: Any) -> int:
+    """How many objects there are in `node`, itself included."""
+    below = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return isinstance(node, dict) + sum(map(_objects, below))
 
 
 def _composes(node: Any) -> bool:

@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 
 from rqchat.engine.conversation import Message
+from rqchat.engine.foreign import border
+from rqchat.engine.generation.chat_template import ChatTemplate
+from rqchat.engine.generation.control_tokens import control_tokens
 from rqchat.engine.generation.prompt_content import SLOT, Content, stand_in
 from rqchat.engine.inputs.pictures import PATCH_PIXELS, Picture, resized_size, soft_token_count
 from rqchat.errors import InputError, ModelError
@@ -29,7 +31,6 @@ __all__ = ["ImageSpan", "Prompt", "PromptWriter", "continued"]
 
 _IMAGE = "<|image|>"  # what the template writes for a picture, and the soft token itself
 _IMAGE_START, _IMAGE_END = "<|image>", "<image|>"
-_CONTROL = re.compile(r"<\|.*|.*\|>")
 _PIECE_CHARACTERS = 1_000_000
 _PIECE = re.compile(f"{SLOT}|{re.escape(_IMAGE)}")
 
@@ -95,7 +96,13 @@ class PromptWriter:
     """
 
     def __init__(
-        self, tokenizer: Any, image_processor: Any, image_tokens: int, *, side_patches: int
+        self,
+        tokenizer: Any,
+        image_processor: Any,
+        image_tokens: int,
+        *,
+        side_patches: int,
+        template: ChatTemplate | None = None,
     ) -> None:
         """A writer for one model.
 
@@ -104,21 +111,19 @@ class PromptWriter:
             image_processor: pillow's variant.
             image_tokens: soft-token budget of a picture.
             side_patches: patches of a side that the image tower knows; 0 without a tower.
+            template: the tokenizer's, where it is at hand.
 
         Raises:
             ModelError: the tokenizer has no usable chat template.
         """
-        self._tokenizer, self._image_processor = tokenizer, image_processor
+        self._template = template or ChatTemplate(tokenizer)
+        self._image_processor = image_processor
         self._image_tokens, self._side_patches = image_tokens, side_patches
         self._backend = tokenizer.backend_tokenizer
         # A tokenizer.json may ask for either, which would cut texts unseen.
         self._backend.no_truncation()
         self._backend.no_padding()
-        self.control_tokens: dict[int, str] = {
-            token_id: token.content
-            for token_id, token in tokenizer.added_tokens_decoder.items()
-            if token.special or _CONTROL.fullmatch(token.content)
-        }
+        self.control_tokens = control_tokens(tokenizer)
         self._ids = {spelling: token_id for token_id, spelling in self.control_tokens.items()}
         if not {_IMAGE, _IMAGE_START, _IMAGE_END} <= set(self._ids):
             raise ModelError("its tokenizer lacks Gemma 4's image tokens; download the model again")
@@ -129,7 +134,7 @@ class PromptWriter:
         # What the template writes for an answer of the past, found by letting it write one.
         probe = [{"role": "user", "content": "x"}]
         answered = [*probe, {"role": "assistant", "content": stand_in(0)}]
-        self._reply = self._render(answered)[len(self._render(probe)) :]
+        self._reply = self._template.render(answered)[len(self._template.render(probe)) :]
 
     def write(self, messages: Sequence[Message], *, thinking: bool = False) -> Prompt:
         """The prompt that asks for the next answer to `messages`.
@@ -140,8 +145,8 @@ class PromptWriter:
         """
         content = Content()
         records = [content.record(message) for message in messages]
-        head = self._render(records, enable_thinking=thinking)
-        full = self._render(records, enable_thinking=thinking, add_generation_prompt=True)
+        head = self._template.render(records, enable_thinking=thinking)
+        full = self._template.render(records, enable_thinking=thinking, add_generation_prompt=True)
         tail = full.removeprefix(head)
         # What the template writes before an answer in either case: an asked and a past one
         header = os.path.commonprefix([tail, self._reply])
@@ -168,18 +173,22 @@ class PromptWriter:
         Returns:
             `pixel_values` [pictures, patches, 768] float32 in 0..1 and `image_position_ids`
             [pictures, patches, 2] int64 as (x, y), -1 where padded.
+
+        Raises:
+            ModelError: the model's image processor is damaged.
         """
         # Sides are computed from the file's, of which `image` may be a fraction
         sides = [resized_size(p.width, p.height, self._image_tokens) for p in pictures]
-        processed = self._image_processor(
-            images=[
-                picture.image.resize(size, Image.Resampling.BICUBIC)
-                for picture, size in zip(pictures, sides, strict=True)
-            ],
-            do_resize=False,
-            max_soft_tokens=self._image_tokens,
-            return_tensors="pt",
-        )
+        with border(lambda cause: ModelError(f"its image processor reads no pictures: {cause}")):
+            processed = self._image_processor(
+                images=[
+                    picture.image.resize(size, Image.Resampling.BICUBIC)
+                    for picture, size in zip(pictures, sides, strict=True)
+                ],
+                do_resize=False,
+                max_soft_tokens=self._image_tokens,
+                return_tensors="pt",
+            )
         return {name: processed[name] for name in ("pixel_values", "image_position_ids")}
 
     def soft_tokens(self, picture: Picture) -> int:
@@ -200,8 +209,13 @@ class PromptWriter:
         return soft_token_count(picture.width, picture.height, self._image_tokens)
 
     def template_ids(self, text: str) -> list[int]:
-        """Tokens of what the template wrote, control tokens included."""
-        return list(self._backend.encode(text, add_special_tokens=False).ids)
+        """Tokens of what the template wrote, control tokens included.
+
+        Raises:
+            ModelError: the tokenizer is damaged.
+        """
+        with border(lambda cause: ModelError(f"its tokenizer cannot read a text: {cause}")):
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def text_ids(self, text: str) -> list[int]:
         """Tokens of what a person or the model wrote: never a control token."""
@@ -237,12 +251,6 @@ class PromptWriter:
     def image_ids(self) -> tuple[int, int, int]:
         """Ids of the marker before a picture, of a soft token, and of the marker after it."""
         return self._ids[_IMAGE_START], self._ids[_IMAGE], self._ids[_IMAGE_END]
-
-    def _render(self, records: list[dict[str, Any]], **switches: bool) -> str:
-        try:
-            return str(self._tokenizer.apply_chat_template(records, tokenize=False, **switches))
-        except (ValueError, TemplateError) as error:
-            raise ModelError(f"its chat template cannot write this conversation: {error}") from None
 
 
 class _Draft:

@@ -8,11 +8,14 @@ from typing import Any
 from tokenizers.decoders import DecodeStream
 
 from rqchat.engine.events import TextDelta, ThoughtDelta
+from rqchat.engine.foreign import border
+from rqchat.errors import ModelError
 
 __all__ = ["CHANNEL_END", "CHANNEL_START", "TextWriter", "ThoughtSplitter"]
 
 CHANNEL_START = "<|channel>"
 CHANNEL_END = "<channel|>"
+_CHANNEL = "thought"
 _KNOWN_TOKENS = 16  # so many show the decoder whether a blank stands before the next one
 
 
@@ -21,38 +24,60 @@ class ThoughtSplitter:
 
     A thought is written `<|channel>thought`, newline, text, `<channel|>`. The two marks are tokens
     of their own, so they come through `mark`; text that merely spells them stays text. The name
-    of the channel, up to the first newline, is not shown. The answer's leading blank space is
-    dropped, as the chat template drops it.
+    of the channel is not shown. A finetune may leave out the newline, or the name; what follows is
+    a thought all the same. The answer's leading blank space is dropped, as the chat template drops
+    it.
     """
 
     def __init__(self, *, inside: bool = False) -> None:
         """`inside`: the prompt ends within a channel whose name was already written."""
         self._inside = inside
         self._in_name = False
+        self._name = ""
         self._begun = False
 
     def begin_answer(self) -> None:
         """The answer has begun: its blanks count from here on."""
         self._begun = True
 
-    def mark(self, token: str) -> None:
-        """A control token came."""
+    def mark(self, token: str) -> list[TextDelta | ThoughtDelta]:
+        """A control token came; what it shows to have been a thought, not a channel's name."""
+        said = self.end() if token in (CHANNEL_START, CHANNEL_END) else []
         if token == CHANNEL_START:
             self._inside, self._in_name = True, True
         elif token == CHANNEL_END:
-            self._inside, self._in_name = False, False
+            self._inside = False
+        return said
+
+    def end(self) -> list[TextDelta | ThoughtDelta]:
+        """Nothing more comes: what stood where the name of a channel should was the thought."""
+        said = self._name
+        self._in_name, self._name = False, ""
+        return [] if said.rstrip() in ("", _CHANNEL) else [ThoughtDelta(said)]
 
     def text(self, piece: str) -> list[TextDelta | ThoughtDelta]:
         """What `piece` adds to thought or answer; an empty list when it adds nothing."""
         if self._in_name:
-            _, newline, piece = piece.partition("\n")
-            self._in_name = not newline
+            piece = self._after_name(piece)
         if self._inside:
             return [ThoughtDelta(piece)] if piece else []
         if not self._begun:
             piece = piece.lstrip()
             self._begun = bool(piece)
         return [TextDelta(piece)] if piece else []
+
+    def _after_name(self, piece: str) -> str:
+        """What of `piece`, and of what was held back before it, comes after the channel's name."""
+        held = self._name + piece
+        rest = held.removeprefix(_CHANNEL)
+        blank, newline, below = rest.partition("\n")
+        if _CHANNEL.startswith(held) or (rest != held and not newline and not rest.strip()):
+            self._name = held
+            return ""
+        self._in_name, self._name = False, ""
+        if rest == held or rest[0].islower():  # no name, or a word that begins as it does
+            return held.lstrip("\n")
+        return below if newline and not blank.strip() else rest.lstrip()
 
 
 class TextWriter:
@@ -78,12 +103,16 @@ class TextWriter:
                 self._stream.step(self._backend, token)
 
     def add(self, token: int) -> list[TextDelta | ThoughtDelta]:
-        """What `token` adds; control tokens add nothing."""
+        """What `token` adds; control tokens add nothing of their own."""
         if token in self._controls:
-            self._splitter.mark(self._controls[token])
             self._stream = DecodeStream(skip_special_tokens=False)
-            return []
-        piece = self._stream.step(self._backend, token)
+            return self._splitter.mark(self._controls[token])
+        with border(lambda cause: ModelError(f"its tokenizer cannot write token {token}: {cause}")):
+            piece = self._stream.step(self._backend, token)
         deltas = self._splitter.text(piece) if piece else []
         self.answer += "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
         return deltas
+
+    def end(self) -> list[TextDelta | ThoughtDelta]:
+        """What was held back, when no token comes any more."""
+        return self._splitter.end()

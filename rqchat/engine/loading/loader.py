@@ -14,7 +14,9 @@ import transformers
 
 from rotorquant import fuse_layers
 from rqchat.engine.events import Event, LoadProgress, Notice
-from rqchat.engine.loading.patches_12b import MergedPatches
+from rqchat.engine.foreign import border
+from rqchat.engine.generation.chat_template import ChatTemplate
+from rqchat.engine.loading.small_files import read_small_files
 from rqchat.engine.model_files.fetch import fetch_model, fetch_small_files
 from rqchat.engine.model_files.resolve import ModelSource, model_revision, read_config
 from rqchat.engine.planning.formats import weights_of
@@ -25,6 +27,7 @@ from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.place import Recipe, place_weights
 from rqchat.engine.weights.skeleton import build_skeleton
 from rqchat.engine.weights.transfer import ByteStream
+from rqchat.engine.weights.unread import unread_tensors
 from rqchat.errors import ModelError
 
 __all__ = ["CALIBRATION_FILE", "LoadedModel", "load_model"]
@@ -49,6 +52,7 @@ class LoadedModel:
         weight_bytes: what the weights occupy on the device.
         load_s: seconds that loading took.
         revision: which weights exactly, as `model_revision` says it.
+        template: its chat template; None stands for the tokenizer's.
         folder: of its files; None for a model that was made in memory.
     """
 
@@ -60,6 +64,7 @@ class LoadedModel:
     weight_bytes: int
     load_s: float
     revision: str = ""
+    template: ChatTemplate | None = None
     folder: Path | None = None
 
     @property
@@ -108,38 +113,24 @@ def load_model(
     _notice_loss(source, plan, on_event)
     small = fetch_small_files(source, folder, offline=offline, on_event=on_event)
     with _model_errors(source.name):
+        # First what is read at once: a damaged tokenizer is not to be found after the weights
+        files = read_small_files(small, read_config(small, source.name), source.name)
         model, weight_bytes = _fill(source, folder, small, plan, on_event, weights)
-        tokenizer, image_processor = _fill_small(model, small)
+        revision = model_revision(folder)
     if plan.device.is_gpu:  # fused layers run as Triton kernels
         fuse_layers(model)
     return LoadedModel(
         model=model,
-        tokenizer=tokenizer,
-        image_processor=image_processor,
-        stop_ids=_stop_ids(model),
-        temperature=_temperature(model.generation_config),
+        tokenizer=files.tokenizer,
+        image_processor=files.image_processor,
+        stop_ids=files.stop_ids,
+        temperature=files.temperature,
         weight_bytes=weight_bytes,
-        revision=model_revision(folder),
+        revision=revision,
+        template=files.template,
         folder=folder,
         load_s=time.perf_counter() - begun_s,
     )
-
-
-def _fill_small(model: Any, folder: Path) -> tuple[Any, Any]:
-    """Gives the model its generation settings; returns the tokenizer and the image processor."""
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = transformers.GenerationConfig.from_pretrained(
-            folder, local_files_only=True
-        )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    image_processor: Any = transformers.Gemma4ImageProcessorPil.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    if model.config.model_type == "gemma4_unified":
-        image_processor = MergedPatches(image_processor, image_processor.pooling_kernel_size)
-    return tokenizer, image_processor
 
 
 def _check_device(plan: MemoryPlan) -> None:
@@ -164,8 +155,20 @@ def _check_device(plan: MemoryPlan) -> None:
 
 
 def _notice_loss(source: ModelSource, plan: MemoryPlan, on_event: Callable[[Event], None]) -> None:
-    """Says before the load that 2-bit weights cost quality, and that fitting takes longer."""
-    weights = plan.chosen.weights
+    """Says before the load where bits are lost, what 2 bits cost, and that fitting takes longer."""
+    weights, held = plan.chosen.weights, source.precision
+    bits = weights_of(weights).bits
+    if held and bits < held.bits:
+        on_event(
+            Notice(f"{source.name} holds {held.bits}-bit weights; they are read at {bits} bits")
+        )
+    elif held and held.higher and bits == held.bits:
+        on_event(
+            Notice(
+                f"{held.higher:.1%} of the weights of {source.name} are stored with more than"
+                f" {bits} bits, and read at {bits}"
+            )
+        )
     no_4_bits = not source.formats and checkpoint_of(source.name, "int4") == source.name
     if weights == "int2":
         lost, with_4_bits = weights_of("int2").error, weights_of("int4").error
@@ -195,6 +198,7 @@ def _fill(
     config["tie_word_embeddings"] = source.shape.head == 0
     weights = weights or open_source(folder, config, source.name)
     model = build_skeleton(config, recipe.dtype, device)
+    unread = unread_tensors(model, weights.names(), source.name)
     with ByteStream(device) as stream:
         placed_bytes = place_weights(
             model,
@@ -203,6 +207,13 @@ def _fill(
             stream,
             _reporter(on_event),
             lambda: _free_bytes(device),
+        )
+    if unread:
+        on_event(
+            Notice(
+                f"{len(unread)} tensors of {source.name} belong to no part of this model and were"
+                f" not read, such as {unread[0]!r:.100}"
+            )
         )
     if device.type == "cuda":
         torch.cuda.empty_cache()  # blocks that quantizing took
@@ -237,33 +248,20 @@ def _free_bytes(device: torch.device) -> int | None:
 @contextmanager
 def _model_errors(name: str) -> Iterator[None]:
     """Turns what loading a damaged or foreign folder raises into one sentence."""
+    passing = (torch.OutOfMemoryError,)
     try:
-        yield
+        with border(lambda cause: _refusal(name, cause), passing=passing):
+            yield
     except torch.OutOfMemoryError as error:
         raise ModelError(
             f"{name} ran out of GPU memory while loading; close other programs that use it, or"
             f" take fewer bits with --weights: {_first_line(error)}"
         ) from None
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{name} cannot be loaded: {_first_line(error)}; download the model again"
-        ) from None
-
-
-def _stop_ids(model: Any) -> frozenset[int]:
-    """`eos_token_id` of generation_config.json, or of config.json where that has none."""
-    wanted = model.generation_config.eos_token_id
-    if wanted is None:
-        wanted = model.config.get_text_config().eos_token_id
-    return frozenset([wanted] if isinstance(wanted, int) else wanted or ())
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
-def _temperature(generation_config: Any) -> float:
-    """Google's files ask for sampling; a file that asks for nothing gets Google's value."""
-    if generation_config.do_sample is False:
-        return 0.0
-    return 1.0 if generation_config.temperature is None else float(generation_config.temperature)
+def _refusal(name: str, cause: str) -> ModelError:
+    return ModelError(f"{name} cannot be loaded: {cause}; download the model again")

@@ -10,6 +10,7 @@ import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
 from rqchat.engine.events import Event, Notice
+from rqchat.engine.foreign import border
 from rqchat.engine.loading.loader import LoadedModel, load_model
 from rqchat.engine.loading.memory_in_use import release_unused
 from rqchat.engine.model_files.fetch import check_that_it_is_here
@@ -92,18 +93,29 @@ def make_cache(opened: OpenedModel) -> RotorQuantCache:
         ModelError: the library cannot serve the model.
     """
     loaded, chosen = opened.loaded, opened.plan.chosen
-    try:
-        return RotorQuantCache(
-            loaded.model,
-            bits=chosen.kv_bits,
-            sink_tokens=SINK_TOKENS,
-            recent_tokens=RECENT_TOKENS,
-            sliding_bits=chosen.sliding_bits,
-            max_tokens=chosen.context_tokens,
-            calibration=loaded.calibration if chosen.kv_bits < 16 else None,
+    calibration = loaded.calibration if chosen.kv_bits < 16 else None
+
+    def refusal(cause: str) -> ModelError:
+        if calibration is None:
+            return ModelError(f"{opened.name} cannot be used: {cause}; download the model again")
+        return ModelError(
+            f"{opened.name} cannot be used with its {calibration.name}: {cause}; delete that file,"
+            f" and make it anew with 'rqchat calibrate --model {opened.name}'"
         )
-    except RotorQuantError as error:
-        raise ModelError(f"{opened.name} cannot be used: {error}") from error
+
+    with border(refusal, passing=(torch.OutOfMemoryError,)):
+        try:
+            return RotorQuantCache(
+                loaded.model,
+                bits=chosen.kv_bits,
+                sink_tokens=SINK_TOKENS,
+                recent_tokens=RECENT_TOKENS,
+                sliding_bits=chosen.sliding_bits,
+                max_tokens=chosen.context_tokens,
+                calibration=calibration,
+            )
+        except RotorQuantError as error:
+            raise ModelError(f"{opened.name} cannot be used: {error}") from error
 
 
 def limit_gpu_memory(plan: MemoryPlan) -> None:

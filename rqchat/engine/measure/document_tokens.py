@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub as hub
 from tokenizers import Tokenizer
 
+from rqchat.engine.foreign import border
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.model_files.resolve import ModelSource
 from rqchat.engine.planning.known_models import checkpoint_of
@@ -27,11 +28,11 @@ def count_documents(documents: Iterable[Document], source: ModelSource) -> list[
         ModelError: the tokenizer is not on this machine, or is damaged.
     """
     file = _tokenizer_file(source)
-    try:
+    with border(
+        lambda cause: ModelError(f"{file} cannot be read: {cause}; download the model again")
+    ):
         tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
-        raise ModelError(f"{file} cannot be read: {error}; download the model again") from None
-    return [len(tokenizer.encode(each.text, add_special_tokens=False)) for each in documents]
+        return [len(tokenizer.encode(each.text, add_special_tokens=False)) for each in documents]
 
 
 def check_context(document_tokens: int, plan: MemoryPlan) -> int:

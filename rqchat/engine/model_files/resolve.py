@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ import huggingface_hub as hub
 import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat.engine.model_files.download import hub_errors, local_folder
+from rqchat.engine.model_files.gguf_precision import GgufPrecision, gguf_precision
+from rqchat.engine.model_files.json_object import read_object, weight_map
 from rqchat.engine.model_files.quantization import check_quantization
 from rqchat.engine.planning.automatic import fitting_models
 from rqchat.engine.planning.formats import weights_of
@@ -89,12 +90,28 @@ class ModelSource:
             raise ModelError(f"{self.name} cannot be used: {error}") from None
 
     @property
+    def precision(self) -> GgufPrecision | None:
+        """What GGUF files on this machine hold; None for other weights.
+
+        Raises:
+            ModelError: they are damaged.
+        """
+        if self.folder is None or not holds_gguf(self.folder):
+            return None
+        return gguf_precision(self.folder, self.name)
+
+    @property
     def formats(self) -> tuple[str, ...] | None:
-        """The weights that it can be loaded as; None where all can be made from it."""
+        """The weights that it can be loaded as, the best first; None where all can be made from it.
+
+        Raises:
+            ModelError: its GGUF files are damaged.
+        """
+        if precision := self.precision:
+            return precision.formats
         packed = self.config.get("quantization_config") or {}
         is_packed = packed.get("quant_method") in ("compressed-tensors", GGUF_METHOD)
-        in_gguf = self.folder is not None and holds_gguf(self.folder)
-        return _PACKED_FORMATS if is_packed or in_gguf else None
+        return _PACKED_FORMATS if is_packed else None
 
     def download_bytes(self, weights: str) -> int:
         """Bytes on the hub that those weights are made from; 0 for a folder on this machine.
@@ -182,7 +199,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     Raises:
         ModelError: it is missing or damaged.
     """
-    return _read_json(folder / "config.json", name)
+    return read_object(folder / "config.json", name)
 
 
 def _looks_like_path(text: str) -> bool:
@@ -222,8 +239,8 @@ def _from_hub(name: str, offline: bool) -> ModelSource:
     with hub_errors(name):
         cached = hub.try_to_load_from_cache(name, "config.json")
     if isinstance(cached, str):
-        return ModelSource(name, _read_json(Path(cached), name), None)
-    return ModelSource(name, _read_json(_download_config(name, offline), name), None)
+        return ModelSource(name, read_object(Path(cached), name), None)
+    return ModelSource(name, read_object(_download_config(name, offline), name), None)
 
 
 def _download_config(name: str, offline: bool) -> Path:
@@ -250,12 +267,8 @@ def check_weights(folder: Path, name: str) -> None:
     Raises:
         ModelError: it is not, or the weights are pickled.
     """
-    index = folder / _INDEX
-    if index.is_file():
-        shards = _read_json(index, name).get("weight_map", {})
-        wanted = sorted({str(shard) for shard in shards.values()}) if shards else [_INDEX]
-    else:
-        wanted = [_WEIGHTS]
+    shards = weight_map(folder, name)
+    wanted = [_WEIGHTS] if shards is None else sorted(set(shards.values()))
     missing = [shard for shard in wanted if not _has_bytes(folder / shard)]
     if not missing or holds_gguf(folder):
         return
@@ -281,18 +294,6 @@ def _has_bytes(path: Path) -> bool:
         return os.stat(path).st_size > 0
     except OSError:
         return False
-
-
-def _read_json(path: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{path.name} of {name} cannot be read: {error}; download it again"
-        ) from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path.name} of {name} is no JSON object; download the model again")
-    return content
 
 
 def model_revision(folder: Path) -> str:

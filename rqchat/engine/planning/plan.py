@@ -8,7 +8,7 @@ for something else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +39,7 @@ class MemoryPlan:
         device: what it was planned for.
         chosen: the pair that is taken.
         candidates: every pair that fits, best weights first, then best KV bits.
-        reason: why that one, in up to three lines.
+        reason: why that one, in up to four lines.
         asked_tokens: the context that was asked for.
         image_tokens: soft-token budget of one picture.
     """
@@ -71,7 +71,7 @@ def make_plan(
     shape: ModelShape,
     device: DeviceInfo,
     settings: Settings,
-    formats: Iterable[str] | None = None,
+    formats: Sequence[str] | None = None,
 ) -> MemoryPlan:
     """Plans `shape` on `device` as `settings` asks.
 
@@ -96,7 +96,7 @@ class _Planner:
         shape: ModelShape,
         device: DeviceInfo,
         settings: Settings,
-        formats: Iterable[str] | None,
+        formats: Sequence[str] | None,
     ) -> None:
         self.shape, self.device, self.settings = shape, device, settings
         self.image_tokens = settings.image_tokens or DEFAULT_IMAGE_TOKENS
@@ -108,6 +108,8 @@ class _Planner:
             )
         self.least = min(self.asked, _MIN_CONTEXT_TOKENS)
         self.ladder = self._ladder(formats)
+        # What the checkpoint has, of which the plan may take less
+        self.stored_bits = max((weights_of(name).bits for name in formats or ()), default=0)
         self.kv_ladder = self._kv_ladder()
         self.economies = self._economies()
         chunk_tokens = short_chunk(self.image_tokens)
@@ -115,7 +117,7 @@ class _Planner:
             shape, device.total_bytes, device.is_gpu, chunk_tokens, self.image_tokens
         )
 
-    def _ladder(self, formats: Iterable[str] | None) -> list[Weights]:
+    def _ladder(self, formats: Sequence[str] | None) -> list[Weights]:
         names = tuple(formats or ()) or (_GPU_LADDER if self.device.is_gpu else _CPU_LADDER)
         wanted = self.settings.weights
         if wanted and formats is not None and wanted not in names:
@@ -224,6 +226,11 @@ class _Planner:
             yield f"The {self.asked:,} tokens asked for do not fit with any weights."
         else:
             yield from self._next_better(chosen)
+        if chosen.weight_bits < self.stored_bits:
+            yield (
+                f"The checkpoint holds {self.stored_bits}-bit weights; they are read at"
+                f" {chosen.weight_bits} bits."
+            )
         better = [c for c in fitting if c.weight_bits > chosen.weight_bits]
         if chosen.weight_bits < 4 and better:
             longest = max(better, key=lambda c: c.context_tokens)

@@ -6,17 +6,21 @@ Plain arithmetic, no torch. The counts follow the module tree of transformers 5.
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rqchat.engine.foreign import border
+from rqchat.engine.planning.config_section import ConfigSection
 from rqchat.errors import ModelError
 
 __all__ = ["KVLayers", "Matrices", "ModelShape"]
 
 _FAMILIES = ("gemma4", "gemma4_unified")
 _PER_LAYER_WIDTH, _VOCABULARY = 256, 262_144
+_MOST_LAYERS = 4096
 _DEFAULT_PATTERN = 6  # every sixth layer is global where the config names no layer types
 
 
@@ -120,20 +124,16 @@ class ModelShape:
         """Reads a Gemma 4 `config.json`.
 
         Raises:
-            ModelError: another family's config, or a field is missing or no number.
+            ModelError: another family's config, or a field is missing or makes no sense.
         """
         family = config.get("model_type")
         if family not in _FAMILIES:
             raise ModelError(
-                f"this model is of the family {family!r}; rqchat runs Gemma 4"
+                f"this model is of the family {reprlib.repr(family)}; rqchat runs Gemma 4"
                 f" (model_type {' or '.join(_FAMILIES)}), such as --model google/gemma-4-31B-it"
             )
-        try:
-            return _from_text_config(config["text_config"], config)
-        except (KeyError, TypeError, ValueError, StopIteration) as error:
-            raise ModelError(
-                f"its config.json is no whole Gemma 4 config ({error!r}); download the model again"
-            ) from None
+        with border(_refusal):
+            return _from_sections(ConfigSection(config))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,22 +144,33 @@ class _Layer:
     norms: int
 
 
-def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> ModelShape:
+def _refusal(cause: str) -> ModelError:
+    return ModelError(
+        f"its config.json is no whole Gemma 4 config ({cause}); download the model again"
+    )
+
+
+def _from_sections(config: ConfigSection) -> ModelShape:
+    text = config.section("text_config")
+    if text is None:
+        raise ValueError("text_config is missing")
     kinds = _layer_types(text)
     # The layers that borrow are the last ones.
-    stored = kinds[: len(kinds) - int(text.get("num_kv_shared_layers", 0))]
-    tied = bool(text.get("attention_k_eq_v", False))
+    shared = text.count("num_kv_shared_layers", 0, least=0, most=len(kinds) - 1)
+    stored = kinds[: len(kinds) - shared]
+    tied = text.flag("attention_k_eq_v")
     layers = [
         _layer(text, kind == "full_attention", borrows=index >= len(stored))
         for index, kind in enumerate(kinds)
     ]
-    hidden, vocabulary = int(text["hidden_size"]), int(text["vocab_size"])
+    hidden, vocabulary = text.count("hidden_size"), text.count("vocab_size")
     ple_width, ple_vocabulary = _per_layer_inputs(text)
     ple_row = len(kinds) * ple_width
     linears = [linear for layer in layers for linear in layer.linears]
     linears += [(ple_row, hidden)] if ple_width else []
-    own_head = not config.get("tie_word_embeddings", text.get("tie_word_embeddings", True))
-    vision, audio = config.get("vision_config"), config.get("audio_config")
+    tied_in_text = text.flag("tie_word_embeddings", default=True)
+    own_head = not config.flag("tie_word_embeddings", default=tied_in_text)
+    vision, audio = config.section("vision_config"), config.section("audio_config")
     global_heads, global_dim = _kv_heads(text, is_global=True)
     sliding_heads, sliding_dim = _kv_heads(text, is_global=False)
     return ModelShape(
@@ -173,93 +184,96 @@ def _from_text_config(text: Mapping[str, Any], config: Mapping[str, Any]) -> Mod
         vision=_vision_parameters(vision, hidden) if vision else 0,
         audio=_audio_parameters(audio, hidden) if audio else 0,
         hidden=hidden,
-        query_heads=int(text["num_attention_heads"]),
+        query_heads=text.count("num_attention_heads"),
         vocabulary=vocabulary,
-        vision_hidden=int(vision.get("hidden_size", 0)) if vision else 0,
-        vision_intermediate=int(vision.get("intermediate_size", 0)) if vision else 0,
+        vision_hidden=vision.count("hidden_size", 0) if vision else 0,
+        vision_intermediate=vision.count("intermediate_size", 0) if vision else 0,
         global_kv=KVLayers(stored.count("full_attention"), global_heads, global_dim, tied),
         sliding_kv=KVLayers(stored.count("sliding_attention"), sliding_heads, sliding_dim),
-        window=int(text["sliding_window"]),
-        max_context_tokens=int(text["max_position_embeddings"]),
+        window=text.count("sliding_window"),
+        max_context_tokens=text.count("max_position_embeddings"),
     )
 
 
-def _layer_types(text: Mapping[str, Any]) -> list[str]:
-    count = int(text["num_hidden_layers"])
+def _layer_types(text: ConfigSection) -> list[str]:
+    count = text.count("num_hidden_layers", most=_MOST_LAYERS)
     given = text.get("layer_types")
     if given:
-        kinds = [str(kind) for kind in given]
+        kinds = list(given)
     else:
         kinds = ["sliding_attention"] * count
         kinds[_DEFAULT_PATTERN - 1 :: _DEFAULT_PATTERN] = ["full_attention"] * (
             count // _DEFAULT_PATTERN
         )
-    kinds[-1] = "full_attention"  # transformers forces the last layer to be global
-    if len(kinds) != count or set(kinds) - {"full_attention", "sliding_attention"}:
+    known = ("full_attention", "sliding_attention")
+    if len(kinds) != count or any(kind not in known for kind in kinds):
         raise ValueError(f"layer_types does not name {count} full or sliding layers")
+    kinds[-1] = "full_attention"  # transformers forces the last layer to be global
     return kinds
 
 
-def _kv_heads(text: Mapping[str, Any], *, is_global: bool) -> tuple[int, int]:
+def _kv_heads(text: ConfigSection, *, is_global: bool) -> tuple[int, int]:
     """KV heads and head size of one kind of layer."""
-    heads, head_dim = int(text["num_key_value_heads"]), int(text["head_dim"])
+    heads, head_dim = text.count("num_key_value_heads"), text.count("head_dim")
     if not is_global:
         return heads, head_dim
-    overrides = text.get("per_layer_config")
+    overrides = text.section("per_layer_config")
     if overrides:  # how transformers 5.15 and later write the sizes; the last layer is global
-        last = next(value for key, value in overrides.items() if int(key) == _last_index(text))
-        return int(last.get("num_key_value_heads", heads)), int(last.get("head_dim", head_dim))
-    given = text.get("num_global_key_value_heads")
+        last = overrides.section(str(text.count("num_hidden_layers") - 1))
+        if last is None:
+            raise ValueError("text_config.per_layer_config lacks the last layer")
+        return last.count("num_key_value_heads", heads), last.count("head_dim", head_dim)
     # The override holds for k_eq_v models only: configuration_gemma4.py
-    if given is not None and text.get("attention_k_eq_v", False):
-        heads = int(given)
-    return heads, int(text.get("global_head_dim") or 512)
+    if text.flag("attention_k_eq_v"):
+        heads = text.count("num_global_key_value_heads", heads)
+    return heads, text.count("global_head_dim", 512)
 
 
-def _last_index(text: Mapping[str, Any]) -> int:
-    return int(text["num_hidden_layers"]) - 1
-
-
-def _layer(text: Mapping[str, Any], is_global: bool, *, borrows: bool) -> _Layer:
-    hidden, inner = int(text["hidden_size"]), int(text["intermediate_size"])
+def _layer(text: ConfigSection, is_global: bool, *, borrows: bool) -> _Layer:
+    hidden, inner = text.count("hidden_size"), text.count("intermediate_size")
     heads, head_dim = _kv_heads(text, is_global=is_global)
-    query, kv = int(text["num_attention_heads"]) * head_dim, heads * head_dim
+    query_heads = text.count("num_attention_heads")
+    if query_heads % heads:
+        raise ValueError(f"{query_heads} attention heads cannot share {heads} KV heads evenly")
+    query, kv = query_heads * head_dim, heads * head_dim
     if borrows:
         kv_linears = 0
         # transformers widens the MLP in layers that borrow K and V alone.
-        inner *= 2 if text.get("use_double_wide_mlp", False) else 1
+        inner *= 2 if text.flag("use_double_wide_mlp") else 1
     else:
-        kv_linears = 1 if is_global and text.get("attention_k_eq_v", False) else 2
+        kv_linears = 1 if is_global and text.flag("attention_k_eq_v") else 2
     linears = [(query, hidden), (hidden, query), *[(kv, hidden)] * kv_linears]
     linears += [(inner, hidden), (inner, hidden), (hidden, inner)]
     norms = 4 * hidden + 1 + head_dim * (1 if borrows else 2)  # 1: layer_scalar
-    if text.get("attention_bias", False):
+    if text.flag("attention_bias"):
         norms += query + hidden + kv_linears * kv
     width, _ = _per_layer_inputs(text)
     if width:
         linears, norms = [*linears, (width, hidden), (hidden, width)], norms + hidden
-    if not text.get("enable_moe_block", False):
+    if not text.flag("enable_moe_block"):
         return _Layer(tuple(linears), norms)
     # Three norms, the router's scale, and one for each expert
-    return _Layer(tuple(linears), norms + 3 * hidden + hidden + int(text["num_experts"]))
+    return _Layer(tuple(linears), norms + 3 * hidden + hidden + text.count("num_experts"))
 
 
-def _per_layer_inputs(text: Mapping[str, Any]) -> tuple[int, int]:
+def _per_layer_inputs(text: ConfigSection) -> tuple[int, int]:
     """Width and vocabulary of the per-layer embeddings (E2B, E4B); 0 and 0 without.
 
     A config that says nothing has them: transformers' defaults, in `configuration_gemma4.py`.
     """
-    default = _PER_LAYER_WIDTH if text.get("model_type") == "gemma4_text" else 0
-    width = int(text.get("hidden_size_per_layer_input", default) or 0)
-    return width, int(text.get("vocab_size_per_layer_input", _VOCABULARY)) if width else 0
+    key = "hidden_size_per_layer_input"
+    silent = text.get("model_type") == "gemma4_text" and key not in text
+    width = text.count(key, _PER_LAYER_WIDTH if silent else 0, least=0)
+    return width, text.count("vocab_size_per_layer_input", _VOCABULARY) if width else 0
 
 
-def _mixture_fields(text: Mapping[str, Any], layers: int) -> dict[str, Any]:
+def _mixture_fields(text: ConfigSection, layers: int) -> dict[str, Any]:
     """The fields of `ModelShape` that describe experts; every layer has some, or none has."""
-    if not text.get("enable_moe_block", False):
+    if not text.flag("enable_moe_block"):
         return {"experts": (), "top_experts": 0, "routers": 0}
-    hidden, inner = int(text["hidden_size"]), int(text["moe_intermediate_size"])
-    experts, top = int(text["num_experts"]), int(text["top_k_experts"])
+    hidden, inner = text.count("hidden_size"), text.count("moe_intermediate_size")
+    experts = text.count("num_experts")
+    top = text.count("top_k_experts", most=experts)
     sizes = (2 * inner, hidden), (hidden, inner)
     return {
         "experts": tuple(Matrices(*size, layers * experts, layers * top) for size in sizes),
@@ -268,55 +282,63 @@ def _mixture_fields(text: Mapping[str, Any], layers: int) -> dict[str, Any]:
     }
 
 
-def _vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
+def _vision_parameters(vision: ConfigSection, text_hidden: int) -> int:
     """Parameters of the image tower with its projection to `text_hidden`, buffers included."""
     if vision.get("model_type") == "gemma4_unified_vision":
         return _unified_vision_parameters(vision, text_hidden)
-    hidden, inner = int(vision["hidden_size"]), int(vision["intermediate_size"])
-    head_dim = int(vision["head_dim"])
-    query_rows = int(vision["num_attention_heads"]) * head_dim
-    kv_rows = int(vision["num_key_value_heads"]) * head_dim
+    hidden, inner = vision.count("hidden_size"), vision.count("intermediate_size")
+    head_dim = vision.count("head_dim")
+    query_rows = vision.count("num_attention_heads") * head_dim
+    kv_rows = vision.count("num_key_value_heads") * head_dim
     # Queries and output, keys and values, and the three matrices of the MLP.
     layer = 2 * hidden * query_rows + 2 * hidden * kv_rows + 3 * hidden * inner
     # Four norms of the stream, and those of queries and keys.
     layer += 4 * hidden + 2 * head_dim
-    if vision.get("use_clipped_linears", False):
+    if vision.flag("use_clipped_linears"):
         layer += 7 * 4  # four bounds at each of seven linears
-    patch = 3 * int(vision.get("patch_size", 16)) ** 2 * hidden
+    patch = 3 * vision.count("patch_size", 16) ** 2 * hidden
     # A table for each axis.
-    positions = 2 * int(vision.get("position_embedding_size", 10_240)) * hidden
-    standardize = 2 * hidden if vision.get("standardize", False) else 0
-    layers = int(vision["num_hidden_layers"])
+    positions = 2 * vision.count("position_embedding_size", 10_240) * hidden
+    standardize = 2 * hidden if vision.flag("standardize") else 0
+    layers = vision.count("num_hidden_layers", most=_MOST_LAYERS)
     return layers * layer + patch + positions + standardize + hidden * text_hidden
 
 
-def _unified_vision_parameters(vision: Mapping[str, Any], text_hidden: int) -> int:
+def _unified_vision_parameters(vision: ConfigSection, text_hidden: int) -> int:
     """The 12B has no tower: three LayerNorms and a biased linear over 48 x 48 pixels."""
-    width = int(vision.get("mm_embed_dim", 3840))
-    side = int(vision.get("patch_size", 16)) * int(vision.get("pooling_kernel_size", 3))
+    width = vision.count("mm_embed_dim", 3840)
+    side = vision.count("patch_size", 16) * vision.count("pooling_kernel_size", 3)
     pixels = 3 * side**2
-    positions = 2 * int(vision.get("mm_posemb_size", 1120)) * width
+    positions = 2 * vision.count("mm_posemb_size", 1120) * width
     # A weight and a bias each: of one norm over pixels, and two over the width.
     norms = 2 * pixels + 4 * width
-    projection = int(vision.get("output_proj_dims", width)) * text_hidden
+    projection = vision.count("output_proj_dims", width) * text_hidden
     return norms + pixels * width + width + positions + projection
 
 
-def _audio_parameters(audio: Mapping[str, Any], text_hidden: int) -> int:
+def _audio_parameters(audio: ConfigSection, text_hidden: int) -> int:
     """Parameters of the audio tower with its projection, buffers included."""
     if audio.get("model_type") == "gemma4_unified_audio":
-        return int(audio.get("audio_embed_dim", 640)) * text_hidden
-    hidden = int(audio.get("hidden_size", 1024))
-    layers = int(audio.get("num_hidden_layers", 12))
-    first, second = (int(n) for n in audio.get("subsampling_conv_channels", (128, 32)))
-    width = int(audio.get("output_proj_dims", 1536))
+        return audio.count("audio_embed_dim", 640) * text_hidden
+    hidden = audio.count("hidden_size", 1024)
+    layers = audio.count("num_hidden_layers", 12, most=_MOST_LAYERS)
+    first, second = _channels(audio.get("subsampling_conv_channels") or (128, 32))
+    width = audio.count("output_proj_dims", 1536)
     subsampling = 9 * first + first + 9 * first * second + second
     subsampling += (first // 4) * second * hidden
     feed_forward = 8 * hidden**2 + 2 * hidden
-    head_dim = hidden // int(audio.get("num_attention_heads", 8))
+    head_dim = hidden // audio.count("num_attention_heads", 8)
     attention = 5 * hidden**2 + head_dim
-    convolution = 3 * hidden**2 + int(audio.get("conv_kernel_size", 5)) * hidden + 2 * hidden
+    convolution = 3 * hidden**2 + audio.count("conv_kernel_size", 5) * hidden + 2 * hidden
     layer = 2 * feed_forward + attention + convolution + 3 * hidden
-    if audio.get("use_clipped_linears", True):
+    if audio.flag("use_clipped_linears", default=True):
         layer += 10 * 4  # four bounds at each of ten clipped linears
     return subsampling + layers * layer + hidden * width + width + width * text_hidden
+
+
+def _channels(given: Any) -> tuple[int, int]:
+    """Channels of the two convolutions that the audio tower begins with."""
+    names = "first", "second"
+    place = "audio_config.subsampling_conv_channels"
+    pair = ConfigSection(dict(zip(names, given, strict=True)), place)
+    return pair.count("first"), pair.count("second")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,33 @@ CONSTRAINTS = Constraints(TOKENIZER, STOPS, VOCABULARY)
 THOUGHT_START, THOUGHT_END = (
     TOKENIZER.convert_tokens_to_ids(token) for token in (CHANNEL_START, CHANNEL_END)
 )
+
+
+def _cpu_of_a_constant(characters: int) -> float:
+    """Processor seconds of an answer that can only be one text."""
+    constraint = CONSTRAINTS.for_schema(json.dumps({"const": "x" * characters}), thinking=False)
+    logits, tokens = torch.zeros(VOCABULARY), []
+    begun_s = time.process_time()
+    while not constraint.is_over:
+        tokens.append(int(constraint.mask(logits).argmax()))
+        constraint.accept(tokens[-1])
+    assert json.loads(TOKENIZER.decode(tokens)) == "x" * characters
+    return time.process_time() - begun_s
+
+
+def test_a_long_constant_costs_each_token_little() -> None:
+    """The library tokenizes all that is to come for every token, which is skipped."""
+    short, long = (min(_cpu_of_a_constant(n) for _ in range(3)) for n in (1000, 2000))
+
+    assert long / short < 3
+
+
+def test_a_schema_that_would_take_minutes_is_refused() -> None:
+    schema = {"properties": {f"p{index}": {"type": "null"} for index in range(10_000)}}
+
+    with pytest.raises(UsageError, match="has 10,002 objects; at most 10,000"):
+        read_schema(json.dumps(schema))
+
 
 _integers = st.integers(1 - 2**53, 2**53 - 1)
 _leaves = st.one_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rqchat.engine.events import TextDelta, ThoughtDelta
 from rqchat.engine.generation.text_stream import ThoughtSplitter
 
@@ -9,11 +11,10 @@ from rqchat.engine.generation.text_stream import ThoughtSplitter
 def _split(pieces: list[str]) -> tuple[str, str]:
     splitter = ThoughtSplitter()
     thought = answer = ""
-    for piece in pieces:
-        if piece in ("<|channel>", "<channel|>"):
-            splitter.mark(piece)
-            continue
-        for delta in splitter.text(piece):
+    for piece in (*pieces, ""):
+        is_mark = piece in ("<|channel>", "<channel|>")
+        deltas = splitter.mark(piece) if is_mark else splitter.text(piece)
+        for delta in deltas if piece else splitter.end():
             if isinstance(delta, ThoughtDelta):
                 thought += delta.text
             else:
@@ -30,6 +31,33 @@ def test_thought_and_answer_are_apart() -> None:
 
 def test_the_channels_name_may_come_in_pieces() -> None:
     assert _split(["<|channel>", "tho", "ught", "\n", "Hm.", "<channel|>", "Yes"]) == ("Hm.", "Yes")
+
+
+@pytest.mark.parametrize(
+    ("written", "thought"),
+    [
+        ("thought It is red.", "It is red."),
+        ("thoughtIt is red.", "It is red."),
+        ("thought: red", ": red"),
+        ("It is red.", "It is red."),
+        ("Hm.\nIt is red.", "Hm.\nIt is red."),
+        ("thoughtful people\nsay red", "thoughtful people\nsay red"),
+        ("thought I see:\n  red", "I see:\n  red"),
+        ("thought \n  red", "  red"),
+        ("thought", ""),
+        ("th", "th"),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 3, 99])
+def test_a_thought_without_a_line_for_its_name_is_shown(
+    written: str, thought: str, size: int
+) -> None:
+    """However the model's tokens cut it, and whether it ends by a mark or with the answer."""
+    pieces = [written[at : at + size] for at in range(0, len(written), size)]
+
+    assert _split(["<|channel>", *pieces, "<channel|>", "Yes."]) == (thought, "Yes.")
+    assert _split(["<|channel>", *pieces]) == (thought, "")
 
 
 def test_an_empty_thought_leaves_the_answer() -> None:

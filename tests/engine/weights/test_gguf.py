@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,11 +13,13 @@ import torch
 
 from rqchat.engine.loading.loader import load_model
 from rqchat.engine.model_files import fetch
+from rqchat.engine.model_files.gguf_header import BLOCKS, read_gguf
+from rqchat.engine.model_files.gguf_precision import GgufPrecision, gguf_precision
 from rqchat.engine.model_files.resolve import ModelSource, resolve_model
 from rqchat.engine.planning.devices import planned_card
 from rqchat.engine.planning.plan import make_plan
 from rqchat.engine.settings import Settings
-from rqchat.engine.weights.files.gguf_file import BLOCKS, pack_q4_0, read_gguf, unpack
+from rqchat.engine.weights.files.gguf_blocks import pack_q4_0, unpack
 from rqchat.engine.weights.modules import PackedLinear
 from rqchat.errors import ModelError
 from tests.engine.weights.checkpoints import (
@@ -50,13 +53,13 @@ def _gguf_name(name: str) -> str:
     return str(found)
 
 
-def _stored(name: str, tensor: torch.Tensor) -> tuple[Any, Any, torch.Tensor]:
-    """numpy data, block type, and what they stand for."""
+def _stored(name: str, tensor: torch.Tensor, linears: str) -> tuple[Any, Any, torch.Tensor]:
+    """numpy data, block type, and what they stand for; linear layers in blocks of `linears`."""
     kinds = gguf.GGMLQuantizationType
     if is_decoder_linear(name, tensor) or ".experts." in name:
-        blocks = gguf.quants.quantize(tensor.float().numpy(), kinds.Q4_0)
-        stands_for = torch.from_numpy(gguf.quants.dequantize(blocks, kinds.Q4_0))
-        return blocks, kinds.Q4_0, stands_for
+        kind = kinds[linears]
+        blocks = gguf.quants.quantize(tensor.float().numpy(), kind)
+        return blocks, kind, torch.from_numpy(gguf.quants.dequantize(blocks, kind))
     if name.endswith("embed_tokens.weight"):
         blocks = gguf.quants.quantize(tensor.float().numpy(), kinds.Q8_0)
         return blocks, kinds.Q8_0, torch.from_numpy(gguf.quants.dequantize(blocks, kinds.Q8_0))
@@ -69,7 +72,9 @@ def _stored(name: str, tensor: torch.Tensor) -> tuple[Any, Any, torch.Tensor]:
     return tensor.float().numpy(), kinds.F32, tensor
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _write(
+    path: Path, tensors: dict[str, torch.Tensor], linears: str = "Q4_0"
+) -> dict[str, torch.Tensor]:
     """Returns what the file stands for."""
     writer = gguf.GGUFWriter(path, "gemma4")
     writer.add_block_count(6)
@@ -79,7 +84,7 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     writer.add_custom_alignment(64)
     stands_for = {}
     for name, tensor in tensors.items():
-        data, kind, stands_for[name] = _stored(name, tensor)
+        data, kind, stands_for[name] = _stored(name, tensor, linears)
         writer.add_tensor(_gguf_name(name), data, raw_dtype=kind)
     writer.add_tensor("rope_freqs.weight", torch.ones(16).numpy())
     writer.write_header_to_file()
@@ -89,14 +94,16 @@ def _write(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tens
     return stands_for
 
 
-def _write_folder(folder: Path, config: dict[str, Any]) -> tuple[Path, dict[str, torch.Tensor]]:
+def _write_folder(
+    folder: Path, config: dict[str, Any], linears: str = "Q4_0"
+) -> tuple[Path, dict[str, torch.Tensor]]:
     """A folder with a text model, an image tower and the small files, and what they stand for."""
     build_tiny_model(folder, config=config)
     tensors = tensors_of(folder)
     (folder / "model.safetensors").unlink()
     text = {name: tensor for name, tensor in tensors.items() if "vision" not in name}
     tower = {name: tensor for name, tensor in tensors.items() if "vision" in name}
-    stands_for = _write(folder / "tiny_q4_0.gguf", text)
+    stands_for = _write(folder / "tiny_q4_0.gguf", text, linears)
     return folder, stands_for | _write(folder / "mmproj-tiny.gguf", tower)
 
 
@@ -132,6 +139,58 @@ def test_google_s_gguf_repository_is_the_31b_in_4_bits(
     here.pop("google/gemma-4-31B-it")
     with pytest.raises(ModelError, match=r"tokenizer from google/gemma-4-31B-it.*--offline"):
         load_model(tiny, make_plan(tiny.shape, CPU, settings), lambda event: None, offline=True)
+
+
+@pytest.mark.parametrize(
+    ("linears", "weights", "on_a_card", "bits"),
+    [("Q8_0", "int8", "int8", 8), ("BF16", "fp32", "bf16", 16), ("F32", "fp32", "bf16", 32)],
+)
+def test_a_file_is_read_at_what_its_blocks_hold(
+    tmp_path: Path, linears: str, weights: str, on_a_card: str, bits: int
+) -> None:
+    folder, stands_for = _write_folder(tmp_path, EVEN_CONFIG, linears)
+    settings = Settings(model=str(folder), offline=True)
+    source = resolve_model(settings, has_gpu=False)
+    said: list[str] = []
+
+    def load_as(settings: Settings) -> Any:
+        plan = make_plan(source.shape, CPU, settings, source.formats)
+        return plan, load_model(source, plan, lambda e: said.append(getattr(e, "text", "")))
+
+    plan, loaded = load_as(settings)
+
+    assert plan.chosen.weights == weights
+    exact = logits_of(reference_model(EVEN_CONFIG, {n: t.float() for n, t in stands_for.items()}))
+    # Measured 0.0000 to 0.007, and 0.09 at 4 bits
+    assert divergence(exact, logits_of(loaded.model)) < 0.02
+    assert not any("are read at" in text for text in said)
+    card = make_plan(source.shape, planned_card(2**34), settings, source.formats)
+    assert card.chosen.weights == on_a_card
+    own = dataclasses.replace(settings, weights=weights)
+    assert make_plan(source.shape, CPU, own, source.formats).chosen.weights == weights
+
+    lower, _ = load_as(dataclasses.replace(settings, weights="int4"))
+
+    assert f"{folder} holds {bits}-bit weights; they are read at 4 bits" in said
+    if source.formats:
+        assert "holds 8-bit weights; they are read at 4 bits" in lower.reason
+
+
+def test_a_few_matrices_of_more_bits_do_not_make_a_file_one_of_them(
+    q4_0: tuple[Path, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "mixed.gguf", "gemma4")
+    for layer, kind in enumerate(["Q4_0"] * 19 + ["Q8_0"]):
+        kind = gguf.GGMLQuantizationType[kind]
+        blocks = gguf.quants.quantize(torch.randn(2, 32).numpy(), kind)
+        writer.add_tensor(f"blk.{layer}.attn_q.weight", blocks, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    assert gguf_precision(tmp_path, "it") == GgufPrecision(4, 0.05)
+    assert gguf_precision(q4_0[0], "it") == GgufPrecision(4, 0.0)
 
 
 def test_q4_0_stays_packed(q4_0: tuple[Path, dict[str, torch.Tensor]]) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
-from rqchat.engine.weights.files.gguf_file import PLAIN, GgufTensor, pack_q4_0, read_gguf, unpack
+from rqchat.engine.model_files.gguf_header import GgufTensor, read_gguf
+from rqchat.engine.model_files.gguf_precision import gguf_files
+from rqchat.engine.weights.files.gguf_blocks import PLAIN, pack_q4_0, unpack
 from rqchat.engine.weights.files.safetensors_file import check_sums
 from rqchat.engine.weights.grid import Packed, matrix_of, part_values, row_parts
 from rqchat.engine.weights.transfer import ByteStream
@@ -80,19 +82,15 @@ class GgufSource:
         Raises:
             ModelError: files are missing or damaged.
         """
-        towers = sorted(folder.glob("*mmproj*.gguf"))
-        texts = sorted(set(folder.glob("*.gguf")) - set(towers))
-        if len(texts) != 1:
-            found = ", ".join(path.name for path in texts) or "none"
-            raise ModelError(f"{name} must hold one GGUF file of a text model; it holds {found}")
+        text, towers = gguf_files(folder, name)
         if needs_tower and not towers:
             raise ModelError(
                 f"{name} has no image tower: download the mmproj file of the same model, too, into"
-                f" the folder of {texts[0].name}"
+                f" the folder of {text.name}"
             )
         check_sums(folder, name)
         self._stored: dict[str, GgufTensor] = {}
-        for path in (*texts, *towers[:1]):
+        for path in (text, *towers[:1]):
             for key, tensor in read_gguf(path, name).items():
                 self._stored[_model_name(key)] = tensor
 

@@ -7,7 +7,6 @@ Format: 8 bytes with the length of a JSON header, the header, the tensors' bytes
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,21 @@ from typing import Any
 
 import torch
 
+from rqchat.engine.foreign import border
+from rqchat.engine.model_files.json_object import parse_object, weight_map
 from rqchat.engine.weights.grid import matrix_of
 from rqchat.engine.weights.transfer import ByteStream
 from rqchat.errors import ModelError
 
 __all__ = ["StoredTensor", "check_sums", "read_headers"]
 
-_INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _SUMS = "SHA256SUMS"
 # The limit of the safetensors library itself.
 _HEADER_LIMIT = 100_000_000
 _PIECE_BYTES = 2**24
+_MOST, _MOST_DIMENSIONS = 2**63, 16
+_AGAIN = "download it again"
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
@@ -68,20 +70,17 @@ def read_headers(folder: Path, name: str) -> dict[str, StoredTensor]:
     Raises:
         ModelError: a file is missing, cut off or damaged, or lacks a tensor of the index.
     """
-    index = folder / _INDEX
-    if not index.is_file():
+    wanted = weight_map(folder, name)
+    if wanted is None:
         return _tensors_of(folder / _SINGLE, name)
-    wanted: dict[str, str] = _json(index.read_bytes(), index, name).get("weight_map", {})
     found: dict[str, StoredTensor] = {}
     for shard in sorted(set(wanted.values())):
-        if Path(shard).name != shard:  # the index is part of a download: trust no path in it
-            raise ModelError(f"{name} names a weight file outside its folder: {shard!r}")
         found |= _tensors_of(folder / shard, name)
     lost = sorted(wanted.keys() - found.keys())
     if lost:
         raise ModelError(
-            f"{name} is not whole: {wanted[lost[0]]} lacks {lost[0]} and {len(lost) - 1} more"
-            " tensors of the index; download it again"
+            f"{name} is not whole: {wanted[lost[0]]} lacks {lost[0]!r:.200} and {len(lost) - 1}"
+            " more tensors of the index; download it again"
         )
     return found
 
@@ -95,21 +94,27 @@ def check_sums(folder: Path, name: str) -> None:
     sums = folder / _SUMS
     if not sums.is_file():
         return
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        # `sha256sum` writes two blanks before a name, or a blank and a star.
-        wanted, _, file = line.partition(" ")
-        # The list came with the download, so no path in it is trusted, only names.
-        path = folder / Path(file.strip(" *")).name
-        if path.suffix in (".safetensors", ".gguf") and path.is_file():
-            digest = hashlib.sha256()
-            with path.open("rb") as stream:
-                while piece := stream.read(_PIECE_BYTES):
-                    digest.update(piece)
-            if digest.hexdigest() != wanted.lower():
-                raise ModelError(
-                    f"{name}: {path.name} is not the file that {_SUMS} lists (its SHA-256 differs);"
-                    " delete it and download it again"
-                )
+    with border(lambda cause: ModelError(f"{_SUMS} of {name} cannot be read: {cause}; delete it")):
+        lines = sums.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            # `sha256sum` writes two blanks before a name, or a blank and a star.
+            wanted, _, file = line.partition(" ")
+            # The list came with the download, so no path in it is trusted, only names.
+            path = folder / Path(file.strip(" *")).name
+            if path.suffix in (".safetensors", ".gguf") and path.is_file():
+                _check_sum(path, wanted.lower(), name)
+
+
+def _check_sum(path: Path, wanted: str, name: str) -> None:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            digest.update(piece)
+    if digest.hexdigest() != wanted:
+        raise ModelError(
+            f"{name}: {path.name} is not the file that {_SUMS} lists (its SHA-256 differs);"
+            " delete it and download it again"
+        )
 
 
 def _tensors_of(path: Path, name: str) -> dict[str, StoredTensor]:
@@ -120,19 +125,18 @@ def _tensors_of(path: Path, name: str) -> dict[str, StoredTensor]:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(_HEADER_LIMIT, size - 8):
                 raise ModelError(f"{damaged} is no safetensors file; download it again")
-            header = _json(file.read(length), path, name)
+            data = file.read(length)
     except OSError as error:
         raise ModelError(
             f"{name} is not whole: {path.name} cannot be read ({error.strerror}); download it again"
         ) from None
-    try:
+    header = parse_object(data, path.name, name)
+    with border(lambda cause: ModelError(f"{damaged} has no sound header ({cause}); {_AGAIN}")):
         tensors = {
-            key: _stored(entry, path, 8 + length)
+            key: _stored(key, entry, path, 8 + length)
             for key, entry in header.items()
             if key != "__metadata__"
         }
-    except (KeyError, TypeError, ValueError):
-        raise ModelError(f"{damaged} has no sound header; download it again") from None
     end = max((tensor.begin + tensor.nbytes for tensor in tensors.values()), default=0)
     if end > size:
         raise ModelError(
@@ -141,20 +145,18 @@ def _tensors_of(path: Path, name: str) -> dict[str, StoredTensor]:
     return dict(sorted(tensors.items(), key=lambda item: item[1].begin))
 
 
-def _stored(entry: dict[str, Any], path: Path, base: int) -> StoredTensor:
-    begin, end = (int(place) for place in entry["data_offsets"])
-    dtype, shape = _DTYPES[entry["dtype"]], tuple(int(size) for size in entry["shape"])
-    nbytes = dtype.itemsize * math.prod(shape)
-    if begin < 0 or end - begin != nbytes:
-        raise ValueError("a tensor's bytes do not fit its shape")
-    return StoredTensor(path, base + begin, nbytes, dtype, shape)
-
-
-def _json(text: bytes, path: Path, name: str) -> dict[str, Any]:
-    try:
-        loaded = json.loads(text)
-    except ValueError:
-        loaded = None
-    if not isinstance(loaded, dict):
-        raise ModelError(f"{name} is damaged: {path.name} holds no JSON; download it again")
-    return loaded
+def _stored(key: str, entry: Any, path: Path, base: int) -> StoredTensor:
+    begin, end = entry["data_offsets"]
+    shape, kind = entry["shape"], entry["dtype"]
+    sizes = [begin, end, *shape]
+    # Other numbers pass `int` or multiply: true, 1e400, "8", and two negatives to a positive
+    sound = all(type(size) is int and 0 <= size < _MOST for size in sizes)
+    if not sound or len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"{key!r:.80} has no sound sizes")
+    if kind not in _DTYPES:
+        known = ", ".join(_DTYPES)
+        raise ValueError(f"{key!r:.80} is stored as {kind!r:.20}; rqchat reads {known}")
+    nbytes = _DTYPES[kind].itemsize * math.prod(shape)
+    if end - begin != nbytes:
+        raise ValueError(f"the bytes of {key!r:.80} do not fit its shape")
+    return StoredTensor(path, base + begin, nbytes, _DTYPES[kind], tuple(shape))

@@ -1,0 +1,110 @@
+"""What a model brings besides weights: its tokenizer, pictures' processor and manner of answering.
+
+Each is read by a parser of others, and each has a sentence of its own for what that raises.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import transformers
+
+from rqchat.engine.foreign import border
+from rqchat.engine.generation.chat_template import ChatTemplate
+from rqchat.engine.generation.control_tokens import stop_tokens
+from rqchat.engine.loading.patches_12b import MergedPatches
+from rqchat.engine.model_files.json_object import read_object
+from rqchat.errors import ModelError
+
+__all__ = ["SmallFiles", "read_small_files"]
+
+_GENERATION = "generation_config.json"
+_MOST_SOFT_TOKENS = 2**16  # of a picture; Gemma 4's largest budget is 1,120
+
+
+class SmallFiles(NamedTuple):
+    """What was read.
+
+    Attributes:
+        tokenizer: the fast tokenizer.
+        template: its chat template.
+        image_processor: on pillow.
+        stop_ids: tokens that end an answer.
+        temperature: of answers, where nobody asks for another.
+    """
+
+    tokenizer: Any
+    template: ChatTemplate
+    image_processor: Any
+    stop_ids: frozenset[int]
+    temperature: float
+
+
+def read_small_files(folder: Path, config: Mapping[str, Any], name: str) -> SmallFiles:
+    """Reads the small files in `folder`.
+
+    Args:
+        folder: holds them.
+        config: the model's config.json.
+        name: what errors call the model.
+
+    Raises:
+        ModelError: one is missing or damaged.
+    """
+    with _reading("tokenizer", name):
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise ValueError("there is no tokenizer.json")
+    with _reading("image processor (preprocessor_config.json)", name):
+        image_processor = _image_processor(folder, config)
+    has_manner = (folder / _GENERATION).is_file()
+    manner = read_object(folder / _GENERATION, name) if has_manner else {}
+    template = ChatTemplate(tokenizer)
+    with _reading("end of an answer", name):
+        given = {
+            _GENERATION: manner,
+            "config.json": config,
+            "config.json's text_config": config["text_config"],
+        }
+        known = range(config["text_config"]["vocab_size"])
+        # What lies beyond the vocabulary can never be drawn
+        stops = stop_tokens(given, tokenizer, template).intersection(known)
+    with _reading(_GENERATION, name):
+        temperature = _temperature(manner)
+    return SmallFiles(tokenizer, template, image_processor, stops, temperature)
+
+
+def _reading(what: str, name: str) -> Any:
+    return border(
+        lambda cause: ModelError(f"the {what} of {name} cannot be read: {cause}; download it again")
+    )
+
+
+def _image_processor(folder: Path, config: Mapping[str, Any]) -> Any:
+    processor: Any = transformers.Gemma4ImageProcessorPil.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    budget = processor.max_soft_tokens
+    if type(budget) is not int or not 0 < budget <= _MOST_SOFT_TOKENS:
+        raise ValueError(f"max_soft_tokens is {reprlib.repr(budget)}")
+    if config.get("model_type") == "gemma4_unified":
+        return MergedPatches(processor, processor.pooling_kernel_size)
+    return processor
+
+
+def _temperature(manner: Mapping[str, Any]) -> float:
+    """Google's files ask for sampling; a file that asks for nothing gets Google's value."""
+    if manner.get("do_sample") is False:
+        return 0.0
+    given = manner.get("temperature")
+    if given is None:
+        return 1.0
+    if type(given) not in (int, float) or not math.isfinite(given) or given < 0:
+        raise ValueError(f"temperature is {reprlib.repr(given)}; it takes 0 and numbers above")
+    return float(given)
