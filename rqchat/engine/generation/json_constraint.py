@@ -117,9 +117,7 @@ class Constraint:
     def _spell_out(self, allowed: Tensor, text: bytes) -> None:
         """Mends `allowed` [vocabulary] where the library lets the tokenizer choose the one token.
 
-        `text` is what has to come, if one text alone may.
-
-        It does where all that may come is one text; and of the text "<pad>" the tokenizer makes a
+        It does where all that may come is one `text`; and of the text "<pad>" the tokenizer makes a
         control token, of "▁" a blank. Such a text is begun with its first byte.
         """
         if int(allowed.count_nonzero()) != 1:
