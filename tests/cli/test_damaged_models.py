@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tests.fuzz.model_surfaces import gguf_bytes, safetensors_bytes
+from tests.fuzz.fuzz_models import gguf_bytes, safetensors_bytes
 from tests.helpers import TEMPLATE, TINY_CONFIG
 
 NESTED = struct.pack("<Q", 1) + b"a" + struct.pack("<I", 9) + 3000 * struct.pack("<IQ", 9, 1)

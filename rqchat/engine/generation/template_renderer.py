@@ -76,7 +76,7 @@ class Renderer:
 class _GenerationTag(Extension):
     """`{% generation %}`, which marks answers for training: here what is within it alone."""
 
-    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
+    tags = {"generation"}
 
     def parse(self, parser: Parser) -> nodes.Node:
         """The tag as a call of a macro that returns its body."""

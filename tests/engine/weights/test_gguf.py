@@ -150,7 +150,7 @@ def test_a_file_is_read_at_what_its_blocks_hold(
 ) -> None:
     folder, stands_for = _write_folder(tmp_path, EVEN_CONFIG, linears)
     settings = Settings(model=str(folder), offline=True)
-    source = resolve_model(settings, has_gpu=False)
+    source = resolve_model(settings, CPU)
     said: list[str] = []
 
     def load_as(settings: Settings) -> Any:

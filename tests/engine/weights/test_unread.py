@@ -14,7 +14,7 @@ from rqchat.engine.events import Event, Notice
 from rqchat.engine.model_files.resolve import resolve_model
 from rqchat.engine.settings import Settings
 from rqchat.errors import ModelError
-from tests.engine.weights.loading import load
+from tests.engine.weights.loading import CPU, load
 
 LAYER = "model.language_model.layers.0."
 
@@ -76,9 +76,9 @@ def test_a_packed_checkpoint_that_says_more_is_refused(
     settings = Settings(model=str(copied_folder), offline=True)
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"quantization_config": quantization}), encoding="utf-8")
-    assert resolve_model(settings, has_gpu=False).formats == ("int4", "int2")
+    assert resolve_model(settings, CPU).formats == ("int4", "int2")
     quantization[key] = value
     path.write_text(json.dumps(config | {"quantization_config": quantization}), encoding="utf-8")
 
     with pytest.raises(ModelError, match=f"with {key} .*rqchat cannot read"):
-        resolve_model(settings, has_gpu=False)
+        resolve_model(settings, CPU)

@@ -1,7 +1,4 @@
-"""Model files as strangers could make them, each through the code of rqchat that reads them.
-
-A surface takes a source of chance and an empty folder, and returns or raises `RqchatError`.
-"""
+"""Model files as strangers could make them, each through the code of rqchat that reads them."""
 
 from __future__ import annotations
 
@@ -31,10 +28,10 @@ from rqchat.engine.planning.plan import make_plan
 from rqchat.engine.session import ChatSession
 from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.engine.weights.files.safetensors_file import read_headers
-from tests.engine.weights.loading import load, plan_for
+from tests.engine.weights.loading import CPU, load, plan_for
 from tests.helpers import TEMPLATE, TINY_CONFIG, build_tiny_model, byte_tokenizer
 
-__all__ = ["SURFACES", "gguf_bytes", "safetensors_bytes", "spoiled_json"]
+__all__ = ["SURFACES", "gguf_bytes", "safetensors_bytes", "spoiled_json", "try_one"]
 
 # Texts of JSON values, some of which `json.dumps` would not write
 _VALUES = (
@@ -120,7 +117,7 @@ def configs(random: Random, folder: Path) -> None:
     _write(folder / "config.json", spoiled_json(random, config))
     (folder / "model.safetensors").write_bytes(safetensors_bytes("{}"))
     settings = Settings(model=str(folder), offline=True)
-    source = resolve_model(settings, has_gpu=False)
+    source = resolve_model(settings, CPU)
     for gib in (1, 24):
         make_plan(source.shape, planned_card(gib * 2**30), settings, source.formats)
 
@@ -268,3 +265,8 @@ SURFACES: tuple[Callable[[Random, Path], None], ...] = (
     *(templates, schemas),
 )
 """All of them."""
+
+
+def try_one(made: Random, folder: Path) -> None:
+    """One case of one of them."""
+    made.choice(SURFACES)(made, folder)

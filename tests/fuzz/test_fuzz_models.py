@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from rqchat.errors import RqchatError
-from tests.fuzz.model_surfaces import SURFACES
+from tests.fuzz.fuzz_models import SURFACES
 
 # Those that load a model, or start a process for a template, take a hundred times as long
 _CASES = {"tokenizers": 8, "small_files": 8, "calibrations": 4, "templates": 5}
