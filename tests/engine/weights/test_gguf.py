@@ -166,8 +166,8 @@ def test_a_file_is_read_at_what_its_blocks_hold(
     assert not any("are read at" in text for text in said)
     card = make_plan(source.shape, planned_card(2**34), settings, source.formats)
     assert card.chosen.weights == on_a_card
-    own = dataclasses.replace(settings, weights=weights)
-    assert make_plan(source.shape, CPU, own, source.formats).chosen.weights == weights
+    own = dataclasses.replace(settings, weights=on_a_card)
+    assert make_plan(source.shape, CPU, own, source.formats).chosen.weights == on_a_card
 
     lower, _ = load_as(dataclasses.replace(settings, weights="int4"))
 
