@@ -211,7 +211,7 @@ def test_help_names_every_command_and_key(talk: Talk) -> None:
     _, err = talk("/help")
     for name in ("/image PATH", "/file PATH", "/clear", "/system", "/set", "/stats", "Ctrl-J"):
         assert name in err
-    assert "\nTab " in err and "/quit" in err
+    assert "\n  Tab " in err and "/quit" in err
 
 
 def test_another_model_takes_over_the_conversation(talk: Talk, session: FakeSession) -> None:
