@@ -68,7 +68,7 @@ def proxy_for(url: str) -> str | None:
 def _is_direct(host: str, port: int | None, no_proxy: str) -> bool:
     """Whether `no_proxy` names `host`: as a name, an end of names, an address, a network, or all.
 
-    Beyond what Python's own reading of it knows these are networks (`10.0.0.0/8`), `*.name`, and
+    Beyond what Python's own reading of it knows these are networks (`192.0.2.0/24`), `*.name`, and
     `*` among others.
     """
     if urllib.request.proxy_bypass(f"{host}:{port}" if port else host):

@@ -20,8 +20,8 @@ from rqchat.engine.events import (
     ThoughtDelta,
 )
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.loading import open_model
 from rqchat.engine.model_files.resolve import model_revision
+from rqchat.engine.planning import devices
 from rqchat.engine.planning.devices import cpu_device
 from rqchat.engine.session import ChatSession, Message, UserTurn
 from rqchat.engine.settings import SamplingSettings, Settings
@@ -181,7 +181,7 @@ def test_opening_says_what_it_does(tiny_folder: Path) -> None:
 
 
 def test_no_gpu_means_the_pocket_model_and_one_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_model, "find_devices", lambda: (cpu_device(),))
+    monkeypatch.setattr(devices, "find_devices", lambda: (cpu_device(),))
     events: list[Event] = []
     session = ChatSession.open(Settings(), on_event=events.append)
 

@@ -182,7 +182,7 @@ def model_folder(name: str, weights: str) -> Path:
 
 def _snapshot(repository: str) -> Path | None:
     # Most have no such folder, and the hub's client takes a while to import
-    return local_folder(repository) if model_folder(repository, "").is_dir() else None
+    return local_folder(repository) if os.path.isdir(model_folder(repository, "")) else None
 
 
 def _automatic(device: DeviceInfo, settings: Settings) -> str:

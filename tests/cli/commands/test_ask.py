@@ -171,7 +171,7 @@ def test_a_piped_picture_is_one(run: Run, session: FakeSession, kind: str) -> No
         (["-i", ".", "x"], None, 1, "is a folder"),
         (["x"], b"\x00\x01\x02", 1, "standard input is a binary file"),
         (["x"], b"caf\xe9", 1, "standard input is not valid UTF-8"),
-        (["x\udcff"], None, 2, "not valid UTF-8"),
+        (["x\udcff"], None, 2, "no valid UTF-8"),
     ],
 )
 def test_bad_input_is_one_line_and_no_model_is_opened(
