@@ -247,7 +247,7 @@ class _Stream(io.StringIO):
         self._name = name
 
     @property
-    def encoding(self) -> str:
+    def encoding(self) -> str:  # type: ignore[override]  # read alone
         """What decides whether tables have lines or dashes."""
         return getattr(getattr(sys, self._name), "encoding", None) or "utf-8"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from rich.text import Text
@@ -38,7 +39,7 @@ def _turn(text: str) -> TurnRecord:
     return TurnRecord(1, 1, 0.0, text, text, text, "interrupted", receipt, ())
 
 
-def _answer(screen: Screen, text: str, **options: bool) -> None:
+def _answer(screen: Screen, text: str, **options: Any) -> None:
     view = AnswerView(screen, **options)
     for piece in _pieces(text):
         view.show(ThoughtDelta(piece))

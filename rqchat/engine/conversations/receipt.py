@@ -145,9 +145,9 @@ class Receipt:
         """In the place of one that cannot be read any more."""
         names = ("rqchat", "torch", "model", "revision", "device", "weights", "kv_mode")
         numbers = ("head_bits", "kv_bits", "sliding_bits", "context_tokens", "image_tokens")
+        filled: dict[str, Any] = {**dict.fromkeys(names, _LOST), **dict.fromkeys(numbers, 0)}
         return cls(
-            **dict.fromkeys(names, _LOST),
-            **dict.fromkeys(numbers, 0),  # type: ignore[arg-type]
+            **filled,
             system=None,
             thinking=False,
             sampling=SamplingSettings(temperature=0.0),

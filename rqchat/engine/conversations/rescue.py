@@ -117,10 +117,10 @@ def rescue(path: Path, target: Path) -> Rescued:
                 _recover(copy, found)
                 _copied([_read_as_it_is(each) for each in (copy, grafted, found)], new)
             with new.read() as connection:
-                counts = connection.execute(
+                conversations, turns = connection.execute(
                     "SELECT (SELECT count(*) FROM sessions), (SELECT count(*) FROM turns)"
                 ).fetchone()
-    return Rescued(*counts, is_whole=is_whole)
+    return Rescued(conversations, turns, is_whole)
 
 
 def _copied(sources: Sequence[Callable[[str], Iterator[Row | None]]], new: Database) -> bool:

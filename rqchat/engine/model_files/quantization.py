@@ -50,9 +50,10 @@ def _odd(quantization: Mapping[str, Any]) -> str | None:
         ConfigSection(group).section("weights")
         for group in (quantization.get("config_groups") or {}).values()
     ]
-    if not groups or None in groups:
+    sections = [each for each in groups if each is not None]
+    if not groups or len(sections) < len(groups):
         return "no groups of weights"
-    for weights in groups:
+    for weights in sections:
         for key, value in _WEIGHTS.items():
             if weights.get(key) != value:
                 return f"{key} {reprlib.repr(weights.get(key))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ RICH = """
 {{ found.first }}{{ tools is none }}{{ add_generation_prompt }}{{ enable_thinking }}
 {{ strftime_now('%Y') }}{{ dict.fromkeys([1]) }}
 """
-RECORDS = [
+RECORDS: list[dict[str, Any]] = [
     {"role": "user", "content": " Hä? \ue0000\ue001"},
     {"role": "assistant", "content": [{"type": "text", "text": "b"}]},
     {"role": "user", "content": "c"},
@@ -38,10 +39,11 @@ def test_it_is_what_transformers_makes_of_it(template: str) -> None:
     records = RECORDS if template != RICH else [RECORDS[0], RECORDS[2], RECORDS[2]]
     ours = ChatTemplate(tokenizer)
 
-    for switches in (
+    every: tuple[dict[str, Any], ...] = (
         {"add_generation_prompt": True, "enable_thinking": True},
         {"enable_thinking": False},
-    ):
+    )
+    for switches in every:
         theirs = tokenizer.apply_chat_template(records, tokenize=False, **switches)
         assert ours.render(records, **switches) == theirs
 

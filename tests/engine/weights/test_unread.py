@@ -66,7 +66,7 @@ def test_a_packed_checkpoint_that_says_more_is_refused(
     copied_folder: Path, key: str, value: object
 ) -> None:
     weights = {"num_bits": 4, "type": "int", "symmetric": True, "group_size": 32}
-    quantization = {
+    quantization: dict[str, object] = {
         "quant_method": "compressed-tensors",
         "format": "pack-quantized",
         "config_groups": {"group_0": {"weights": weights}},
