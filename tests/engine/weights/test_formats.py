@@ -169,7 +169,7 @@ def test_2_bits_are_fitted_to_google_s_4_bits(w4a16: tuple[Path, dict[str, torch
 def test_a_checkpoint_in_shards(even_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "shards"
     folder.mkdir()
-    for path in even_folder.glob("*.json"):
+    for path in (*even_folder.glob("*.json"), *even_folder.glob("*.jinja")):
         (folder / path.name).write_bytes(path.read_bytes())
     write_shards(folder, tensors_of(even_folder), 4)
 
