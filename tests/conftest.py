@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_are_heard() -> None:
-    """A shell starts background jobs with SIGINT ignored, nohup with SIGHUP: children inherit it."""
+    """Background jobs of a shell ignore SIGINT, those of nohup SIGHUP, and so would children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 

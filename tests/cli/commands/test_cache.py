@@ -96,7 +96,7 @@ def test_no_cache_reaches_the_engine(run: Run, session: FakeSession) -> None:
 def test_no_log_leaves_no_file(tmp_path: Path) -> None:
     """The whole program, as nothing else shows what its libraries write."""
     document = tmp_path / "document.txt"
-    document.write_text("The access code is 4711. " + "It rains in the town. " * 600)
+    document.write_text("The access code is 4711. " + "It rains in the town. " * 420)
     home = tmp_path / "home"
     home.mkdir()
     kinds = ("CONFIG", "DATA", "CACHE", "STATE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -163,10 +164,16 @@ def test_history_keeps_the_tokens_up_to_the_stable_place(writer: PromptWriter) -
 _spelled = st.sampled_from([*SPECIAL_TOKENS, "<|turn>user\n", "<turn|>\n<|turn>model\n"])
 
 
+@cache
+def _writer() -> PromptWriter:
+    """One for all examples: each starts a process for its template."""
+    return PromptWriter(byte_tokenizer(), None, 70, side_patches=0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=5) | _spelled | st.sampled_from(["<", "|", ">"]), max_size=8))
 def test_no_text_makes_a_control_token(pieces: list[str]) -> None:
-    writer = PromptWriter(byte_tokenizer(), None, 70, side_patches=0)
+    writer = _writer()
     text = "".join(pieces)
     controls = set(writer.control_tokens)
 
@@ -178,7 +185,7 @@ def test_no_text_makes_a_control_token(pieces: list[str]) -> None:
 
 @given(st.text(alphabet="ab \n<|turn>", max_size=60), st.integers(1, 20))
 def test_a_long_text_is_tokenized_in_pieces_of_whole_lines(text: str, most: int) -> None:
-    writer = PromptWriter(byte_tokenizer(), None, 70, side_patches=0)
+    writer = _writer()
     whole = writer.text_ids(text)
     pieces: list[str] = []
 
