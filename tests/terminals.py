@@ -20,7 +20,7 @@ import pyte
 __all__ = ["Terminal"]
 
 ROOT = Path(__file__).parents[1]
-_WAIT_S = 60.0  # costs nothing but where something never comes; a busy machine is slow
+_WAIT_S = 180.0  # costs time only where something never comes; a busy machine is slow
 
 
 def _own_terminal(descriptor: int) -> None:

@@ -42,7 +42,7 @@ class Settings:
     """How to pick, plan and load a model. `None` means: let the plan decide.
 
     Attributes:
-        model: hub id, folder, `pocket`, or `auto` (Gemma 4 31B with a GPU, else `pocket`).
+        model: short name, hub id, folder, `pocket`, or `auto`: what fits (`resolve_model`).
         weights: one of `WEIGHTS`, or None.
         kv_bits: one of `KV_BITS`, or None.
         head_bits: of embedding and output head, one of `HEAD_BITS`, or None.

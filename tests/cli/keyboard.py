@@ -16,7 +16,7 @@ __all__ = ["Keyboard"]
 
 # Up to an Enter that sends: not one after Escape, nor the one that ends a search begun by Ctrl-R
 _LINE = re.compile("(?:\x12[^\r]*\r|\x1b\r|[^\r])*\r|[^\r]+$", re.DOTALL)
-_WAIT_S = 60.0
+_WAIT_S = 180.0
 
 
 class Keyboard:
