@@ -63,11 +63,11 @@ class Stage:
 
 
 _NOTES = (
-    ("mixed", 128, 0.45),
+    ("mixed", 128, 0.42),
     ("mixed", 256, 0.42),
-    ("mixed", 384, 0.03),
-    ("documents", 1024, 0.05),
-    ("documents", 4096, 0.005),
+    ("mixed", 384, 0.07),
+    ("documents", 1024, 0.08),
+    ("documents", 4096, 0.01),
 )
 STAGES = {
     "read": Stage(0.3, (("documents", 512, 0.6), ("mixed", 256, 0.4)), (1.0, 1.0)),
