@@ -68,7 +68,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-@options.accepts(options.MANNER, options.SESSION, options.ANSWER)
+@options.accepts(options.CHAT, options.SESSION, options.ANSWER)
 def chat(
     context: typer.Context,
     continue_: options.Continue = False,

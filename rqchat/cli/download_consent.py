@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["check_model_is_here", "with_consent"]
 
 _LINE_BYTES_PER_S = 12_500_000  # 100 Mbit/s, to give a size a feeling
-_LICENSE = "Apache-2.0"
+_APACHE = "is Apache-2.0"  # Google's for Gemma 4 (ai.google.dev/edge/litert-lm/models/gemma-4)
+_UNKNOWN_LICENSE = "stands on its page of the hub"
 
 
 def with_consent(settings: Settings, screen: Screen) -> Settings:
@@ -28,6 +29,7 @@ def with_consent(settings: Settings, screen: Screen) -> Settings:
     """
     from rqchat.engine.model_files.fetch import bytes_to_download
     from rqchat.engine.model_files.resolve import POCKET, model_folder
+    from rqchat.engine.planning.known_models import known_model
     from rqchat.ui.text import format_bytes, format_seconds
 
     planned = None if settings.model == POCKET else _plan(settings)
@@ -41,7 +43,8 @@ def with_consent(settings: Settings, screen: Screen) -> Settings:
     screen.note(
         f"{source.name} is not on this machine: {format_bytes(size)} into"
         f" {model_folder(source.name, plan.chosen.weights)}, about"
-        f" {format_seconds(size / _LINE_BYTES_PER_S)} at 100 Mbit/s; its licence is {_LICENSE}"
+        f" {format_seconds(size / _LINE_BYTES_PER_S)} at 100 Mbit/s; its licence"
+        f" {_APACHE if known_model(source.name) else _UNKNOWN_LICENSE}"
     )
     if not (is_terminal("stdin") and is_terminal("stderr")):
         raise ModelError(

@@ -1,6 +1,6 @@
 """The options that several commands share, and how their values become settings.
 
-The groups `MODEL`, `SESSION`, `MANNER` and `ANSWER` are named by the fields of the settings. An
+The groups `MODEL`, `SESSION`, `CHAT` and `ANSWER` are named by the fields of the settings. An
 option that was not given is None, so that defaults stand in one place: `rqchat.engine.settings`.
 """
 
@@ -30,7 +30,7 @@ from rqchat.errors import UsageError
 
 __all__ = [
     "ANSWER",
-    "MANNER",
+    "CHAT",
     "MODEL",
     "SESSION",
     "Command",
@@ -203,7 +203,7 @@ SESSION: Group = {
     "no_cache": _flag(_NO_CACHE, "--no-cache", panel=_MODEL),
     "no_log": _flag("Save nothing: no conversation, no typed line, no document.", "--no-log", "-n"),
 }
-MANNER: Group = {
+CHAT: Group = {
     "system": _value(str, "TEXT", "Instructions that stand above the chat.", "--system", "-s"),
     "think": _flag(_THINK, "--think"),
 }

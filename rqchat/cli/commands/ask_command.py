@@ -21,7 +21,7 @@ _OUTPUT = "Output"
 _SCHEMA_TOKENS = 4096  # a string without maxLength may go on until the context ends
 
 
-@options.accepts(options.MANNER, options.SESSION, options.ANSWER)
+@options.accepts(options.CHAT, options.SESSION, options.ANSWER)
 def ask(
     prompt: Annotated[
         str | None,

@@ -28,6 +28,8 @@ def search_sessions(database: Database, text: str, limit: int = 20) -> tuple[Fin
         StoreError: the store cannot be read.
     """
     text = plain(text).replace("\0", " ")  # which would end SQLite's strings
+    if not text.strip():
+        return ()
     query = _query(text)
     found: dict[str, Finding] = {}
     for finding in _by_name(database, text):

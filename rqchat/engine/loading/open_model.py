@@ -72,7 +72,10 @@ def _why(source: ModelSource, plan: MemoryPlan, settings: Settings) -> str:
     """Why `auto` is this model, and what would be better."""
     device = plan.device
     if source.name != POCKET:
-        return f"{source.name}: the largest Gemma 4 that fits {device.name} at 4 bits or better"
+        here = "" if device.is_gpu else " of those on this machine"
+        return (
+            f"{source.name}: the largest Gemma 4{here} that fits {device.name} at 4 bits or better"
+        )
     found = "no GPU found" if not device.is_gpu else f"no Gemma 4 fits {device.name} at 4 bits"
     notice = f"{found}: using the {POCKET} model, a small demonstration"
     host = device if not device.is_gpu else cpu_device()

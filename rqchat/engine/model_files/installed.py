@@ -15,7 +15,6 @@ from rqchat.errors import ModelError
 __all__ = ["InstalledModel", "installed_models", "remove_installed"]
 
 _FOLDERS = "models--*gemma-4*"
-_SUFFIXES = ("-qat-w4a16-ct", "-qat-q4_0-gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +37,7 @@ class InstalledModel:
 def installed_models() -> list[InstalledModel]:
     """Every Gemma 4 there, by name."""
     owners = {
-        repository: model.name
-        for model in known_models()
-        for repository in (model.name, *(model.name + suffix for suffix in _SUFFIXES))
+        repository: model.name for model in known_models() for repository in model.repositories
     }
     found = []
     for folder in sorted(Path(hub.constants.HF_HUB_CACHE).glob(_FOLDERS)):

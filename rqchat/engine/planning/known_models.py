@@ -52,6 +52,11 @@ class KnownModel:
         """What people type: `31b`, `26b-a4b`, `e4b`."""
         return self.name.removeprefix(_BEGINNING).removesuffix("-it").lower()
 
+    @property
+    def repositories(self) -> tuple[str, ...]:
+        """The hub ids under which Google has its weights."""
+        return (self.name, self.name + _QAT, self.name + _QAT_GGUF)
+
 
 @cache
 def known_models() -> tuple[KnownModel, ...]:

@@ -31,7 +31,6 @@ from rqchat.pocket.training.vision.scenes import Scene
 __all__ = ["Batch", "BatchMaker", "Row", "Steps", "encode_pieces"]
 
 _STEPS = 1 << 40  # more than any run has
-_FILL = 1.0  # of the tokens of a batch: most of what is drawn then finds room
 _NOTES_IN_PROSE = 0.5  # of the documents; the others hold facts of the older kind
 _SHORT_SHARES = {"note": 0.77, "picture": 0.12, "talk": 0.05, "unknown": 0.06}
 _WITHOUT_PICTURES = ("note", "talk", "unknown")
@@ -116,7 +115,7 @@ class BatchMaker:
     def mixed(self, row_tokens: int) -> Batch:
         """Notes, talk and pictures, as many conversations to a row as it has room for."""
         drawn: list[tuple[Row, list[Tensor]]] = []
-        room = self._tokens_per_batch * _FILL
+        room = self._tokens_per_batch
         while room > 0:
             row, features = self._short(row_tokens)
             if len(row[0]) <= row_tokens:

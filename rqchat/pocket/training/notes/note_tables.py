@@ -99,7 +99,7 @@ def _settings(m: Maker) -> tuple[str, list[Asked], list[Asked]]:
         text = f"def {name}({inside}):\n    return {keys[0]}"
     else:
         if style == 4:
-            keys = [key.upper() for key in keys]
+            keys, absent = [key.upper() for key in keys], absent.upper()
         form = ("{} = {}", "{}: {}", "{}={}", '{} = "{}"', "export {}={}", "--{} {}")[style]
         text = "\n".join(form.format(k, v) for k, v in zip(keys, values, strict=False))
         if m.rng.random() < 0.2:

@@ -77,8 +77,8 @@ def _sentences(m: Maker, facts: Sequence[NoteFact]) -> list[str]:
         if last and m.rng.random() < 0.5 and said and said[-1][-1].isalnum():
             before = last.relation.says[last.index]
             if before == plain and plain.startswith("{s} ") and plain.endswith("{v}"):
-                value = fact.value if m.rng.random() < 0.8 or "{is}" not in plain else fact.value
-                short = f"{m.rng.choice((' and', ',', ', and', ';'))} {fact.subject.text} {value}"
+                joint = m.rng.choice((" and", ",", ", and", ";"))
+                short = f"{joint} {fact.subject.text} {fact.value}"
             elif (
                 last.subject == fact.subject
                 and before.startswith("{s} ")
