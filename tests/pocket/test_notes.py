@@ -74,7 +74,8 @@ def test_an_answer_is_made_of_words_of_the_note_and_the_question(seed: int) -> N
     fact = draw_fact(m)
     known = spoken(f"{fact.statement} {fact.asked(m).question} {fact.relation.says[0]}")
     known |= {conjugate(word, 2) for word in known} | {conjugate(word, 1) for word in known}
-    assert spoken(fact.answer) <= known | {"you", "your", "are", "is", "the"}
+    # A list leaves out the "on" of a day
+    assert spoken(fact.answer) <= known | {"you", "your", "are", "is", "the", "on"}
 
 
 @given(SEEDS)
