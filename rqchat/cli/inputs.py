@@ -23,7 +23,6 @@ __all__ = ["STDIN", "Inputs", "gather_turns", "read_stdin"]
 
 STDIN = "-"
 _STDIN_NAME = "standard input"
-_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"RIFF")  # WebP in RIFF
 _NO_QUESTION = 'there is no question; write it last: rqchat ask "Who is the narrator?"'
 
 
@@ -35,7 +34,8 @@ class Inputs:
         prompt: the question; None lets standard input be it, unless there are `questions`.
         questions: several, of which each is asked about the same pictures and documents.
         questions_file: holds more of them, one a line.
-        images, files: paths, folders, patterns, URLs, or `-`.
+        images: paths of pictures, URLs, or `-`.
+        files: paths of texts and pictures, folders, patterns, URLs, or `-`.
         clipboard: what the clipboard holds is wanted too.
         encoding: of the documents; None finds it out.
         offline: URLs are refused.
@@ -75,22 +75,22 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
     is_piped = not named and sys.stdin is not None and not is_terminal("stdin")
     if not questions and not is_piped:
         raise UsageError(_NO_QUESTION)
-    documents, pictures = _attachments(inputs, reader, screen)
+    attached = _attachments(inputs, reader, screen)
     if is_piped:
         data = read_stdin(screen)
-        if questions and data.startswith(_PICTURES):
-            pictures.insert(0, decode_picture(data, _STDIN_NAME))
-        elif data.strip():
-            piped = reader.document(data, _STDIN_NAME)
+        if data.strip():
+            piped = reader.decode(data, _STDIN_NAME)
             if questions:
-                documents.insert(0, piped)
-            questions = questions or (_checked(piped.text),)
+                attached.insert(0, piped)
+            questions = questions or (_checked(_text(piped)),)
         elif not questions:
             raise UsageError(_NO_QUESTION)
         elif _may_carry_data():
             screen.note("standard input is empty: no document was read", style="warning")
+    pictures = tuple(each for each in attached if isinstance(each, Picture))
+    documents = tuple(each for each in attached if isinstance(each, Document))
     return tuple(
-        UserTurn(question, (*pictures, *_mentioned(question, pictures, reader)), tuple(documents))
+        UserTurn(question, (*pictures, *_mentioned(question, pictures, reader)), documents)
         for question in questions
     )
 
@@ -107,15 +107,22 @@ def _questions(inputs: Inputs, reader: ReferenceReader, screen: Screen) -> tuple
     """All questions of the command line; none where standard input may be it."""
     several = list(inputs.questions)
     if inputs.questions_file is not None:
-        several += _documents(inputs.questions_file, reader, screen)[0].text.splitlines()
+        several += _text(_read(inputs.questions_file, reader, screen)[0]).splitlines()
         several = [question for question in several if question.strip()]
     if several and inputs.prompt is not None:
         raise UsageError("give one PROMPT, or several questions with --question; not both")
     if inputs.prompt == STDIN:
-        several = [reader.document(read_stdin(screen), _STDIN_NAME).text]
+        several = [_text(*_read(STDIN, reader, screen))]
     elif inputs.prompt is not None:
         several = [inputs.prompt]
     return tuple(_checked(question) for question in several)
+
+
+def _text(item: Document | Picture) -> str:
+    """What is to be a question."""
+    if isinstance(item, Picture):
+        raise UsageError(f"{item.name} is a picture, not a question about it; {_NO_QUESTION}")
+    return item.text
 
 
 def _checked(question: str) -> str:
@@ -128,22 +135,19 @@ def _checked(question: str) -> str:
 
 def _attachments(
     inputs: Inputs, reader: ReferenceReader, screen: Screen
-) -> tuple[list[Document], list[Picture]]:
-    documents = [each for name in inputs.files for each in _documents(name, reader, screen)]
-    pictures = [_picture(name, reader, screen) for name in inputs.images]
+) -> list[Document | Picture]:
+    attached: list[Document | Picture] = []
+    attached += (_picture(name, reader, screen) for name in inputs.images)
+    attached += (each for name in inputs.files for each in _read(name, reader, screen))
     if inputs.clipboard:
-        item = read_clipboard()
-        if isinstance(item, Picture):
-            pictures.append(item)
-        else:
-            documents.append(item)
-    return documents, pictures
+        attached.append(read_clipboard())
+    return attached
 
 
-def _documents(name: str, reader: ReferenceReader, screen: Screen) -> tuple[Document, ...]:
+def _read(name: str, reader: ReferenceReader, screen: Screen) -> tuple[Document | Picture, ...]:
     if name == STDIN:
-        return (reader.document(read_stdin(screen), _STDIN_NAME),)
-    return reader.documents(name)
+        return (reader.decode(read_stdin(screen), _STDIN_NAME),)
+    return reader.read(name)
 
 
 def _picture(name: str, reader: ReferenceReader, screen: Screen) -> Picture:

@@ -69,7 +69,7 @@ class FilesRead:
     Attributes:
         reference: as the user wrote it.
         names: of the files that were read.
-        left_out: of the files that hold no text in `encoding`.
+        left_out: of the files that are neither text in `encoding` nor a picture.
         encoding: such as `utf-8`.
     """
 

@@ -27,7 +27,7 @@ def show_input_event(screen: Screen, event: InputEvent) -> None:
         case FilesRead(reference, names, left_out, encoding):
             screen.note(_list(reference, "read:", names))
             if left_out:
-                what = f"left out, no text in {encoding.upper()}:"
+                what = f"left out, neither text in {encoding.upper()} nor a picture:"
                 screen.note(_list(reference, what, left_out), style="warning")
 
 

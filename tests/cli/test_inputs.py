@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rqchat.engine.conversation import UserTurn
+from rqchat.engine.inputs import folders
 from tests.cli.conftest import Run
 from tests.cli.fake_session import FakeSession
 from tests.helpers import WebPages, pdf_bytes
@@ -132,9 +133,75 @@ def test_a_folder_and_a_pattern(run: Run, session: FakeSession, tmp_path: Path) 
     result = run("ask", "-f", str(tmp_path / "code"), "What?")
     assert _texts(session) == ["code/b.py", "code/read.me", "code/sub/a.py"]
     assert f"{tmp_path}/code: 3 files read: {tmp_path}/code/b.py, " in result.err
-    assert f"1 file left out, no text in UTF-8: {tmp_path}/code/logo.bin" in result.err
+    assert (
+        f"1 file left out, neither text in UTF-8 nor a picture: {tmp_path}/code/logo.bin"
+        in result.err
+    )
     run("ask", "-f", str(tmp_path / "code/**/*.py"), "What?")
     assert _texts(session) == ["code/b.py", "code/sub/a.py"]
+
+
+def test_a_picture_is_a_file_like_others(
+    run: Run, session: FakeSession, web: WebPages, picture_file: Path
+) -> None:
+    data = picture_file.read_bytes()
+    bare = picture_file.with_name("bare")
+    bare.write_bytes(data)
+    web.pages["/cat"] = (200, {"Content-Type": "image/png"}, data)
+    names = [str(picture_file), str(bare), f"{web.root}/cat", f"{picture_file.parent}/*.png"]
+    for name in names:
+        assert run("ask", "-f", name, "What?").code == 0
+        assert (_sizes(session), _texts(session)) == ([(64, 48)], [])
+    for given in (["-f", "-"], ["-i", "-"], []):
+        assert run("ask", *given, "What?", stdin=data).code == 0
+        assert (_sizes(session), _texts(session)) == ([(64, 48)], [])
+    count = len(session.asked)
+    for arguments in (["ask"], ["ask", "-"], ["ask", "--questions", "-"]):
+        result = run(*arguments, stdin=data)
+        assert (result.code, len(session.asked)) == (2, count)
+        assert "standard input is a picture, not a question about it" in result.err
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("cat.png", b"\x89PNG\r\n\x1a\n cut", "no picture that can be read"),
+        ("cat.png", b"<!doctype html>", "a web page, not the picture itself"),
+        ("cat.gif", b"", "is empty"),
+        ("cat", b"\0\0\0 ftypheic\0\0", "a HEIC picture, as phones make them"),
+    ],
+)
+def test_a_bad_picture_is_refused_alike(
+    run: Run, session: FakeSession, tmp_path: Path, name: str, data: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    said_of_it = [run("ask", option, str(tmp_path / name), "What?") for option in ("-i", "-f")]
+    assert said in said_of_it[0].err
+    assert said_of_it[0] == said_of_it[1]
+    assert said_of_it[0].code == 1
+
+
+def test_a_folder_of_texts_pdf_files_and_pictures(
+    run: Run,
+    session: FakeSession,
+    picture_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "a.md").write_text("alpha")
+    (mixed / "b.pdf").write_bytes(pdf_bytes("Call me Ishmael."))
+    (mixed / "c.png").write_bytes(picture_file.read_bytes())
+    (mixed / "d.png").write_bytes(picture_file.read_bytes()[:40])
+    result = run("ask", "-f", str(mixed), "What?")
+    assert (_sizes(session), _texts(session)) == ([(64, 48)], ["alpha", "Call me Ishmael."])
+    assert f"3 files read: {mixed}/a.md, {mixed}/b.pdf, {mixed}/c.png" in result.err
+    assert f"1 file left out, neither text in UTF-8 nor a picture: {mixed}/d.png" in result.err
+    monkeypatch.setattr(folders, "MAX_FOLDER_PIXELS", 64 * 48 - 1)
+    result = run("ask", "-f", str(mixed), "What?")
+    assert (result.code, len(session.asked)) == (1, 1)
+    assert "100 pictures or 0 megapixels; name a part of it" in result.err
 
 
 def test_an_encoding_that_is_said(run: Run, session: FakeSession, tmp_path: Path) -> None:

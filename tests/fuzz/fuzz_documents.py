@@ -48,7 +48,7 @@ def try_one(made: random.Random, folder: Path) -> None:
     """A text, a page or a PDF file to the reader of documents."""
     name = made.choice(("notes", "\x1b]0;x\x07.html", "caf\udce9", "page.html"))
     reader = ReferenceReader(lambda event: None, encoding=made.choice(_ASKED))
-    reader.document(_pdf(made) if made.random() < _PDF_SHARE else _text(made), name)
+    reader.decode(_pdf(made) if made.random() < _PDF_SHARE else _text(made), name)
 
 
 def _text(made: random.Random) -> bytes:

@@ -58,8 +58,8 @@ def try_one(made: random.Random, folder: Path) -> None:
             reader.picture(reference)
         case 1:
             for word in split_references(reference + made.choice(("", " b", "'", "\\"))):
-                reader.documents(word)
+                reader.read(word)
         case 2:
             split_paths(reference)
         case _:
-            reader.documents(reference)
+            reader.read(reference)

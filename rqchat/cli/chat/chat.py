@@ -6,7 +6,6 @@ be loaded ends it.
 
 from __future__ import annotations
 
-import mimetypes
 import os.path
 from contextlib import AbstractContextManager
 from functools import partial
@@ -69,7 +68,7 @@ class Chat:
         *,
         sampling: SamplingSettings | None = None,
         thinking: bool = False,
-        piped: Document | None = None,
+        piped: Document | Picture | None = None,
     ) -> None:
         self.sampling = sampling or SamplingSettings()
         self.fold_thoughts = True
@@ -196,17 +195,17 @@ class Chat:
             else:
                 self.attach(picture)
 
-    def attach_documents(self, reference: str) -> None:
-        """Attach what a path, a folder, a pattern or a URL names.
+    def attach_files(self, reference: str) -> None:
+        """Attach the texts and pictures that a path, a folder, a pattern or a URL names.
 
         Raises:
             RqchatError: it cannot be had or used.
         """
-        documents = self._reader().documents(reference)
-        if len(documents) == 1:
-            self.attach(documents[0])
+        items = self._reader().read(reference)
+        if len(items) == 1:
+            self.attach(items[0])
         else:
-            self.say(self.attachments.add_folder(reference, documents, self.session()))
+            self.say(self.attachments.add_folder(reference, items, self.session()))
 
     def _reader(self) -> ReferenceReader:
         show = partial(show_input_event, self._screen)
@@ -329,9 +328,7 @@ class Chat:
         if not all(os.path.isfile(path) for path in paths):  # False for names that are too long
             return False
         for path in paths:
-            kind = mimetypes.guess_type(path.name)[0] or ""
-            attach = self.attach_picture if kind.startswith("image/") else self.attach_documents
-            attach(str(path))
+            self.attach_files(str(path))
         return True
 
     def ask(self, text: str) -> None:

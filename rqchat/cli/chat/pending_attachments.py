@@ -23,7 +23,7 @@ _ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A picture, a document, or all documents of a folder.
+    """A picture, a document, or all of a folder.
 
     Attributes:
         name: what the user calls it, without the folders before it.
@@ -76,13 +76,13 @@ class PendingAttachments:
             chip = f"File {number}: {self._attached[-1].name}"
         return f"[{chip}, {format_count(self._attached[-1].tokens)} tokens]"
 
-    def add_folder(self, name: str, documents: tuple[Document, ...], session: Session) -> str:
+    def add_folder(self, name: str, items: tuple[Picture | Document, ...], session: Session) -> str:
         """Attach all of a folder; returns one chip for it, such as `[src: 12 files, 999 tokens]`.
 
         Raises:
             InputError: the model cannot use it; nothing is attached then.
         """
-        self._append(f"{name}: {format_count(len(documents))} files", documents, session)
+        self._append(f"{name}: {format_count(len(items))} files", items, session)
         return f"[{self._attached[-1].label}]"
 
     def place_of(self, picture: Picture, session: Session) -> int:

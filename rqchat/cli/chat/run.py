@@ -19,6 +19,7 @@ from rqchat.cli.open_session import leaving_on_signals
 from rqchat.cli.store_access import with_saved_model
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.inputs.references import ReferenceReader
 from rqchat.engine.settings import ChatSettings, SamplingSettings, Settings
 from rqchat.errors import UsageError
@@ -42,13 +43,13 @@ def run_chat(
     sampling: SamplingSettings,
     saved: SavedConversation | None = None,
 ) -> None:
-    """Chat until the user leaves. A document piped in is attached to the first message.
+    """Chat until the user leaves. A document or picture piped in is attached to the first message.
 
     With `saved` it goes on where that conversation ended.
 
     Raises:
         UsageError: standard output or standard error is no terminal.
-        RqchatError: the model cannot be opened, or the piped document cannot be used.
+        RqchatError: the model cannot be opened, or what is piped in cannot be used.
     """
     screen = Screen()
     if not (is_terminal("stdout") and is_terminal("stderr")):
@@ -84,15 +85,16 @@ def run_chat(
                 chat.close()
 
 
-def _piped(screen: Screen) -> Document | None:
-    """The document on standard input, which may take its time to come."""
+def _piped(screen: Screen) -> Document | Picture | None:
+    """What is on standard input, which may take its time to come."""
     if is_terminal("stdin"):
         return None
     screen.status(f"reading {_PIPED}")
     reader = ReferenceReader(partial(show_input_event, screen))
-    document = reader.document(read_stdin(screen), _PIPED)
-    screen.note(f"read {_PIPED}: {format_count(len(document.text))} characters")
-    return document
+    item = reader.decode(read_stdin(screen), _PIPED)
+    if isinstance(item, Document):
+        screen.note(f"read {_PIPED}: {format_count(len(item.text))} characters")
+    return item
 
 
 def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:

@@ -51,7 +51,7 @@ def ask(
             "--file",
             "-f",
             metavar="FILE|URL",
-            help="Text, source, PDF, HTML, or a folder of them; may be given again.",
+            help="Text, PDF, HTML, a picture, or a folder of them; may be given again.",
         ),
     ] = None,
     clipboard: Annotated[

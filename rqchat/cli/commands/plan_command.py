@@ -124,14 +124,14 @@ def _measure(
 ) -> None:
     """Says how many tokens the documents have; with exit code 4 where they do not fit."""
     from rqchat.engine.inputs.references import ReferenceReader
-    from rqchat.engine.measure.document_tokens import check_context, count_documents
+    from rqchat.engine.measure.document_tokens import check_context, count_tokens
     from rqchat.ui.input_events import show_input_event
     from rqchat.ui.text import format_count
 
     reader = ReferenceReader(partial(show_input_event, screen), offline=offline)
-    documents = [each for name in names for each in reader.documents(name)]
-    counts = count_documents(documents, source)
-    for document, count in zip(documents, counts, strict=True):
-        screen.note(f"{document.name}: {format_count(count)} tokens", style="name")
+    items = [each for name in names for each in reader.read(name)]
+    counts = count_tokens(items, source, memory_plan.image_tokens)
+    for item, count in zip(items, counts, strict=True):
+        screen.note(f"{item.name}: {format_count(count)} tokens", style="name")
     left = check_context(sum(counts), memory_plan)
     screen.note(f"fits, with {format_count(left)} tokens left for questions and answers", "good")

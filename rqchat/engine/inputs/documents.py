@@ -144,7 +144,7 @@ def _own_encoding(data: bytes, name: str) -> str:
     own = next((known for mark, known in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     if own.startswith("utf-8") and b"\0" in data:
         raise InputError(
-            f"{name} is a binary file (a NUL byte at offset {data.index(0)}), not text; pass"
-            " pictures with --image, and turn other formats into text first"
+            f"{name} is a binary file (a NUL byte at offset {data.index(0)}), not text and"
+            " no picture; turn other formats into text first"
         )
     return own

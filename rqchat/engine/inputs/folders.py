@@ -1,4 +1,4 @@
-"""The text files of a folder, such as a code base. No torch."""
+"""The texts and pictures of a folder, such as a code base. No torch."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import fnmatch
 import glob
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rqchat.engine.inputs.documents import Document, decode_document
+from rqchat.engine.inputs.documents import MAX_DOCUMENT_BYTES, Document
+from rqchat.engine.inputs.pdf import looks_like_pdf
+from rqchat.engine.inputs.pictures import MAX_PICTURE_BYTES, Picture, looks_like_picture
 from rqchat.errors import InputError
 
 __all__ = [
     "MAX_FOLDER_BYTES",
     "MAX_FOLDER_ENTRIES",
     "MAX_FOLDER_FILES",
-    "FolderText",
+    "MAX_FOLDER_PICTURES",
+    "MAX_FOLDER_PIXELS",
+    "Decode",
+    "FolderFiles",
     "matching_files",
     "read_files",
     "read_folder",
@@ -26,7 +31,10 @@ __all__ = [
 
 MAX_FOLDER_ENTRIES = 100_000  # looked at before it is known how many of them are text
 MAX_FOLDER_FILES = 5_000
-MAX_FOLDER_BYTES = 64_000_000
+MAX_FOLDER_BYTES = 64_000_000  # of text
+MAX_FOLDER_PICTURES = 100
+MAX_FOLDER_PIXELS = 300_000_000  # as they are kept, which takes 900 MB
+Decode = Callable[[bytes, str], Document | Picture]
 _GIT_LIMIT_S = 30.0
 _LOOKED_AT_BYTES = 8_192
 _NEVER_SOURCE = frozenset(("__pycache__", "node_modules"))
@@ -35,66 +43,69 @@ _NO_FILES = frozenset(("/proc", "/sys", "/dev"))
 
 
 @dataclass(frozen=True, slots=True)
-class FolderText:
+class FolderFiles:
     """What was found in a folder.
 
     Attributes:
-        documents: one for each text file, in the order of their names.
-        left_out: names of the files that hold no text: binary, empty, in another encoding, or not
-            to be read.
+        items: one for each text, PDF file and picture, in the order of their names.
+        left_out: names of the other files: binary, empty, damaged, in another encoding, or not to
+            be read.
     """
 
-    documents: tuple[Document, ...]
+    items: tuple[Document | Picture, ...]
     left_out: tuple[str, ...]
 
 
-def read_folder(folder: Path, *, encoding: str | None = None) -> FolderText:
-    """Every text file below `folder`.
+def read_folder(folder: Path, decode: Decode) -> FolderFiles:
+    """Every text, PDF file and picture below `folder`, as `decode` makes them of bytes and a name.
 
     In a git work tree those that git tracks or would track, so that `.gitignore` counts;
     elsewhere all but hidden ones. Symbolic links are not followed.
 
     Raises:
-        InputError: there is no text, or more than the limits; nothing is ever left out for them.
+        InputError: there is nothing of that, or more than the limits, for which nothing is ever
+            left out.
     """
     paths = _known_to_git(folder)
     found = read_files(
         _walk(_Listing(str(folder)), folder) if paths is None else paths,
         str(folder),
-        encoding=encoding,
+        decode,
     )
-    if not found.documents:
-        raise InputError(f"{folder} holds no text files; name another folder")
+    if not found.items:
+        raise InputError(f"{folder} holds no texts and no pictures; name another folder")
     return found
 
 
-def read_files(paths: Iterable[Path], whole: str, *, encoding: str | None = None) -> FolderText:
-    """Every text file among `paths`; errors call all of them `whole`.
+def read_files(paths: Iterable[Path], whole: str, decode: Decode) -> FolderFiles:
+    """As `read_folder`, of `paths`; errors call all of them `whole`.
 
     Raises:
-        InputError: there are more than the limits, or one cannot be read.
+        InputError: there are more than the limits.
     """
-    documents: list[Document] = []
+    items: list[Document | Picture] = []
     left_out: list[str] = []
-    size_bytes = 0
+    room = _Room(whole)
     for path in sorted(paths):
         if os.path.islink(path) or not os.path.isfile(path):
             continue
-        data = _read_text(path, MAX_FOLDER_BYTES - size_bytes)
-        if data is None:
-            left_out.append(str(path))
-            continue
-        size_bytes += len(data)
-        if len(documents) == MAX_FOLDER_FILES or size_bytes > MAX_FOLDER_BYTES:
-            raise InputError(
-                f"{whole} holds more than {MAX_FOLDER_FILES:,} text files or"
-                f" {MAX_FOLDER_BYTES / 1e6:.0f} MB; name a part of it, such as '{whole}/*.md'"
-            )
+        name = str(path)
+        data = _read(path, room.text_bytes)
+        is_text = data is not None and not _is_packed(data, name)
+        room.take(text_bytes=len(data) if data and is_text else 0)
         try:
-            documents.append(decode_document(data, str(path), encoding=encoding))
+            item = decode(data, name) if data is not None else None
         except InputError:
-            left_out.append(str(path))
-    return FolderText(tuple(documents), tuple(left_out))
+            item = None
+        if item is None:
+            left_out.append(name)
+            continue
+        if isinstance(item, Picture):
+            room.take(files=1, pictures=1, pixels=item.image.width * item.image.height)
+        else:
+            room.take(files=1, text_bytes=0 if is_text else len(item.text))
+        items.append(item)
+    return FolderFiles(tuple(items), tuple(left_out))
 
 
 def matching_files(pattern: str) -> list[Path]:
@@ -130,6 +141,31 @@ def matching_files(pattern: str) -> list[Path]:
         elif os.path.lexists(path / part):
             waiting.append((path / part, index + 1))
     return [path for path in found if os.path.isfile(path)]
+
+
+class _Room:
+    """What a folder may still hold; errors call it `whole`."""
+
+    def __init__(self, whole: str) -> None:
+        self._whole = whole
+        self._files, self.text_bytes = MAX_FOLDER_FILES, MAX_FOLDER_BYTES
+        self._pictures, self._pixels = MAX_FOLDER_PICTURES, MAX_FOLDER_PIXELS
+
+    def take(
+        self, *, files: int = 0, text_bytes: int = 0, pictures: int = 0, pixels: int = 0
+    ) -> None:
+        """Raises InputError where there is no room for that."""
+        self._files -= files
+        self.text_bytes -= text_bytes
+        self._pictures -= pictures
+        self._pixels -= pixels
+        if min(self._files, self.text_bytes, self._pictures, self._pixels) < 0:
+            raise InputError(
+                f"{self._whole} holds more than {MAX_FOLDER_FILES:,} files,"
+                f" {MAX_FOLDER_BYTES / 1e6:.0f} MB of text, {MAX_FOLDER_PICTURES} pictures or"
+                f" {MAX_FOLDER_PIXELS / 1e6:.0f} megapixels; name a part of it, such as"
+                f" '{self._whole}/*.md'"
+            )
 
 
 class _Listing:
@@ -171,20 +207,32 @@ def _walk(listing: _Listing, folder: Path) -> Iterator[Path]:
                 waiting.append(path)
 
 
-def _read_text(path: Path, most_bytes: int) -> bytes | None:
-    """What is in a file, one byte more than `most_bytes` at most; None where it is no text.
+def _read(path: Path, most_text_bytes: int) -> bytes | None:
+    """What is in a file, one byte more than its limit at most; None where it is of no use.
 
-    A file that is no text is not read whole, and one that only waits is not waited for.
+    A file that is of no use is not read whole, and one that only waits is not waited for.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             start = file.read(_LOOKED_AT_BYTES)
+            most_bytes = most_text_bytes
+            if looks_like_picture(start, str(path)):
+                most_bytes = MAX_PICTURE_BYTES
+            elif looks_like_pdf(start):
+                most_bytes = MAX_DOCUMENT_BYTES
             # Texts in UTF-16 and UTF-32 are full of NUL bytes, and begin with these marks
-            if b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")):
+            elif b"\0" in start and not start.startswith(
+                (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+            ):
                 return None
             return start + file.read(max(0, most_bytes + 1 - len(start)))
     except (OSError, TypeError):  # files that the kernel makes up may have nothing yet: None
         return None
+
+
+def _is_packed(data: bytes, name: str) -> bool:
+    """Whether the bytes of a file say nothing of what it holds; who decodes it bounds that."""
+    return looks_like_picture(data, name) or looks_like_pdf(data)
 
 
 def _open_at_once(path: str, flags: int) -> int:

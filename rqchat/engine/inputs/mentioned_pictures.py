@@ -9,12 +9,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from rqchat.engine.inputs.pictures import PICTURE_SUFFIXES
 from rqchat.engine.inputs.reference_paths import as_path, is_url
 from rqchat.errors import InputError
 
 __all__ = ["mentioned_pictures"]
 
-_SUFFIX = re.compile(r"\.(?:png|jpe?g|webp|gif|bmp|tiff?)(?![\w/\\]|\.\w)", re.IGNORECASE)
+_SUFFIX = re.compile(
+    rf"(?:{'|'.join(map(re.escape, PICTURE_SUFFIXES))})(?![\w/\\]|\.\w)", re.IGNORECASE
+)
 _MOST_WORDS = 12  # that a path with blanks may have
 _BEFORE_A_WORD = re.compile(r"(?<![^\s\"'`(\[<,;=])\S")
 _OPENING = "\"'`(["
@@ -57,13 +60,14 @@ def _candidates(text: str) -> Iterator[list[str]]:
 
 
 def _as_written(words: str) -> Path:
-    """The path without the quote before it and the backslashes before its blanks."""
-    path = as_path(words.lstrip(_OPENING))
-    return path if _is_file(path) else as_path(re.sub(r"\\(.)", r"\1", words.lstrip(_OPENING)))
+    """The path without the quote or the @ before it and the backslashes before its blanks."""
+    path = words.lstrip(_OPENING)
+    without = (path, re.sub(r"\\(.)", r"\1", path), path.removeprefix("@"))
+    return next(filter(_is_file, map(as_path, without)), as_path(path))
 
 
 def _is_clearly_a_path(word: str) -> bool:
-    return word.lstrip(_OPENING).startswith(("/", "~", "./", "../", "file://"))
+    return word.lstrip(_OPENING + "@").startswith(("/", "~", "./", "../", "file://"))
 
 
 def _is_file(path: Path) -> bool:

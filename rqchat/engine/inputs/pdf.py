@@ -12,13 +12,19 @@ from typing import Any
 from rqchat.engine.inputs.documents import MAX_TEXT_BYTES, Document
 from rqchat.errors import InputError
 
-__all__ = ["pdf_document"]
+__all__ = ["looks_like_pdf", "pdf_document"]
 
+_HEADER_BYTES = 1024  # blanks may stand before the header, up to here
 _NAMED_PAGES = 10
 _PROGRAM = Path(__file__).with_name("pdf_pages.py")
 # A page takes some 50 ms on a slow machine, and 3 KB of the file where it is nothing but text
 _SECONDS, _SECONDS_PER_MB = 10, 40
 _MEMORY_BYTES = 2**30
+
+
+def looks_like_pdf(data: bytes) -> bool:
+    """Whether `data` is a PDF file, by how it begins."""
+    return data[:_HEADER_BYTES].lstrip().startswith(b"%PDF-")
 
 
 def pdf_document(data: bytes, name: str) -> Document:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import os.path
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,10 @@ __all__ = [
     "MAX_PICTURE_PIXELS",
     "PATCH_PIXELS",
     "PICTURE_FORMATS",
+    "PICTURE_SUFFIXES",
     "Picture",
     "decode_picture",
+    "looks_like_picture",
     "read_picture",
     "resized_size",
     "soft_token_count",
@@ -37,6 +40,8 @@ MAX_PICTURE_BYTES = 100_000_000
 MAX_PICTURE_PIXELS = 64_000_000
 MAX_PICTURE_ASPECT = 200  # longer ones would be squeezed into one row of patches
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # pillow opens some forty more
+# Those of the promised formats, and of others that people take for pictures and get a word about
+PICTURE_SUFFIXES = tuple(".png .jpg .jpeg .webp .gif .bmp .tif .tiff .heic .heif .avif".split())
 PATCH_PIXELS = 16
 _POOLING = 3
 _LOOKED_AT_BYTES = 1024
@@ -45,6 +50,10 @@ _KEPT_PIXELS = 10_000_000  # twice the sides of what the largest budget of image
 _STRIP_PIXELS = 1_000_000
 # A progressive JPEG goes through all its pixels in every scan; programs write some ten scans
 _MAX_SCANNED_PIXELS = 24 * MAX_PICTURE_PIXELS
+_STARTS = (
+    *(b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a"),
+    *(b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"),  # TIFF, of files beyond 4 GiB too
+)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 _QUARTER_TURNS = (
@@ -144,6 +153,16 @@ def _decoded(pixels: bytes, name: str, data: bytes, formats: tuple[str, ...] | N
         is_quarter = turned in _QUARTER_TURNS
         size = (size[1], size[0]) if is_quarter else size
     return Picture(name, *size, image, data)
+
+
+def looks_like_picture(data: bytes, name: str = "") -> bool:
+    """Whether `data` is meant as a picture, also as one that cannot be read, by its first 16 bytes
+    or by what its file is called."""
+    is_bmp = data.startswith(b"BM") and data[6:10] == bytes(4)  # texts begin with BM as well
+    is_webp = data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    is_phones = data[4:8] == b"ftyp" and data[8:12] in (*_HEIF_BRANDS, *_AVIF_BRANDS)
+    suffix = os.path.splitext(name)[1].lower()
+    return data.startswith(_STARTS) or is_bmp or is_webp or is_phones or suffix in PICTURE_SUFFIXES
 
 
 def soft_token_count(width: int, height: int, budget: int) -> int:

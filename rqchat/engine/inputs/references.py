@@ -1,4 +1,4 @@
-"""Documents and pictures from what a person names: a path, a folder, a pattern or a URL. No torch.
+"""Texts and pictures from what a person names: a path, a folder, a pattern or a URL. No torch.
 
 What there is to say meanwhile leaves as events, so that nothing here knows the screen.
 """
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
+from urllib.parse import urlsplit
 
 from rqchat.engine.events import FilesRead, InputEvent, InputNotice, InputProgress
 from rqchat.engine.inputs.documents import (
@@ -23,13 +24,14 @@ from rqchat.engine.inputs.documents import (
     is_text_encoding,
     read_bytes,
 )
-from rqchat.engine.inputs.folders import FolderText, matching_files, read_files, read_folder
+from rqchat.engine.inputs.folders import FolderFiles, matching_files, read_files, read_folder
 from rqchat.engine.inputs.html import html_charset, html_text, looks_like_html
-from rqchat.engine.inputs.pdf import pdf_document
+from rqchat.engine.inputs.pdf import looks_like_pdf, pdf_document
 from rqchat.engine.inputs.pictures import (
     MAX_PICTURE_BYTES,
     Picture,
     decode_picture,
+    looks_like_picture,
 )
 from rqchat.engine.inputs.reference_paths import as_path, is_url, one_path
 from rqchat.engine.inputs.urls import Download, download
@@ -38,10 +40,10 @@ from rqchat.errors import InputError, UsageError
 __all__ = ["ReferenceReader", "read_stream"]
 
 _HTML_SUFFIXES = (".html", ".htm", ".xhtml")
+_SVG_TYPE = "image/svg+xml"  # a drawing in words
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _WAIT_NOTE_S = 1.0
 _PIECE_BYTES = 2**20
-_HEADER_BYTES = 1024  # blanks may stand before the header of a PDF file, up to here
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +73,50 @@ class ReferenceReader:
         data = self._bytes(path, MAX_PICTURE_BYTES, "a picture, such as NAME.png")
         return decode_picture(data, str(path))
 
-    def documents(self, reference: str) -> tuple[Document, ...]:
-        """What `reference` names: one document of a file or URL, several of a folder or pattern.
+    def read(self, reference: str) -> tuple[Document | Picture, ...]:
+        """What `reference` names: one of a file or URL, several of a folder or pattern.
 
         Raises:
             UsageError: a URL, where the network may not be touched; an unknown encoding.
-            InputError: it cannot be had or holds no text.
+            InputError: it cannot be had, or is neither text nor a picture.
         """
         if is_url(reference):
             page = self._fetch(reference, MAX_DOCUMENT_BYTES)
+            is_picture = page.media_type.startswith("image/") and page.media_type != _SVG_TYPE
+            if is_picture or looks_like_picture(page.data, urlsplit(reference).path):
+                return (decode_picture(page.data, reference),)
             is_html = page.media_type in _HTML_TYPES
             encoding = self.encoding or _known(page.charset)
-            return (self._decode(page.data, reference, encoding, is_html),)
+            return (self._document(page.data, reference, encoding, is_html),)
         path = one_path(reference)
         if os.path.isdir(path):  # unlike the method, False for names that are too long
-            return self._several(reference, read_folder(path, encoding=self.encoding))
+            return self._several(reference, read_folder(path, self._in_folder))
         # A file whose name looks like a pattern is meant before the pattern.
         if not os.path.exists(path) and (paths := _matches(reference)):
-            return self._several(reference, read_files(paths, reference, encoding=self.encoding))
-        data = self._bytes(path, MAX_DOCUMENT_BYTES, "a text file")
-        is_html = path.suffix.lower() in _HTML_SUFFIXES
-        return (self._decode(data, str(path), self.encoding, is_html),)
+            return self._several(reference, read_files(paths, reference, self._in_folder))
+        return (self.decode(self._bytes(path, MAX_DOCUMENT_BYTES, "a file"), str(path)),)
 
-    def document(self, data: bytes, name: str) -> Document:
-        """Text, or the text of a PDF file or an HTML page, whichever `data` is.
+    def decode(self, data: bytes, name: str) -> Document | Picture:
+        """A picture, text, or the text of a PDF file or an HTML page, whichever `data` is.
 
         Raises:
             UsageError: there is no such encoding.
-            InputError: it holds no text.
+            InputError: it is neither text nor a picture.
         """
-        return self._decode(data, name, self.encoding, is_html=False)
+        if looks_like_picture(data, name):
+            return decode_picture(data, name)
+        is_html = name.lower().endswith(_HTML_SUFFIXES)
+        return self._document(data, name, self.encoding, is_html)
 
-    def _decode(self, data: bytes, name: str, encoding: str | None, is_html: bool) -> Document:
-        """As `document`; `is_html` is what the name or the server says of it."""
-        if data[:_HEADER_BYTES].lstrip().startswith(b"%PDF-"):
+    def _in_folder(self, data: bytes, name: str) -> Document | Picture:
+        """As `decode`, but for pages, which are source there."""
+        if looks_like_picture(data, name) or looks_like_pdf(data):
+            return self.decode(data, name)
+        return decode_document(data, name, encoding=self.encoding)
+
+    def _document(self, data: bytes, name: str, encoding: str | None, is_html: bool) -> Document:
+        """As `decode`, of what is no picture; `is_html` is what the name or the server says."""
+        if looks_like_pdf(data):
             with self._progress("reading", name):
                 document = pdf_document(data, name)
             if document.note:
@@ -128,14 +140,14 @@ class ReferenceReader:
         with _waiting(str(path), self.on_event):
             return read_bytes(path, max_bytes, wanted)
 
-    def _several(self, reference: str, found: FolderText) -> tuple[Document, ...]:
-        if not found.documents:
+    def _several(self, reference: str, found: FolderFiles) -> tuple[Document | Picture, ...]:
+        if not found.items:
             raise InputError(
-                f"{reference} matches no text files; check the spelling and the folder"
+                f"{reference} matches no texts and no pictures; check the spelling and the folder"
             )
-        names = tuple(document.name for document in found.documents)
+        names = tuple(item.name for item in found.items)
         self.on_event(FilesRead(reference, names, found.left_out, self.encoding or "utf-8"))
-        return found.documents
+        return found.items
 
     def _fetch(self, url: str, max_bytes: int) -> Download:
         if self.offline:

@@ -1,4 +1,4 @@
-"""How many tokens a document has, with the model's tokenizer but without torch or the model."""
+"""How many tokens documents and pictures have. Needs the model's tokenizer, and no torch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ from tokenizers import Tokenizer
 
 from rqchat.engine.foreign import border
 from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pictures import Picture, soft_token_count
 from rqchat.engine.model_files.resolve import ModelSource
 from rqchat.engine.planning.known_models import checkpoint_of
 from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.errors import ContextLengthError, ModelError
 
-__all__ = ["check_context", "count_documents"]
+__all__ = ["check_context", "count_tokens"]
 
 _TOKENIZER = "tokenizer.json"
 _TURN_TOKENS = 64  # template, name of the document and a short question, generously
 
 
-def count_documents(documents: Iterable[Document], source: ModelSource) -> list[int]:
-    """Tokens of each text, as the tokenizer of `source` makes them.
+def count_tokens(
+    items: Iterable[Document | Picture], source: ModelSource, image_tokens: int
+) -> list[int]:
+    """Tokens of each text, as the tokenizer of `source` makes them, or of each picture, which has
+    `image_tokens` at most.
 
     Raises:
         ModelError: the tokenizer is not on this machine, or is damaged.
@@ -32,7 +36,12 @@ def count_documents(documents: Iterable[Document], source: ModelSource) -> list[
         lambda cause: ModelError(f"{file} cannot be read: {cause}; download the model again")
     ):
         tokenizer = Tokenizer.from_file(str(file))
-        return [len(tokenizer.encode(each.text, add_special_tokens=False)) for each in documents]
+        return [
+            soft_token_count(each.width, each.height, image_tokens)
+            if isinstance(each, Picture)
+            else len(tokenizer.encode(each.text, add_special_tokens=False))
+            for each in items
+        ]
 
 
 def check_context(document_tokens: int, plan: MemoryPlan) -> int:

@@ -111,14 +111,17 @@ def test_home_is_a_tilde(
 
 
 def test_a_folder_is_attached_with_one_chip(
-    talk: Talk, session: FakeSession, tmp_path: Path
+    talk: Talk, session: FakeSession, picture_file: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "code").mkdir()
     for name in ("a.py", "b.py"):
         (tmp_path / "code" / name).write_text("three more words")
-    out, err = talk(f"/file {tmp_path}/code", "What?")
-    assert f"[{tmp_path}/code: 2 files, 6 tokens]" in err
-    assert len(session.asked[0][0].documents) == 2
+    (tmp_path / "code/c.png").write_bytes(picture_file.read_bytes())
+    _, err = talk(f"/file {tmp_path}/code", f"/file '{picture_file}'", "What?")
+    assert f"[{tmp_path}/code: 3 files, 272 tokens]" in err
+    assert "[Image 2: 64x48, 266 tokens]" in err
+    turn = session.asked[0][0]
+    assert (len(turn.documents), len(turn.pictures)) == (2, 2)
 
 
 def test_a_piped_document_is_attached_first(

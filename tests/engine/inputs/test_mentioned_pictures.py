@@ -37,6 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("the file (v1.2.webp)", ["v1.2.webp"]),
         ("./cat.png", ["cat.png"]),
         ("path=cat.png", ["cat.png"]),
+        ("what is in @cat.png?", ["cat.png"]),
         ("how do I make a.png smaller? as a .png, or b.jpeg", []),
         ("what is https://example.org/cat.png about?", []),
         ("what is in folder.png or cat.pngs or cat.png.bak?", []),
@@ -52,7 +53,7 @@ def test_an_address_of_a_file_is_a_path(here: Path) -> None:
     assert mentioned_pictures(text) == (here / "My Pictures/a cat.png",)
 
 
-@pytest.mark.parametrize("text", ["see ~/none.png", "see ./none.png", "see /none/x.jpg, please"])
+@pytest.mark.parametrize("text", ["see ~/none.png", "see ./none.png", "see /none/x.heic, please"])
 def test_a_path_that_does_not_exist_is_said(here: Path, text: str) -> None:
     with pytest.raises(InputError, match="there is no picture"):
         mentioned_pictures(text)

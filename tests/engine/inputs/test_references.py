@@ -9,6 +9,7 @@ import pytest
 
 from rqchat.engine.events import FilesRead, InputEvent, InputNotice, InputProgress
 from rqchat.engine.inputs import references
+from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.references import ReferenceReader
 from rqchat.errors import InputError
 from tests.helpers import pdf_bytes
@@ -23,17 +24,18 @@ def test_reading_speaks_in_events(tmp_path: Path) -> None:
     events: list[InputEvent] = []
     reader = ReferenceReader(events.append)
     scan, broken = str(tmp_path / "scan.pdf"), str(tmp_path / "broken.pdf")
-    assert [document.text for document in reader.documents(scan)] == ["Call me Ishmael."]
+    (item,) = reader.read(scan)
+    assert isinstance(item, Document) and item.text == "Call me Ishmael."
     begun, over, notice = events
     assert (begun, over) == (InputProgress("reading", scan), InputProgress("reading", scan, True))
     assert isinstance(notice, InputNotice) and notice.text.startswith(f"{scan}: 1 of 2 pages")
     events.clear()
     with pytest.raises(InputError, match="damaged"):
-        reader.documents(broken)
+        reader.read(broken)
     assert events[-1] == InputProgress("reading", broken, is_over=True)
     events.clear()
     folder = str(tmp_path / "code")
-    reader.documents(folder)
+    reader.read(folder)
     assert events == [FilesRead(folder, (f"{folder}/a.txt",), (f"{folder}/b.bin",), "utf-8")]
 
 
@@ -50,8 +52,9 @@ def test_a_named_pipe_is_read_and_waited_for_with_a_word(
         if len(events) == 1:
             pipe.write_text("notes")
 
-    (document,) = ReferenceReader(write_when_it_is_said).documents(str(pipe))
+    (document,) = ReferenceReader(write_when_it_is_said).read(str(pipe))
     waiting = InputProgress("waiting for", str(pipe))
+    assert isinstance(document, Document)
     assert (document.text, events[0]) == ("notes", waiting)
 
 
@@ -59,5 +62,5 @@ def test_an_encoding_that_a_page_makes_up_is_not_taken_for_the_users(tmp_path: P
     page = tmp_path / "page.html"
     for name in (b"no-such", b"punycode", b"hex"):
         page.write_bytes(b"<html><meta charset=" + name + b"><p>caf\xc3\xa9")
-        (document,) = ReferenceReader(lambda event: None).documents(str(page))
-        assert document.text == "caf\u00e9\n"
+        (document,) = ReferenceReader(lambda event: None).read(str(page))
+        assert isinstance(document, Document) and document.text == "caf\u00e9\n"

@@ -24,7 +24,7 @@ def _image(chat: Chat, argument: str) -> None:
 def _file(chat: Chat, argument: str) -> None:
     references, question = _references_and_question(argument, "/file notes.txt")
     for reference in references:
-        chat.attach_documents(reference)
+        chat.attach_files(reference)
     if question:
         chat.ask(question)
 
@@ -55,7 +55,7 @@ COMMANDS = (
     Command(
         "/file",
         "PATH... [TEXT]",
-        "attach text, source, PDF, HTML, folders, URLs; ask TEXT",
+        "attach text, PDF, HTML, pictures, folders, URLs; ask TEXT",
         _file,
         PATHS,
         aliases=("/read", "/attach", "/add"),
