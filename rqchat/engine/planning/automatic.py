@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from rqchat.engine.planning.candidate import SHORTEST_TOKENS
+from rqchat.engine.planning.formats import LEAST_WEIGHT_BITS
 from rqchat.engine.planning.gpus import DeviceInfo
 from rqchat.engine.planning.known_models import KnownModel, known_models
 from rqchat.engine.planning.plan import MemoryPlan, make_plan
@@ -13,8 +15,6 @@ from rqchat.engine.settings import Settings
 from rqchat.errors import DoesNotFitError, UsageError
 
 __all__ = ["Fitting", "fitting_models"]
-
-_LEAST_WEIGHT_BITS = 4  # with fewer, a smaller model answers better
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,24 @@ class Fitting:
 
 
 def fitting_models(device: DeviceInfo, settings: Settings) -> Iterator[Fitting]:
-    """The published models that fit `device` with 4-bit weights or better, the largest first.
+    """The published models that fit `device` with 4-bit weights or better.
 
-    Weights that `settings` ask for count as they are.
+    The largest first, but those whose context would be shorter than any that the plan gives up for
+    better weights last: a smaller model reads more. Weights that `settings` ask for count as they
+    are.
     """
+    short = []
     for model in known_models():
         shape = ModelShape.from_config(model.config)
         try:
             plan = make_plan(shape, device, replace(settings, model=model.name))
         except (DoesNotFitError, UsageError):  # a context beyond the model's, for one
             continue
-        if settings.weights or plan.chosen.weight_bits >= _LEAST_WEIGHT_BITS:
-            yield Fitting(model, plan)
+        if not settings.weights and plan.chosen.weight_bits < LEAST_WEIGHT_BITS:
+            continue
+        fitting = Fitting(model, plan)
+        if plan.chosen.context_tokens < min(plan.asked_tokens, SHORTEST_TOKENS):
+            short.append(fitting)
+        else:
+            yield fitting
+    yield from short

@@ -6,16 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rqchat.engine.planning.formats import HEAD_ERROR, KV_ERROR, weights_of
+from rqchat.engine.planning.formats import (
+    HEAD_ERROR,
+    KV_DIVERGENCE,
+    KV_ERROR,
+    LEAST_WEIGHT_BITS,
+    weights_of,
+)
 from rqchat.engine.planning.known_models import known_models
 from rqchat.engine.planning.memory import MemoryBytes
 from rqchat.engine.planning.shape import ModelShape
 
-__all__ = ["Candidate", "choose", "expected_error", "suggest_models"]
+__all__ = ["SHORTEST_TOKENS", "Candidate", "choose", "expected_error", "suggest_models"]
+
+SHORTEST_TOKENS = 65_536
+"""Context is given up for 4-bit weights down to this many tokens."""
 
 _QUALITY_TOKENS = 32_768  # the context that quality may not fall below where nobody asked for one
 _MODELS_NAMED = 2
-_FAST_WEIGHT_BITS = _FAST_KV_BITS = 4  # what speed may not fall below where anything else fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,8 @@ class Candidate:
         read_bytes: what one decode step reads with a full cache.
         tokens_per_s: the ceiling of decoding: the device's bandwidth over `read_bytes`; 0 where
             the bandwidth is unknown.
+        divergence: what weights and cache cost together, measured on the pocket model: mean KL
+            divergence of the next token, in nats.
     """
 
     weights: str
@@ -45,6 +55,10 @@ class Candidate:
     chunk_tokens: int = 512
     read_bytes: int = 0
     tokens_per_s: float = 0.0
+
+    @property
+    def divergence(self) -> float:
+        return weights_of(self.weights).divergence + KV_DIVERGENCE[self.kv_bits]
 
     def as_json(self) -> dict[str, Any]:
         """The object that `rqchat plan --json` prints."""
@@ -77,51 +91,43 @@ def choose(
     """The candidate to take of those that fit, which stand in falling precision of their weights.
 
     `prefer` is None for: of those that reach `asked_tokens` the one with the least expected error;
-    if none does, the longest context, but half the weight precision only for twice the context.
+    if none does, the longest context. Weights of fewer than 4 bits are taken where better ones
+    leave less than 65,536 tokens, or where nothing else was to be had.
     """
 
     def error(candidate: Candidate) -> float:
         return expected_error(candidate, shape)
 
     longest = max(c.context_tokens for c in fitting)
+    sound = [c for c in fitting if c.weight_bits >= LEAST_WEIGHT_BITS]
     if prefer == "context":
         return min((c for c in fitting if c.context_tokens == longest), key=error)
     if prefer == "quality":
         wanted = asked_tokens if context_given else min(asked_tokens, _QUALITY_TOKENS)
         least = min(wanted, longest)
         return min((c for c in fitting if c.context_tokens >= least), key=error)
+    long_enough = max((c.context_tokens for c in sound), default=0) >= min(
+        asked_tokens, SHORTEST_TOKENS
+    )
+    taken = sound if long_enough else fitting
+    longest = max(c.context_tokens for c in taken)
+    reaching = [c for c in taken if c.context_tokens == longest]
     if prefer == "speed":
-        return _fastest([c for c in fitting if c.context_tokens == longest])
-    reaching = [c for c in fitting if c.context_tokens == asked_tokens]
-    if reaching:
-        return min(reaching, key=error)  # the first of equals: the higher weights
-    chosen = None
-    for weights in dict.fromkeys(c.weights for c in fitting):
-        # Of equals `max` takes the first, which has most KV bits.
-        best = max((c for c in fitting if c.weights == weights), key=lambda c: c.context_tokens)
-        if chosen is None or best.context_tokens >= 2 * chosen.context_tokens:
-            chosen = best
-    assert chosen is not None
-    return chosen
-
-
-def _fastest(candidates: Sequence[Candidate]) -> Candidate:
-    sound = [
-        c for c in candidates if c.weight_bits >= _FAST_WEIGHT_BITS and c.kv_bits >= _FAST_KV_BITS
-    ]
-    return min(sound or candidates, key=lambda c: c.read_bytes)
+        return min(reaching, key=lambda c: c.read_bytes)
+    return min(reaching, key=error)  # the first of equals: the higher weights
 
 
 def suggest_models(
-    plan: Callable[[ModelShape], Candidate | None], parameters: int, above_bits: int
+    plan: Callable[[ModelShape], Candidate | None],
+    parameters: int,
+    longer_than_tokens: int = 0,
 ) -> list[str]:
     """Advice to take one of the largest published models that are smaller and fit.
 
     Args:
         plan: what would be taken of a model; None where it does not fit.
         parameters: of the model that was asked for.
-        above_bits: a suggested model has more bits per weight than this: one that has to be
-            quantized just as far is no way out.
+        longer_than_tokens: the context that a smaller model has to exceed to be worth naming.
     """
     advice: list[str] = []
     for model in known_models():
@@ -129,9 +135,14 @@ def suggest_models(
         if shape.parameters >= parameters:
             continue
         taken = plan(shape)
-        if taken is not None and taken.weight_bits > above_bits:
-            advice.append(
-                f"take --model {model.name}, which fits with {taken.weights} weights and"
-                f" {taken.context_tokens:,} tokens"
-            )
+        if (
+            taken is None
+            or taken.weight_bits < LEAST_WEIGHT_BITS
+            or taken.context_tokens <= longer_than_tokens
+        ):
+            continue
+        advice.append(
+            f"take --model {model.short_name}, which fits with {taken.weights} weights and"
+            f" {taken.context_tokens:,} tokens"
+        )
     return advice[:_MODELS_NAMED]

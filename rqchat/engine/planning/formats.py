@@ -4,12 +4,36 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["HEAD_ERROR", "KV_ERROR", "Weights", "weights_of"]
+__all__ = [
+    "HEAD_ERROR",
+    "KV_DIVERGENCE",
+    "KV_ERROR",
+    "LEAST_WEIGHT_BITS",
+    "Weights",
+    "loss_in_words",
+    "weights_of",
+]
+
+LEAST_WEIGHT_BITS = 4
+"""Weights of fewer bits answer worse than a smaller model, so nobody gets them unasked."""
+
 
 # Expected |x - x'|^2 / |x|^2 of a Gaussian under Lloyd-Max (J. Max, 1960; 5 to 8 bits computed).
 KV_ERROR = {16: 0.0, 8: 4.1e-5, 6: 6.4e-4, 5: 2.5e-3, 4: 9.5e-3, 3: 3.45e-2, 2: 0.1175}
 # The head's own error is that of int8 weights; it is one of some hundred matrices
 HEAD_ERROR = {16: 0.0, 8: 1e-6}
+
+# Mean KL divergence of the next token in nats, every token scored, with a calibration
+# (docs/benchmarks/fidelity.md)
+KV_DIVERGENCE = {16: 0.0, 8: 2.0e-5, 6: 3.0e-4, 5: 1.1e-3, 4: 4.7e-3, 3: 0.019, 2: 0.091}
+# The largest divergence that each of these words stands for
+_WORDS = (
+    (0.0, "answers as published"),
+    (0.01, "answers as good as with 16 bits"),
+    (0.14, "answers almost as good as with 16 bits"),
+    (0.4, "answers noticeably worse than with 16 bits"),
+)
+_WORST = "plain mistakes in answers"
 
 _ABSMAX_GROUP = 256  # first-level scales of NF4 that share one second-level scale
 
@@ -28,7 +52,9 @@ class Weights:
         bitsandbytes: whether that library keeps it, which leaves a mixture's experts alone.
         rest_bytes: of a value that is not quantized, activations and exact KV included.
         error: expected |w - w'|^2 / |w|^2 of Gaussian weights.
-        loss: what is known of its effect on answers, with its source.
+        divergence: mean KL divergence of the next token in nats that it costs the pocket model
+            (`python -m rqchat.bench loss`).
+        note: what else is known of its effect on answers, with its source.
     """
 
     name: str
@@ -40,7 +66,16 @@ class Weights:
     nested: bool = False
     bitsandbytes: bool = False
     error: float = 0.0
-    loss: str = "none"
+    divergence: float = 0.0
+    note: str = ""
+
+    @property
+    def loss(self) -> str:
+        """What it costs, in words with the figure."""
+        if not self.divergence:
+            return "none"
+        measured = f"KL divergence {self.divergence} on the pocket model"
+        return f"{measured}; {self.note}" if self.note else measured
 
     @property
     def of_experts(self) -> Weights:
@@ -58,25 +93,21 @@ class Weights:
         return size
 
 
-def _measured(divergence: float) -> str:
-    """The loss that `python -m rqchat.bench loss` measured, in nats."""
-    return f"KL divergence {divergence} on the pocket model"
-
-
 _FORMATS = (
     Weights("fp32", 32, rest_bytes=4),
     Weights("bf16", 16),
     # the largest of a row has the code 127; a 16-bit scale
-    Weights("int8", 8, row_bytes=2, error=1e-4, loss=_measured(0.0014)),
+    Weights("int8", 8, row_bytes=2, error=1e-4, divergence=0.0014),
     # the same with an fp32 scale, and products of 8-bit activations, by bitsandbytes
-    Weights("int8-bnb", 8, row_bytes=4, bitsandbytes=True, error=1e-4, loss=_measured(0.0024)),
+    Weights("int8-bnb", 8, row_bytes=4, bitsandbytes=True, error=1e-4, divergence=0.0024),
     # the grid of Google's quantization-aware checkpoints: groups of 32 with a 16-bit scale
     Weights(
         *("int4", 4),
         group=32,
         group_bytes=2,
         error=7.6e-3,
-        loss=f"{_measured(0.093)}; Google's 4-bit checkpoints were trained for it",
+        divergence=0.093,
+        note="Google's 4-bit checkpoints were trained for it",
     ),
     # bitsandbytes' NormalFloat: groups of 64 with an 8-bit scale that has a scale of its own
     Weights(
@@ -86,13 +117,19 @@ _FORMATS = (
         nested=True,
         bitsandbytes=True,
         error=1.0e-2,
-        loss="perplexity +7.4 % on 31B QAT weights (Luminia's model card on friendli.ai)",
+        divergence=0.131,
+        note="perplexity +7.4 % on 31B QAT weights (Luminia's model card on friendli.ai)",
     ),
     # groups of 64 with a 16-bit scale and offset
-    Weights("int2", 2, group=64, group_bytes=4, error=0.103, loss=_measured(1.3)),
+    Weights("int2", 2, group=64, group_bytes=4, error=0.103, divergence=1.3),
 )
 
 
 def weights_of(name: str) -> Weights:
     """The format called `name`."""
     return next(weights for weights in _FORMATS if weights.name == name)
+
+
+def loss_in_words(divergence: float) -> str:
+    """What a mean KL divergence of the next token, in nats, means for whoever reads answers."""
+    return next((words for most, words in _WORDS if divergence <= most), _WORST)

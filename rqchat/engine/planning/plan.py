@@ -1,9 +1,8 @@
 """Which weights, KV bits and context fit a device: pure arithmetic on plain numbers. No torch.
 
 The choice: of all pairs of weights and KV bits that reach the asked context (by default the model's
-longest) take the one with the least expected error. If none reaches it, take the longest context,
-but give up half the weight precision only if that at least doubles the context. `--prefer` asks
-for something else.
+longest) take the one with the least expected error. If none reaches it, take the longest context.
+Neither weights nor KV bits fall below 4 unasked. `--prefer` asks for something else.
 """
 
 from __future__ import annotations
@@ -13,7 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rqchat.engine.planning.candidate import Candidate, choose, suggest_models
-from rqchat.engine.planning.formats import Weights, weights_of
+from rqchat.engine.planning.formats import (
+    LEAST_WEIGHT_BITS,
+    Weights,
+    loss_in_words,
+    weights_of,
+)
 from rqchat.engine.planning.gpus import DeviceInfo
 from rqchat.engine.planning.memory import Budget, Economy, MemoryBytes, short_chunk
 from rqchat.engine.planning.shape import ModelShape
@@ -22,9 +26,10 @@ from rqchat.errors import DoesNotFitError, UsageError
 
 __all__ = ["Candidate", "MemoryPlan", "make_plan"]
 
-_GPU_LADDER = ("bf16", "int8", "int4", "int2")
+_GPU_LADDER = ("bf16", "int8", "int4")
 _CPU_LADDER = ("fp32", "bf16")
 _CPU_KV_BITS = 4
+_LEAST_KV_BITS = 4  # a cache of fewer loses more than a shorter context
 _MIN_CONTEXT_TOKENS = 2048
 _CONTEXT_STEP_TOKENS = 64
 # The least harm first: one matrix in 8 bits, then the windows that most layers read
@@ -39,7 +44,7 @@ class MemoryPlan:
         device: what it was planned for.
         chosen: the pair that is taken.
         candidates: every pair that fits, best weights first, then best KV bits.
-        reason: why that one, in up to four lines.
+        reason: why that one and what was given up for it, in up to five lines.
         asked_tokens: the context that was asked for.
         image_tokens: soft-token budget of one picture.
     """
@@ -124,14 +129,19 @@ class _Planner:
             raise UsageError(
                 f"--weights is {wanted!r}; this checkpoint holds {', '.join(names)} weights"
             )
-        return [weights_of(name) for name in ((wanted,) if wanted else names)]
+        if wanted:
+            return [weights_of(wanted)]
+        ladder = [weights_of(name) for name in names]
+        # A file that holds nothing better is read as it is
+        return [each for each in ladder if each.bits >= LEAST_WEIGHT_BITS] or ladder
 
     def _kv_ladder(self) -> tuple[int, ...]:
         if self.settings.kv_bits is not None:
             return (self.settings.kv_bits,)
-        ladder = tuple(sorted(KV_BITS, reverse=True))
+        least = min(KV_BITS) if self.settings.prefer == "context" else _LEAST_KV_BITS
         # On a CPU memory is seldom short, and the packed cache is what there is to show
-        return ladder if self.device.is_gpu else tuple(b for b in ladder if b <= _CPU_KV_BITS)
+        most = max(KV_BITS) if self.device.is_gpu else _CPU_KV_BITS
+        return tuple(sorted((b for b in KV_BITS if least <= b <= most), reverse=True))
 
     def _economies(self) -> list[Economy]:
         """The economies to try, the least harm first; a CPU has no product with an 8-bit head."""
@@ -139,28 +149,34 @@ class _Planner:
         return [e for e in _ECONOMIES if bits in (None, e.head_bits)]
 
     def plan(self) -> MemoryPlan:
-        fitting = [
+        fitting = self._fitting()
+        if not fitting:
+            raise self._does_not_fit()
+        chosen = self._chosen(fitting)
+        return MemoryPlan(
+            device=self.device,
+            chosen=chosen,
+            candidates=tuple(fitting),
+            reason="\n".join(self._reasons(chosen)),
+            asked_tokens=self.asked,
+            image_tokens=self.image_tokens,
+        )
+
+    def _fitting(self) -> list[Candidate]:
+        return [
             candidate
             for weights in self.ladder
             for kv_bits in self.kv_ladder
             if (candidate := self._longest(weights, kv_bits)) is not None
         ]
-        if not fitting:
-            raise self._does_not_fit()
-        chosen = choose(
+
+    def _chosen(self, fitting: Sequence[Candidate]) -> Candidate:
+        return choose(
             fitting,
             self.shape,
             self.asked,
             self.settings.prefer,
             context_given=self.settings.context_tokens is not None,
-        )
-        return MemoryPlan(
-            device=self.device,
-            chosen=chosen,
-            candidates=tuple(fitting),
-            reason="\n".join(self._reasons(chosen, fitting)),
-            asked_tokens=self.asked,
-            image_tokens=self.image_tokens,
         )
 
     def _longest(self, weights: Weights, kv_bits: int) -> Candidate | None:
@@ -212,7 +228,7 @@ class _Planner:
             self.device.bandwidth / read,
         )
 
-    def _reasons(self, chosen: Candidate, fitting: list[Candidate]) -> Iterable[str]:
+    def _reasons(self, chosen: Candidate) -> Iterable[str]:
         used, free = _gib(chosen.bytes.total), _gib(self.device.free_bytes)
         head = " and an 8-bit head" if chosen.head_bits == 8 else ""
         yield (
@@ -220,30 +236,37 @@ class _Planner:
             f" {chosen.context_tokens:,} tokens in {used} of the {free} that are free on"
             f" {self.device.name}."
         )
+        given_up = ", ".join(self._given_up(chosen))
+        if given_up:
+            yield f"Given up for that: {given_up}. {loss_in_words(chosen.divergence).capitalize()}."
         if self.settings.prefer:
             yield f"--prefer {self.settings.prefer} was asked for."
-        elif chosen.context_tokens < self.asked:
-            yield f"The {self.asked:,} tokens asked for do not fit with any weights."
-        else:
+        elif chosen.context_tokens == self.asked:
             yield from self._next_better(chosen)
         if chosen.weight_bits < self.stored_bits:
             yield (
                 f"The checkpoint holds {self.stored_bits}-bit weights; they are read at"
                 f" {chosen.weight_bits} bits."
             )
-        better = [c for c in fitting if c.weight_bits > chosen.weight_bits]
-        if chosen.weight_bits < 4 and better:
-            longest = max(better, key=lambda c: c.context_tokens)
-            yield (
-                f"{chosen.weight_bits}-bit weights cost quality: --prefer quality takes"
-                f" {longest.weights} weights with up to {longest.context_tokens:,} tokens."
-            )
-        elif chosen.weight_bits < 4:
-            parameters, bits = self.shape.parameters, chosen.weight_bits
-            others = suggest_models(self._plan_by_default, parameters, bits)
-            yield f"{bits}-bit weights cost quality{': ' if others else ''}" + (
-                f"{''.join(others[:1])}."
-            )
+        yield from self._smaller_model(chosen)
+
+    def _given_up(self, chosen: Candidate) -> Iterable[str]:
+        """What a larger card would have, in words."""
+        if chosen.weight_bits < 16:
+            yield f"{16 - chosen.weight_bits} of the weights' 16 bits"
+        if chosen.kv_bits < 16:
+            yield f"{16 - chosen.kv_bits} of the cache's 16 bits"
+        if chosen.context_tokens < self.asked:
+            yield f"{self.asked - chosen.context_tokens:,} of {self.asked:,} tokens of context"
+
+    def _smaller_model(self, chosen: Candidate) -> Iterable[str]:
+        """What a smaller Gemma 4 would do instead, where this one lost what people notice."""
+        worse = chosen.weight_bits < LEAST_WEIGHT_BITS
+        if not worse and chosen.context_tokens == self.asked:
+            return
+        longer = 0 if worse else chosen.context_tokens
+        for advice in suggest_models(self._plan_by_default, self.shape.parameters, longer)[:1]:
+            yield f"Or {advice}."
 
     def _next_better(self, chosen: Candidate) -> Iterable[str]:
         """How much memory is missing for the next higher KV bits and the next better weights."""
@@ -268,12 +291,14 @@ class _Planner:
         return min(self.budget.of(weights, kv_bits, e, tokens).total for e in self.economies)
 
     def _plan_by_default(self, shape: ModelShape) -> Candidate | None:
-        """What would be taken of another model without any override; None if it does not fit."""
-        try:
-            # What the user asked for was meant for the other model
-            return make_plan(shape, self.device, Settings()).chosen
-        except DoesNotFitError:
-            return None
+        """What would be taken of another model without any override; None if it does not fit.
+
+        Without its words, which would ask for plans of still other models.
+        """
+        # What the user asked for was meant for this model
+        other = _Planner(shape, self.device, Settings(), None)
+        fitting = other._fitting()
+        return other._chosen(fitting) if fitting else None
 
     def _does_not_fit(self) -> DoesNotFitError:
         smallest, kv_bits, device = self.ladder[-1], self.kv_ladder[-1], self.device
@@ -288,11 +313,7 @@ class _Planner:
         if used > missing:
             taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
             ways.append(f"close {taken} ({_gib(used)} are taken)")
-        parameters = self.shape.parameters
-        # Models that keep more than 2 bits first, but rather any model than none
-        ways += suggest_models(self._plan_by_default, parameters, 2) or suggest_models(
-            self._plan_by_default, parameters, 0
-        )
+        ways += suggest_models(self._plan_by_default, self.shape.parameters)
         ways.append("take --model pocket, which runs anywhere")
         return DoesNotFitError(
             f"{_gib(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"

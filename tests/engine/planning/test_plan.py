@@ -13,11 +13,12 @@ import pytest
 from rotorquant.attend import prompt_chunk
 from rotorquant.ops.attend.reference import SCORE_BUDGET, TILE_KEYS
 from rqchat.engine.planning import workspace
+from rqchat.engine.planning.automatic import fitting_models
 from rqchat.engine.planning.devices import DeviceInfo, planned_card
 from rqchat.engine.planning.known_models import KnownModel, known_models
 from rqchat.engine.planning.plan import MemoryPlan, make_plan
 from rqchat.engine.planning.shape import ModelShape
-from rqchat.engine.settings import Settings
+from rqchat.engine.settings import PREFERENCES, Settings
 from rqchat.engine.weights.kernels import multiply
 from rqchat.errors import DoesNotFitError, UsageError
 from tests.helpers import TINY_CONFIG
@@ -66,10 +67,7 @@ def _by_hand(
 @pytest.mark.parametrize(
     ("gib", "weights", "stored_bits", "head_bits", "kv_bits", "ring", "chunk"),
     [
-        (16, "int2", 2.5, 8, 5, 8, 1024),
-        (18, "int2", 2.5, 8, 8, 8, 1024),
-        (20, "int2", 2.5, 16, 8, 16, 2048),
-        (22, "int4", 4.5, 8, 3, 16, 512),
+        (23, "int4", 4.5, 8, 5, 8, 1024),
         (24, "int4", 4.5, 8, 6, 16, 1024),
         (32, "int4", 4.5, 16, 16, 16, 2048),
         (48, "int8", 8, 16, 16, 16, 2048),
@@ -78,7 +76,7 @@ def _by_hand(
         (141, "bf16", 16, 16, 16, 16, 2048),
     ],
 )
-def test_every_card_from_16_gib_holds_the_whole_context(
+def test_every_card_from_23_gib_holds_the_whole_context(
     gib: int,
     weights: str,
     stored_bits: float,
@@ -150,10 +148,10 @@ def test_what_a_decode_step_reads_of_a_24_gib_card() -> None:
     assert chosen.tokens_per_s == pytest.approx(936 / 21.47, rel=0.01)
 
 
-@pytest.mark.parametrize("gib", [8, 12])
+@pytest.mark.parametrize("gib", [8, 12, 16])
 def test_a_card_that_is_too_small_names_what_is_missing(gib: int) -> None:
     way_out = (
-        r"GiB are missing.*take --model google/gemma-4-E4B-it, which fits with int[48] weights"
+        r"GiB are missing: int4 weights.*take --model (e4b|12b|26b-a4b), which fits with int[48]"
     )
     with pytest.raises(DoesNotFitError, match=way_out) as caught:
         _plan(gib)
@@ -173,7 +171,7 @@ def test_without_the_whole_context_the_longest_is_taken() -> None:
     assert plan.chosen.context_tokens % 64 == 0
     one_more = plan.chosen.bytes.total + 64 * 40_960  # 64 tokens in bf16
     assert plan.chosen.bytes.total <= plan.device.free_bytes < one_more
-    assert "262,144 tokens asked for do not fit" in plan.reason
+    assert "of 262,144 tokens of context" in plan.reason
 
 
 def test_a_shorter_context_buys_better_weights() -> None:
@@ -182,34 +180,69 @@ def test_a_shorter_context_buys_better_weights() -> None:
     assert _plan(32).chosen.weights == "int4"
 
 
-def test_weights_are_halved_only_for_twice_the_context() -> None:
-    # Nothing reaches the whole context here, and int4 leaves room for some thousand tokens
-    plan = _plan(21.5, kv_bits=16)
-    longest = {c.weights: c.context_tokens for c in plan.candidates}
+@pytest.mark.parametrize("gib", [4, 6, 8, 12, 16, 20, 24, 32, 48, 80])
+def test_two_bits_are_taken_only_where_they_are_asked_for(gib: int) -> None:
+    asked = [(model, None, None) for model in known_models()]
+    asked += [(known_models()[0], prefer, ("int4", "int2")) for prefer in (None, *PREFERENCES)]
+    for model, prefer, formats in asked:
+        shape = ModelShape.from_config(model.config)
+        try:
+            plan = make_plan(shape, planned_card(gib * _GIB), Settings(prefer=prefer), formats)
+        except DoesNotFitError as error:
+            assert "int2" not in str(error)
+            continue
 
-    assert longest["int4"] * 2 < longest["int2"] < 262_144
+        assert min(candidate.weight_bits for candidate in plan.candidates) >= 4
+        least = min(candidate.kv_bits for candidate in plan.candidates)
+        assert least >= (2 if prefer == "context" else 4)
+
+
+def test_two_bits_that_were_asked_for_name_what_would_be_better() -> None:
+    plan = _plan(20, weights="int2")
+
     assert plan.chosen.weights == "int2"
-    assert plan.chosen.context_tokens == longest["int2"]
+    assert "14 of the weights' 16 bits" in plan.reason
+    assert "Plain mistakes in answers." in plan.reason
+    assert re.search(r"Or take --model 26b-a4b, which fits with int4 weights", plan.reason)
 
 
-def test_the_reason_is_three_lines_at_most() -> None:
-    first, second = _plan(24).reason.split("\n")
+def test_the_reason_says_what_is_missing_for_more() -> None:
+    first, second, third = _plan(24).reason.split("\n")
 
     assert first.startswith("int4 weights and an 8-bit head with a 6-bit KV cache hold 262,144")
+    assert second.startswith("Given up for that: 12 of the weights' 16 bits, 10 of the cache's")
     assert re.fullmatch(
         r"For that context 8-bit KV would need 0\.\d+ GiB more and int8 weights would need"
         r" \d+\.\d+ GiB more\.",
-        second,
+        third,
     )
 
 
-def test_two_bits_name_what_would_be_better() -> None:
-    assert "take --model google/gemma-4-12B-it, which fits with int8 weights" in _plan(16).reason
-    assert "--prefer quality takes int4 weights" in _plan(20.5).reason
-    assert _plan(20.5, prefer="quality").chosen.weights == "int4"
+def test_what_was_given_up_is_said_in_words() -> None:
+    plan = _plan(20)
+    lost = 262_144 - plan.chosen.context_tokens
+
+    assert lost > 0
+    assert plan.reason.split("\n")[1:] == [
+        f"Given up for that: 12 of the weights' 16 bits, 12 of the cache's 16 bits, {lost:,} of"
+        " 262,144 tokens of context. Answers almost as good as with 16 bits.",
+        "Or take --model 26b-a4b, which fits with int4 weights and 262,144 tokens.",
+    ]
+    whole = _plan(96).reason
+    assert "Given up" not in whole
 
 
-@pytest.mark.parametrize("gib", [16, 21, 24, 40, 70, 141])
+def test_a_context_is_given_up_before_weights_fall_below_4_bits() -> None:
+    """And a cache below 4 bits only where context was preferred."""
+    plan = _plan(22)
+
+    assert (plan.chosen.weights, plan.chosen.kv_bits) == ("int4", 4)
+    assert 65_536 <= plan.chosen.context_tokens < 262_144
+    longer = _plan(22, prefer="context").chosen
+    assert (longer.weights, longer.kv_bits, longer.context_tokens) == ("int4", 3, 262_144)
+
+
+@pytest.mark.parametrize("gib", [20, 22, 24, 40, 70, 141])
 def test_a_preference_gets_the_best_of_its_kind(gib: int) -> None:
     balanced = _plan(gib)
     quality, context, speed = (
@@ -219,13 +252,8 @@ def test_a_preference_gets_the_best_of_its_kind(gib: int) -> None:
     assert quality.weight_bits == max(
         c.weight_bits for c in balanced.candidates if c.context_tokens >= 32_768
     )
-    assert context.context_tokens == max(c.context_tokens for c in balanced.candidates)
-    assert speed.read_bytes <= balanced.chosen.read_bytes or balanced.chosen.weight_bits < 4
-    assert speed.context_tokens == context.context_tokens
-    longest = [c for c in balanced.candidates if c.context_tokens == context.context_tokens]
-    assert min(speed.weight_bits, speed.kv_bits) >= min(
-        4, max(min(c.weight_bits, c.kv_bits) for c in longest)
-    )
+    assert speed.read_bytes <= balanced.chosen.read_bytes
+    assert speed.context_tokens == balanced.chosen.context_tokens <= context.context_tokens
 
 
 def test_quality_keeps_a_context_that_was_asked_for() -> None:
@@ -247,6 +275,16 @@ def test_every_gemma_4_can_be_planned(model: KnownModel) -> None:
     plan = make_plan(shape, planned_card(24 * _GIB), Settings())
 
     assert plan.chosen.context_tokens == shape.max_context_tokens
+
+
+def test_the_model_for_a_card_reads_65_536_tokens_at_least() -> None:
+    """What fits with less stands last: a smaller model reads more."""
+    found = list(fitting_models(planned_card(20 * _GIB), Settings()))
+    contexts = {one.model.short_name: one.plan.chosen.context_tokens for one in found}
+
+    assert contexts["31b"] < 65_536
+    assert [one.model.short_name for one in found][0] == "26b-a4b"
+    assert list(contexts)[-1] == "31b"
 
 
 def test_json_has_exactly_the_contracts_keys() -> None:
