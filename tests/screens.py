@@ -127,7 +127,7 @@ def _say(terminal: Terminal, line: str, shown: str) -> None:
 SHOTS = (
     Shot("chat", 30, CHAT, _talk),
     Shot("reading", 14, CHAT, _read),
-    Shot("plan", 34, ("plan", "--vram", "24GiB"), _plan),
+    Shot("plan", 22, ("plan", "--vram", "24GiB"), _plan),
     Shot("help", 40, CHAT, _help),
 )
 

@@ -15,7 +15,7 @@ from rqchat.engine.planning.memory import MemoryBytes
 from rqchat.engine.planning.plan import Candidate, MemoryPlan
 from rqchat.ui.console import Screen
 from rqchat.ui.finding import Finding
-from rqchat.ui.plan_table import plan_table
+from rqchat.ui.memory_plan.plan_table import plan_table
 from rqchat.ui.tables import (
     chat_status,
     context_table,

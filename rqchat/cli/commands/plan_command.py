@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rqchat.engine.planning.gpus import DeviceInfo
     from rqchat.engine.planning.plan import MemoryPlan
     from rqchat.engine.settings import Settings
-    from rqchat.ui.console import Screen
+    from rqchat.ui.console import Renderable, Screen
 
 __all__ = ["Vram", "find_model_and_device", "make_memory_plan", "plan"]
 
@@ -42,6 +42,9 @@ def plan(
             help="Count its tokens, as `ask -f` reads it, and say whether it fits; repeatable.",
         ),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every way that fits, with where its bytes go.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
     given: options.GivenOptions,
@@ -54,7 +57,6 @@ def plan(
     """
     from rqchat.engine.planning.gpus import gpu_troubles
     from rqchat.ui.console import Screen
-    from rqchat.ui.plan_table import plan_table
 
     settings = given.settings(vram_bytes=size_of(vram))
     source, memory_plan = make_memory_plan(settings, (bandwidth or 0) * 10**9)
@@ -65,10 +67,30 @@ def plan(
     if as_json:
         screen.answer(json.dumps(memory_plan.as_json(source.name)) + "\n")
     else:
-        downloads = {c.weights: source.download_bytes(c.weights) for c in memory_plan.candidates}
-        screen.table(plan_table(memory_plan, source.name, downloads))
+        screen.table(_drawn_plan(source, memory_plan, every=every))
     if doc:
         _measure(doc, source, memory_plan, screen, offline=settings.offline)
+
+
+def _drawn_plan(source: ModelSource, memory_plan: MemoryPlan, *, every: bool) -> Renderable:
+    """Every way that fits, or the few that differ in something a person wants."""
+    from rqchat.engine.model_files.resolve import ModelSource
+    from rqchat.engine.planning.alternatives import alternatives
+    from rqchat.engine.planning.known_models import known_model
+    from rqchat.ui.memory_plan.plan_table import plan_table
+    from rqchat.ui.memory_plan.plan_view import PlanView
+
+    if every:
+        sizes = {c.weights: source.download_bytes(c.weights) for c in memory_plan.candidates}
+        return plan_table(memory_plan, source.name, sizes)
+    ways = alternatives(memory_plan, source.name)
+    downloads = {}
+    for way in ways:
+        other = known_model(way.hub_name)
+        owner = ModelSource(other.name, dict(other.config), None) if other else source
+        weights = way.candidate.weights
+        downloads[owner.name, weights] = owner.download_bytes(weights)
+    return PlanView(memory_plan, source.name, ways, downloads)
 
 
 def make_memory_plan(settings: Settings, bandwidth: int = 0) -> tuple[ModelSource, MemoryPlan]:

@@ -10,6 +10,7 @@ __all__ = [
     "KV_ERROR",
     "LEAST_WEIGHT_BITS",
     "Weights",
+    "loss_in_a_word",
     "loss_in_words",
     "weights_of",
 ]
@@ -28,12 +29,12 @@ HEAD_ERROR = {16: 0.0, 8: 1e-6}
 KV_DIVERGENCE = {16: 0.0, 8: 2.0e-5, 6: 3.0e-4, 5: 1.1e-3, 4: 4.7e-3, 3: 0.019, 2: 0.091}
 # The largest divergence that each of these words stands for
 _WORDS = (
-    (0.0, "answers as published"),
-    (0.01, "answers as good as with 16 bits"),
-    (0.14, "answers almost as good as with 16 bits"),
-    (0.4, "answers noticeably worse than with 16 bits"),
+    (0.0, "as published", "answers as published"),
+    (0.01, "as 16 bits", "answers as good as with 16 bits"),
+    (0.14, "almost as 16 bits", "answers almost as good as with 16 bits"),
+    (0.4, "noticeably worse", "answers noticeably worse than with 16 bits"),
 )
-_WORST = "plain mistakes in answers"
+_WORST = "plain mistakes", "plain mistakes in answers"
 
 _ABSMAX_GROUP = 256  # first-level scales of NF4 that share one second-level scale
 
@@ -132,4 +133,13 @@ def weights_of(name: str) -> Weights:
 
 def loss_in_words(divergence: float) -> str:
     """What a mean KL divergence of the next token, in nats, means for whoever reads answers."""
-    return next((words for most, words in _WORDS if divergence <= most), _WORST)
+    return _words(divergence)[1]
+
+
+def loss_in_a_word(divergence: float) -> str:
+    """The same for a table."""
+    return _words(divergence)[0]
+
+
+def _words(divergence: float) -> tuple[str, str]:
+    return next(((word, words) for most, word, words in _WORDS if divergence <= most), _WORST)

@@ -7,6 +7,9 @@ __all__ = ["bandwidth_of", "memory_bandwidth", "typical_card"]
 # 10^9 bytes per second, as the vendors' data sheets give them. The longest name that a card's own
 # contains is taken.
 _CARDS_GB_PER_S = {
+    "RTX 3050": 224,
+    "RTX 3050 6GB": 168,
+    "RTX 3050 Laptop": 192,
     "RTX 3060": 360,
     "RTX 3060 Ti": 448,
     "RTX 3070": 448,
@@ -27,6 +30,8 @@ _CARDS_GB_PER_S = {
     "RTX 5070 Ti": 896,
     "RTX 5080": 960,
     "RTX 5090": 1792,
+    "RTX A2000": 288,
+    "RTX A4500": 640,
     "RTX A5000": 768,
     "RTX A6000": 768,
     "RTX 6000 Ada": 960,
@@ -60,9 +65,13 @@ _CARDS_GB_PER_S = {
 }
 # A card that is often bought with so many GiB; data sheets as above
 _TYPICAL = {
+    4: "RTX 3050 Laptop",
+    6: "RTX A2000",
     8: "RTX 4060",
+    10: "RTX 3080",
     12: "RTX 4070",
     16: "RTX 4080 SUPER",
+    20: "RTX A4500",
     24: "RTX 4090",
     32: "RTX 5090",
     40: "A100-PCIE-40GB",

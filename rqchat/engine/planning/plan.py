@@ -24,7 +24,7 @@ from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, KV_BITS, Settings
 from rqchat.errors import DoesNotFitError, UsageError
 
-__all__ = ["Candidate", "MemoryPlan", "make_plan"]
+__all__ = ["Candidate", "MemoryPlan", "make_plan", "plan_by_default"]
 
 _GPU_LADDER = ("bf16", "int8", "int4")
 _CPU_LADDER = ("fp32", "bf16")
@@ -91,6 +91,16 @@ def make_plan(
         DoesNotFitError: not even the smallest pair fits.
     """
     return _Planner(shape, device, settings, formats).plan()
+
+
+def plan_by_default(shape: ModelShape, device: DeviceInfo) -> Candidate | None:
+    """What would be taken of a model without any override; None if it does not fit.
+
+    Without its words, which would ask for the plans of still other models.
+    """
+    planner = _Planner(shape, device, Settings(), None)
+    fitting = planner._fitting()
+    return planner._chosen(fitting) if fitting else None
 
 
 class _Planner:
@@ -253,11 +263,11 @@ class _Planner:
     def _given_up(self, chosen: Candidate) -> Iterable[str]:
         """What a larger card would have, in words."""
         if chosen.weight_bits < 16:
-            yield f"{16 - chosen.weight_bits} of the weights' 16 bits"
+            yield f"{chosen.weight_bits} instead of 16 bits of weights"
         if chosen.kv_bits < 16:
-            yield f"{16 - chosen.kv_bits} of the cache's 16 bits"
+            yield f"{chosen.kv_bits} instead of 16 bits of KV cache"
         if chosen.context_tokens < self.asked:
-            yield f"{self.asked - chosen.context_tokens:,} of {self.asked:,} tokens of context"
+            yield f"{chosen.context_tokens:,} instead of {self.asked:,} tokens of context"
 
     def _smaller_model(self, chosen: Candidate) -> Iterable[str]:
         """What a smaller Gemma 4 would do instead, where this one lost what people notice."""
@@ -291,14 +301,7 @@ class _Planner:
         return min(self.budget.of(weights, kv_bits, e, tokens).total for e in self.economies)
 
     def _plan_by_default(self, shape: ModelShape) -> Candidate | None:
-        """What would be taken of another model without any override; None if it does not fit.
-
-        Without its words, which would ask for plans of still other models.
-        """
-        # What the user asked for was meant for this model
-        other = _Planner(shape, self.device, Settings(), None)
-        fitting = other._fitting()
-        return other._chosen(fitting) if fitting else None
+        return plan_by_default(shape, self.device)
 
     def _does_not_fit(self) -> DoesNotFitError:
         smallest, kv_bits, device = self.ladder[-1], self.kv_ladder[-1], self.device

@@ -46,20 +46,38 @@ def test_plan_json_has_the_contracts_keys(run: Run) -> None:
     assert record["chosen"] in record["candidates"]
 
 
-def test_plan_table_marks_the_chosen_row(run: Run) -> None:
+def test_every_way_that_fits_is_a_row_and_the_chosen_one_is_marked(run: Run) -> None:
     arguments = ["--vram", "24GiB", "--weights", "int4", "--context", "4096"]
-    result = run("plan", *arguments)
+    result = run("plan", *arguments, "--all")
     chosen = json.loads(run("plan", *arguments, "--json").out)["chosen"]
     marked = [line.split() for line in result.out.splitlines() if line.startswith(">")]
     assert [row[:5] for row in marked] == [[">", "int4", "16", str(chosen["kv_bits"]), "4,096"]]
 
 
 def test_plan_for_a_size_names_the_card_whose_speed_it_shows(run: Run) -> None:
-    assert "RTX 4090 (--bandwidth for another)" in " ".join(
+    assert "if it is an RTX 4090; --bandwidth is for another" in " ".join(
         run("plan", "--vram", "24GiB").out.split()
     )
     given = " ".join(run("plan", "--vram", "22GiB", "--bandwidth", "936").out.split())
-    assert "at most: 936 GB/s of memory over what a token reads" in given
+    assert "at 936 GB/s of memory" in given
+    every = " ".join(run("plan", "--vram", "22GiB", "--bandwidth", "936", "--all").out.split())
+    assert "at most: 936 GB/s of memory over what a token reads" in every
+
+
+@pytest.mark.parametrize("size", ["8", "12", "20", "24", "48"])
+def test_a_plan_shows_few_ways_and_one_that_is_taken(run: Run, size: str) -> None:
+    shown = run("plan", "--model", "auto", "--vram", size)
+    taken = json.loads(run("plan", "--model", "auto", "--vram", size, "--json").out)["chosen"]
+    rows = [line for line in shown.out.splitlines() if re.search(r"\d-bit, KV \d", line)]
+    marked = [line.split() for line in rows if line.startswith("●")]
+
+    assert shown.code == 0
+    assert 2 <= len(rows) <= 6
+    assert [row[1:4] for row in marked] == [
+        [f"{taken['weight_bits']}-bit,", "KV", str(taken["kv_bits"])]
+    ]
+    assert f"{taken['context']:,}" in marked[0]
+    assert any("smaller model" in row or "larger model" in row for row in rows)
 
 
 def test_plan_that_does_not_fit_exits_3(run: Run) -> None:

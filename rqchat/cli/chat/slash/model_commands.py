@@ -10,8 +10,9 @@ from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import Command
 from rqchat.cli.download_consent import check_model_is_here
 from rqchat.engine.model_files.resolve import POCKET
+from rqchat.engine.planning.alternatives import alternatives
 from rqchat.engine.planning.known_models import known_models as published
-from rqchat.ui.plan_table import plan_table
+from rqchat.ui.memory_plan.plan_view import PlanView
 
 __all__ = ["COMMANDS", "known_models"]
 
@@ -36,7 +37,8 @@ def _model(chat: Chat, argument: str) -> None:
 
 def _plan(chat: Chat, argument: str) -> None:
     session = chat.session()
-    chat.show(plan_table(session.plan, session.model_name))
+    ways = alternatives(session.plan, session.model_name)
+    chat.show(PlanView(session.plan, session.model_name, ways))
 
 
 COMMANDS = (
