@@ -1,6 +1,7 @@
 """`python -m tests.fuzz --cases 20000 --seed 1 --seconds 3600`: what `runner.py` finds, as a table.
 
-`--surface pictures --case 17` tries one case again. Exits with 1 where something was found.
+`--surface pictures --case 17` tries one case again; `models` is split into its parts, such as
+`models.configs`. Exits with 1 where something was found.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.fuzz.fuzz_models import SURFACES as MODEL_SURFACES
 from tests.fuzz.runner import Tally, run, surfaces, try_case
 
 
 def main() -> int:
     """The exit code: 1 where something was found."""
-    known = surfaces()
+    known = {name: surface for name, surface in surfaces().items() if name != "models"}
+    known |= {f"models.{surface.__name__}": surface for surface in MODEL_SURFACES}
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=1000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
@@ -28,10 +31,10 @@ def main() -> int:
         tallies = {name: Tally() for name in chosen}
         for name, surface in chosen.items():
             try_case(name, surface, asked.seed, asked.case, tallies[name])
-    lines = [f"{'surface':<14}{'cases':>8}{'refused':>9}{'worst CPU s':>13}{'findings':>10}"]
+    lines = [f"{'surface':<20}{'cases':>8}{'refused':>9}{'worst CPU s':>13}{'findings':>10}"]
     for name, tally in tallies.items():
         counts = f"{tally.cases:>8}{tally.refused:>9}{tally.worst_cpu_s:>13.1f}"
-        lines.append(f"{name:<14}{counts}{len(tally.findings):>10}")
+        lines.append(f"{name:<20}{counts}{len(tally.findings):>10}")
     found = [finding for tally in tallies.values() for finding in tally.findings]
     for each in found:
         lines.append(

@@ -2,7 +2,7 @@
 
 The hub's own client starts a cut file again from its beginning, so large files are read here, into
 `blobs/HASH.part`, which stays when the download is cut. The hash of a file is its name on the hub,
-so what arrived wrong is noticed.
+so what arrived wrong is noticed; it is counted while the bytes come.
 """
 
 from __future__ import annotations
@@ -16,25 +16,31 @@ import shutil
 import time
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub as hub
 import huggingface_hub.constants  # which the package does not load by itself
 
-from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.foreign import cause_of
-from rqchat.engine.model_files.http_range import is_of_hub, open_range, pause_s
+from rqchat.engine.model_files.http_range import is_of_hub
+from rqchat.engine.model_files.parallel_parts import NoRangesError, read_parts
 from rqchat.engine.proxies import proxy_for, tls_context
+from rqchat.engine.sizes import format_bytes
 from rqchat.errors import ModelError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest  # the type has no public name
 
 __all__ = ["Pulled", "RemoteFile", "hub_errors", "local_folder", "pull"]
 
 _PIECE_BYTES = 2**20
 _SPARE_BYTES = 2**28  # what a full disk should keep for others
-_ATTEMPTS = 5  # cuts in a row without a byte in between
+_RESTARTS = 5  # of a file whose server sends it from the beginning alone
 _TIMEOUT_S = 30.0
 _REPORT_S = 0.25
 
@@ -195,7 +201,15 @@ class _Pull:
 
     def run(self) -> Pulled:
         self.blobs.mkdir(parents=True, exist_ok=True)
-        self._check_disk()
+        missing_bytes = self._missing_bytes()
+        self._check_disk(missing_bytes)
+        if missing_bytes:
+            self.on_event(
+                Notice(
+                    f"downloading {self.repository}: {format_bytes(missing_bytes)} into"
+                    f" {self.blobs.parent}; a cut does no harm, it goes on where it stopped"
+                )
+            )
         for file in self.files:
             self._bring(file)
             # The client finds the blob under its key, and only links it into the snapshot
@@ -205,19 +219,21 @@ class _Pull:
             folder = folder.parent
         return Pulled(folder, self.commit, len(self.files), self.total, self.fetched)
 
-    def _check_disk(self) -> None:
+    def _missing_bytes(self) -> int:
         here = sum(
             min(path.stat().st_size, file.size_bytes)
             for file in self.files
             for path in (self.blobs / file.key, self._part(file))
             if path.is_file()
         )
-        needed = self.total - here
+        return self.total - here
+
+    def _check_disk(self, needed: int) -> None:
         free = shutil.disk_usage(self.blobs).free
         if needed and needed + _SPARE_BYTES > free:
             raise ModelError(
-                f"{self.repository} needs {needed / 2**30:.1f} GiB more in {self.blobs.parent}, and"
-                f" the disk has {free / 2**30:.1f} GiB free; make room, or set HF_HOME to a folder"
+                f"{self.repository} needs {format_bytes(needed)} more in {self.blobs.parent}, and"
+                f" the disk has {format_bytes(free)} free; make room, or set HF_HOME to a folder"
                 " on a larger disk"
             )
 
@@ -228,57 +244,64 @@ class _Pull:
         """The file under its key, whole and verified."""
         blob, part = self.blobs / file.key, self._part(file)
         begun = self.done
-        if not blob.is_file():
-            # Appending, so that what came before the last cut stays.
-            with part.open("ab") as out, _locked(out, self.repository):
-                self._read(file, out)
-            self._verify(file, part)
-            part.replace(blob)
+        if blob.is_file():
+            self._check(file, blob, self._hash(file, blob))
         else:
-            self._verify(file, blob)
+            # Appending, so that what came before the last cut stays; at once, so that a disk that
+            # is full is told where a piece is written
+            with part.open("ab", buffering=0) as out, _locked(out, self.repository):
+                digest = self._read(file, out)
+            self._check(file, part, digest)
+            part.replace(blob)
         self.done = begun + file.size_bytes
 
-    def _read(self, file: RemoteFile, out: BinaryIO) -> None:
-        begun, tries = self.done, 0
-        while out.tell() < file.size_bytes:
-            had, pause = out.tell(), 0.0
-            failure: Exception = http.client.IncompleteRead(b"", file.size_bytes - had)
-            try:
-                self._stream(file, out, begun)
-            except urllib.error.HTTPError as error:
-                error.close()
-                wait_s = pause_s(error)
-                if wait_s is None:
-                    raise
-                failure, pause = error, wait_s
-            except (OSError, http.client.HTTPException) as error:
-                failure = error
-            tries = 0 if out.tell() > had else tries + 1
-            if tries == _ATTEMPTS:
-                raise failure
-            time.sleep(max(pause, min(2.0**tries / 8, 4.0) if tries else 0.0))
-
-    def _stream(self, file: RemoteFile, out: BinaryIO, begun: int) -> None:
-        """Appends what is missing to `out`; a server that cannot resume sends all of it again."""
+    def _read(self, file: RemoteFile, out: FileIO) -> Digest:
+        """Appends what is missing to `out`; the digest is of all that it holds then."""
         url = hub.hf_hub_url(self.repository, file.name, revision=self.commit)
-        with open_range(url, out.tell()) as response:
-            if response.status != http.client.PARTIAL_CONTENT:
+        digest, restarts = self._hash(file, Path(out.name)), 0
+        while True:
+            try:
+                pieces = read_parts(url, out.tell(), file.size_bytes, is_whole=restarts > 0)
+                with closing(pieces):
+                    for piece in pieces:
+                        self._write(out, piece)
+                        digest.update(piece)
+                        self._report("downloading", self.done + out.tell())
+                return digest
+            except NoRangesError:
+                restarts += 1
+                if restarts == _RESTARTS:
+                    raise http.client.IncompleteRead(b"", file.size_bytes) from None
                 out.truncate(0)
-            while piece := response.read(_PIECE_BYTES):
-                out.write(piece)
-                self.fetched += len(piece)
-                self._report("downloading", begun + out.tell())
+                out.seek(0)
+                digest = _new_digest(file)
 
-    def _verify(self, file: RemoteFile, path: Path) -> None:
-        """Raises and removes the file if its content is not what its name says."""
-        begun, size = self.done, path.stat().st_size
-        digest = hashlib.sha256() if file.sha256 else hashlib.sha1(usedforsecurity=False)
-        if not file.sha256:
-            digest.update(f"blob {size}\0".encode())  # as git names its blobs
+    def _write(self, out: FileIO, piece: bytes) -> None:
+        left = memoryview(piece)
+        try:
+            while left:
+                left = left[out.write(left) :]
+        except OSError as error:
+            raise ModelError(
+                f"{self.repository} could not be written to {self.blobs.parent}:"
+                f" {error.strerror or error}; what came is kept: make room, or move that folder to"
+                f" a larger disk and set HF_HOME, and run 'rqchat pull {self.repository}', which"
+                " goes on"
+            ) from None
+        self.fetched += len(piece)
+
+    def _hash(self, file: RemoteFile, path: Path) -> Digest:
+        """The digest of what `path` holds, which is the file or its beginning."""
+        digest = _new_digest(file)
         with path.open("rb") as content:
             while piece := content.read(_PIECE_BYTES):
                 digest.update(piece)
-                self._report("verifying", begun + content.tell())
+                self._report("verifying", self.done + content.tell())
+        return digest
+
+    def _check(self, file: RemoteFile, path: Path, digest: Digest) -> None:
+        """Raises and removes the file if its content is not what its name says."""
+        size = path.stat().st_size
         if size != file.size_bytes or digest.hexdigest() != file.key:
             path.unlink()
             raise ModelError(
@@ -295,8 +318,15 @@ class _Pull:
             self.on_event(LoadProgress(stage, done_bytes, self.total, rate))
 
 
+def _new_digest(file: RemoteFile) -> Digest:
+    if file.sha256:
+        return hashlib.sha256()
+    # As git names its blobs
+    return hashlib.sha1(f"blob {file.size_bytes}\0".encode(), usedforsecurity=False)
+
+
 @contextmanager
-def _locked(file: BinaryIO, repository: str) -> Iterator[None]:
+def _locked(file: FileIO, repository: str) -> Iterator[None]:
     """Locks `file` against other writers; the lock goes when the file is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rqchat.engine.events import Event, Notice
+from rqchat.engine.events import Event
 from rqchat.engine.model_files.download import Pulled, local_folder, pull
 from rqchat.engine.model_files.resolve import (
     POCKET,
@@ -85,7 +85,6 @@ def fetch_model(
             f"{repository} is not on this machine; leave out --offline, or use --model {POCKET},"
             " which needs no network"
         )
-    on_event(Notice(f"downloading {repository}; a cut does no harm, it goes on where it stopped"))
     return pull_model(source, weights=weights, on_event=on_event).folder
 
 

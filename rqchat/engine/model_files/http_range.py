@@ -50,15 +50,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return new
 
 
-def open_range(url: str, begin: int) -> http.client.HTTPResponse:
-    """The answer to a request for the bytes of `url` from `begin` on; all of them with status 200.
+def open_range(url: str, begin: int, end: int | None = None) -> http.client.HTTPResponse:
+    """The answer to a request for the bytes of `url` from `begin` up to `end`, which None leaves
+    out; all of them with status 200.
 
     Raises:
         urllib.error.HTTPError: the hub, or the storage that it names, refuses.
         OSError: no connection.
         UsageError: the proxy or the certificates that the environment names cannot be used.
     """
-    headers = {"Range": f"bytes={begin}-", "User-Agent": f"rqchat/{__version__}"}
+    last = "" if end is None else end - 1
+    headers = {"Range": f"bytes={begin}-{last}", "User-Agent": f"rqchat/{__version__}"}
     request = urllib.request.Request(url, headers=headers)
     token = hub.get_token()
     if token:

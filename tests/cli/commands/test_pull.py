@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from tests.engine.model_files.hub_server import REPOSITORY, Hub, serve
 
 
 def _rqchat(
-    folder: Path, url: str, *arguments: str, variable: str = ""
+    folder: Path, url: str, *arguments: str, variable: str = "", most_bytes: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     env = {
         **{key: value for key, value in os.environ.items() if not key.startswith("HF_")},
@@ -25,6 +26,8 @@ def _rqchat(
         **({variable: "1"} if variable else {}),
     }
     command = [sys.executable, "-m", "rqchat", *arguments]
+    if most_bytes is not None:
+        command = ["prlimit", f"--fsize={most_bytes}", *command]
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
 
 
@@ -38,7 +41,9 @@ def test_pull_goes_on_after_a_cut_and_the_rest_needs_no_network(
         asked = hub.requests[-1]
 
     assert (cut.returncode, cut.stdout) == (1, "")
-    assert cut.stderr.count("\n") == 1
+    first, _ = cut.stderr.splitlines()
+    assert first.startswith(f"downloading {REPOSITORY}: ")
+    assert ": 1 MiB into " in first
     assert "rqchat pull someone/tiny" in cut.stderr
     assert (again.returncode, asked) == (0, "bytes=2000-")
     assert "verified" in again.stderr
@@ -46,6 +51,19 @@ def test_pull_goes_on_after_a_cut_and_the_rest_needs_no_network(
     assert (folder / "model.safetensors").is_file()
     planned = _rqchat(tmp_path, "http://127.0.0.1:9", "plan", "--model", REPOSITORY, "--offline")
     assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="needs prlimit, of util-linux")
+def test_a_disk_that_fills_up_keeps_what_came(tiny_folder: Path, tmp_path: Path) -> None:
+    with serve(Hub(tiny_folder)) as hub:
+        full = _rqchat(tmp_path, hub.url, "pull", REPOSITORY, most_bytes=30_000)
+        again = _rqchat(tmp_path, hub.url, "pull", REPOSITORY)
+        asked = hub.requests[-1]
+
+    assert full.returncode == 1
+    assert "could not be written to" in full.stderr
+    assert "what came is kept" in full.stderr
+    assert (again.returncode, asked) == (0, "bytes=30000-")
 
 
 @pytest.mark.parametrize("variable", ["", "RQCHAT_OFFLINE", "HF_HUB_OFFLINE"])

@@ -35,6 +35,7 @@ class Hub:
         expired: how many of the next signed addresses are too old when they are asked.
         resumes: whether byte ranges are served.
         requests: ranges asked for of the weights, in order.
+        meeting: requests for weights that wait until as many are there; 0 for none.
         spoiled: whether other bytes than promised are sent.
         leaked: tokens that the storage was shown.
     """
@@ -47,6 +48,8 @@ class Hub:
         self.expired = 0
         self.resumes, self.spoiled = True, False
         self.requests: list[str] = []
+        self.meeting = 0
+        self.met = threading.Event()
         self.leaked: list[str] = []
 
     @property
@@ -123,9 +126,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not (asked and self.hub.resumes):
             self.send(HTTPStatus.OK, content, headers, cut)
             return
-        begin, size = int(asked.removeprefix("bytes=")[:-1]), len(content)
-        spans = {"Content-Range": f"bytes {begin}-{size - 1}/{size}"}
-        self.send(HTTPStatus.PARTIAL_CONTENT, content[begin:], {**(headers or {}), **spans}, cut)
+        first, last = asked.removeprefix("bytes=").split("-")
+        begin, end = int(first), int(last) + 1 if last else len(content)
+        spans = {"Content-Range": f"bytes {begin}-{end - 1}/{len(content)}"}
+        part = content[begin:end]
+        self.send(HTTPStatus.PARTIAL_CONTENT, part, {**(headers or {}), **spans}, cut)
 
 
 class _HubHandler(_Handler):
@@ -187,6 +192,9 @@ class _StorageHandler(_Handler):
         content = hub.files[path.rsplit("/", 1)[-1]]
         hub.requests.append(self.headers.get("Range", ""))
         cut = hub.cut_after.pop(0) if hub.cut_after else None
+        if len(hub.requests) >= hub.meeting:
+            hub.met.set()
+        hub.met.wait(timeout=20)
         self.send_content(bytes(len(content)) if hub.spoiled else content, cut=cut)
 
 

@@ -12,6 +12,7 @@ import huggingface_hub
 import pytest
 
 from rqchat.engine.events import Event, LoadProgress
+from rqchat.engine.model_files import parallel_parts
 from rqchat.engine.model_files.fetch import fetch_model, pull_model
 from rqchat.engine.model_files.resolve import ModelSource, resolve_model
 from rqchat.engine.planning.devices import cpu_device
@@ -88,6 +89,30 @@ def test_a_cut_connection_is_taken_up_where_it_broke(hub: Hub, tiny_folder: Path
     assert (pulled.folder / WEIGHTS).read_bytes() == (tiny_folder / WEIGHTS).read_bytes()
 
 
+def test_parts_come_at_the_same_time_and_lie_in_order(
+    hub: Hub, tiny_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (tiny_folder / WEIGHTS).read_bytes()
+    monkeypatch.setattr(parallel_parts, "PART_BYTES", -(-len(content) // 9))
+    hub.meeting = 4
+    pulled = pull_model(SOURCE)
+    assert (pulled.folder / WEIGHTS).read_bytes() == content
+    assert (hub.met.is_set(), pulled.downloaded_bytes) == (True, hub.size_bytes)
+
+    shutil.rmtree(cache / "models--someone--tiny")
+    hub.cut_after = [700, 0, 300, 0, 0, 200]
+    assert (pull_model(SOURCE).folder / WEIGHTS).read_bytes() == content
+
+
+def test_parts_that_a_server_does_not_know_come_as_one(
+    hub: Hub, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel_parts, "PART_BYTES", 1000)
+    hub.resumes = False
+    folder = pull_model(SOURCE).folder
+    assert (folder / WEIGHTS).read_bytes() == (tiny_folder / WEIGHTS).read_bytes()
+
+
 def test_a_later_pull_goes_on_from_an_earlier_one(hub: Hub, cache: Path) -> None:
     hub.cut_after = [1000, *[0] * 5]
     with pytest.raises(ModelError, match="could not be downloaded.*'rqchat pull someone/tiny'.*on"):
@@ -138,7 +163,7 @@ def test_a_full_disk_is_noticed_before_the_download(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
 
-    with pytest.raises(ModelError, match=r"needs 0\.0 GiB more in .*HF_HOME"):
+    with pytest.raises(ModelError, match=r"needs 1 MiB more in .*HF_HOME"):
         pull_model(SOURCE)
 
     assert hub.requests == []
