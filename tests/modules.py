@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Import", "Module", "Tree", "imports_of", "is_below", "read_tree"]
+__all__ = ["Import", "Module", "Tree", "imports_of", "is_below", "last_name", "read_tree"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ def read_tree(root: Path) -> Tree:
     return modules
 
 
+def last_name(node: ast.expr) -> str:
+    """`c` of the name `c` or of `a.b.c`; empty for any other expression."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def imports_of(module: Module, tree: Tree) -> Iterator[Import]:
     """All imports of a module, with `from package import module` resolved to the module."""
     yield from _walk(module.tree, module, tree, in_function=False, typing_only=False)
@@ -60,7 +67,7 @@ def _walk(
         for target in _targets(child, module, tree):
             yield Import(target, child.lineno, in_function, typing_only)  # type: ignore[attr-defined]
         inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        typed = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        typed = isinstance(child, ast.If) and last_name(child.test) == "TYPE_CHECKING"
         yield from _walk(
             child,
             module,
@@ -73,10 +80,7 @@ def _walk(
 def _targets(node: ast.AST, module: Module, tree: Tree) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
-    if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
-        "import_module",
-        "__import__",
-    ):
+    if isinstance(node, ast.Call) and last_name(node.func) in ("import_module", "__import__"):
         constants = [a.value for a in node.args if isinstance(a, ast.Constant)]
         return [str(constants[0]) if constants else "?"]
     if not isinstance(node, ast.ImportFrom):
