@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -35,10 +36,12 @@ from tests.helpers import build_tiny_model
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
 
 
+# The package takes 30 ms to make a table
+_name_table = functools.cache(gguf.get_tensor_name_map)
+
+
 def _gguf_name(name: str) -> str:
     """By gguf's own tables, after the renaming that llama.cpp's converter does."""
-    text = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA4, 12)
-    tower = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, 12)
     plain = name.replace("model.vision_tower.encoder.", "vision_model.model.")
     plain = plain.replace(".linear.weight", ".weight")
     # The converter's own names for what the tables do not know
@@ -47,7 +50,8 @@ def _gguf_name(name: str) -> str:
         plain = plain.replace("router.scale", "router.proj.scale")
     if name.endswith(("layer_scalar", "position_embedding_table", "gate_up_proj", "down_proj")):
         plain += ".weight"
-    table = tower if "vision" in name else text
+    kinds = gguf.MODEL_ARCH
+    table = _name_table(kinds.MMPROJ if "vision" in name else kinds.GEMMA4, 12)
     found = table.get_name(plain.replace("language_model.", ""), (".weight", ".bias", ".scale"))
     assert found, name
     return str(found)

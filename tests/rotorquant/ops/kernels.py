@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -11,9 +12,22 @@ import torch
 from rotorquant.codec.codebook import lloyd_max
 from rotorquant.ops import dispatch
 from rotorquant.ops.code_table import Codebook, make_codebook
-from rotorquant.ops.planes import planes_of
+from rotorquant.ops.planes import PACKED_BITS, planes_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# How a width is unpacked does not depend on the size of a head; large heads take the interpreter
+# seconds, so it reads them in widths with one plane and with two
+_INTERPRETED = {128: (2, 6), 256: (5, 8), 512: (3, 4)}
+
+
+def widths_and_heads(head_dims: Iterable[int]) -> list[tuple[int, int]]:
+    """(bits, head size) that kernels are tried with: all on a GPU, enough in the interpreter."""
+    return [
+        (bits, head_dim)
+        for head_dim in head_dims
+        for bits in PACKED_BITS
+        if DEVICE.type == "cuda" or bits in _INTERPRETED.get(head_dim, PACKED_BITS)
+    ]
 
 
 class Spy:

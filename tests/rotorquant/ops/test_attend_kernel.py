@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pytest
 import torch
 
 from rotorquant.ops import attend
 from rotorquant.ops.attend import Part, Rope, Rows, attend_packed
 from rotorquant.ops.dequantize import decode_table
-from rotorquant.ops.planes import PACKED_BITS, planes_of
-from tests.rotorquant.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, force_kernels
+from rotorquant.ops.planes import planes_of
+from tests.rotorquant.ops.kernels import (
+    DEVICE,
+    Spy,
+    centroids_of,
+    draw_rows,
+    force_kernels,
+    widths_and_heads,
+)
 
 pytest.importorskip("triton", reason="triton is not installed")
 
 from rotorquant.ops.attend.launch import HEAD_DIMS  # noqa: E402
 
 WAVES = [torch.float32, torch.float16, torch.bfloat16]
-# How a width is unpacked does not depend on the size of a head; large heads take the interpreter
-# seconds, so it reads them in widths with one plane and with two
-INTERPRETED = {128: (2, 6), 256: (5, 8), 512: (3, 4)}
-
-
-def widths_and_heads(head_dims: Iterable[int]) -> list[tuple[int, int]]:
-    return [
-        (bits, head_dim)
-        for head_dim in head_dims
-        for bits in PACKED_BITS
-        if DEVICE.type == "cuda" or bits in INTERPRETED.get(head_dim, PACKED_BITS)
-    ]
 
 
 @pytest.fixture

@@ -9,9 +9,16 @@ from rotorquant.ops import rebuild
 from rotorquant.ops.attend import Part, Rows
 from rotorquant.ops.chunk import Rules, chunk_output, chunk_part, reach_of
 from rotorquant.ops.dequantize import decode_table
-from rotorquant.ops.planes import PACKED_BITS, planes_of
+from rotorquant.ops.planes import planes_of
 from rotorquant.ops.rebuild import Twist
-from tests.rotorquant.ops.kernels import DEVICE, Spy, centroids_of, draw_rows, force_kernels
+from tests.rotorquant.ops.kernels import (
+    DEVICE,
+    Spy,
+    centroids_of,
+    draw_rows,
+    force_kernels,
+    widths_and_heads,
+)
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -138,8 +145,7 @@ def test_parts_over_pieces_of_history_are_the_whole(
     assert spies["chunk_kernel"].launches == 4
 
 
-@pytest.mark.parametrize("bits", PACKED_BITS)
-@pytest.mark.parametrize("head_dim", [HEAD_DIMS[0], HEAD_DIMS[-1]])
+@pytest.mark.parametrize(("bits", "head_dim"), widths_and_heads((HEAD_DIMS[0], HEAD_DIMS[-1])))
 def test_rows_are_rebuilt_as_keys_and_values(
     bits: int, head_dim: int, request: pytest.FixtureRequest
 ) -> None:

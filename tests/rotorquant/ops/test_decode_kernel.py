@@ -141,8 +141,8 @@ CASES = [
     Case(256, 6, 4, 33, 31, tied=False),
     Case(512, 4, 4, 33, 31, group=8),
     # More than 16 queries: several programs, the last one not full.
-    Case(512, 4, 4, 33, 31, steps=5, group=8, moved=True),
-    Case(256, 3, 4, 33, 31, steps=3, group=8, tied=False),
+    Case(512, 4, 4, 33, 31, steps=3, group=8, moved=True),
+    Case(256, 3, 4, 33, 31, steps=2, group=8, tied=False),
 ]
 
 

@@ -17,15 +17,19 @@ from tests.rotorquant.ops.kernels import (
     draw_rows,
     force_kernels,
     rotors_of,
+    widths_and_heads,
 )
 
 pytest.importorskip("triton", reason="triton is not installed")
 
 from rotorquant.ops.launches import HEAD_DIMS  # noqa: E402
 
-WIDTHS = pytest.mark.parametrize("bits", PACKED_BITS)
-SIZES = pytest.mark.parametrize(
-    ("head_dim", "turned"), [(64, False), *((head_dim, True) for head_dim in HEAD_DIMS)]
+CASES = pytest.mark.parametrize(
+    ("bits", "head_dim", "turned"),
+    [
+        *((bits, 64, False) for bits in PACKED_BITS),
+        *((*each, True) for each in widths_and_heads(HEAD_DIMS)),
+    ],
 )
 # Lengths around a block, which has 4 to 64 vectors.
 SHAPES = ((1, 1, 1), (2, 3, 5), (1, 1, 65))
@@ -65,8 +69,7 @@ def projected(
     return vectors.view(batch, tokens, heads, head_dim).transpose(1, 2)
 
 
-@WIDTHS
-@SIZES
+@CASES
 def test_quantize_gives_the_bytes_of_the_reference(
     bits: int, head_dim: int, turned: bool, request: pytest.FixtureRequest
 ) -> None:
@@ -91,8 +94,7 @@ def test_quantize_gives_the_bytes_of_the_reference(
     assert spies["quantize_kernel"].launches == len(cases)
 
 
-@WIDTHS
-@SIZES
+@CASES
 def test_dequantize_gives_the_values_of_the_reference(
     bits: int, head_dim: int, turned: bool, request: pytest.FixtureRequest
 ) -> None:
