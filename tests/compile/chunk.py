@@ -52,11 +52,11 @@ def launch(what: str, head_dim: int, bits: int) -> None:
         _rebuild(head_dim, bits)
         return
     base, *marks = what.split("+")
-    query = torch.zeros(1, 16, 32, head_dim, dtype=torch.bfloat16)
-    key = torch.zeros(1, 2, _TOKENS, head_dim, dtype=torch.bfloat16)
-    part = Part(*(torch.zeros(1, 2, 8, 32, columns) for columns in (1, 1, head_dim)))
+    query = torch.empty(1, 16, 32, head_dim, dtype=torch.bfloat16)
+    key = torch.empty(1, 2, _TOKENS, head_dim, dtype=torch.bfloat16)
+    part = Part(*(torch.empty(1, 2, 8, 32, columns) for columns in (1, 1, head_dim)))
     mask = torch.ones(1, _TOKENS, dtype=torch.bool) if "mask" in marks else None
-    reach = torch.zeros(1, 32, dtype=torch.int32) if "pictures" in marks else None
+    reach = torch.empty(1, 32, dtype=torch.int32) if "pictures" in marks else None
     own = base == "own keys"
     rules = Rules(224, 100, reach, mask) if own else Rules(_TOKENS, key_mask=mask)
     chunk.attend(query, key, key, 1.0, rules, part if "before" in marks else None, own)
@@ -64,19 +64,19 @@ def launch(what: str, head_dim: int, bits: int) -> None:
 
 def _rebuild(head_dim: int, bits: int) -> None:
     planes, pairs = planes_of(bits), head_dim // 8
-    extra = torch.zeros(1, 4, _TOKENS, planes.extra_bytes(head_dim), dtype=torch.uint8)
+    extra = torch.empty(1, 4, _TOKENS, planes.extra_bytes(head_dim), dtype=torch.uint8)
     rows = Rows(
-        torch.zeros(1, 4, _TOKENS, planes.primary_bytes(head_dim), dtype=torch.uint8),
+        torch.empty(1, 4, _TOKENS, planes.primary_bytes(head_dim), dtype=torch.uint8),
         extra if planes.extra else None,
-        torch.zeros(1, 4, _TOKENS, dtype=torch.float16),
+        torch.empty(1, 4, _TOKENS, dtype=torch.float16),
     )
-    places, angles = torch.arange(pairs), torch.zeros(1, _TOKENS, pairs, dtype=torch.bfloat16)
+    places, angles = torch.arange(pairs), torch.empty(1, _TOKENS, pairs, dtype=torch.bfloat16)
     twist = Twist(
         places,
         places + pairs,
         torch.ones(head_dim, dtype=torch.bool),
-        torch.zeros(4, 4, pairs),
-        torch.zeros(4, 2, pairs),
+        torch.empty(4, 4, pairs),
+        torch.empty(4, 2, pairs),
         angles,
         angles,
     )

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import torch
 
-from rotorquant.codec.codebook import lloyd_max
-from rotorquant.ops.code_table import make_codebook
 from rotorquant.ops.encode import Dense
 from rotorquant.ops.encode import kernel as encode
 from rotorquant.ops.launches import HEAD_DIMS
@@ -15,6 +13,7 @@ from rotorquant.ops.mix import Mix
 from rotorquant.ops.mix import kernel as mix
 from rotorquant.ops.planes import PACKED_BITS
 from tests.compile.limits import SHARED_BYTES
+from tests.compile.ops import codebook
 
 KERNELS = ((encode, "map_kernel"), (mix, "mix_kernel"))
 _TOKENS = 256
@@ -38,15 +37,15 @@ def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
 
 def launch(what: str, head_dim: int, bits: int) -> None:
     """Call the wrappers as the cache does."""
-    book = make_codebook(lloyd_max(bits), torch.device("cpu"))
-    vectors = torch.zeros(1, _TOKENS, 4, head_dim, dtype=torch.bfloat16).transpose(1, 2)
+    book = codebook(bits)
+    vectors = torch.empty(1, _TOKENS, 4, head_dim, dtype=torch.bfloat16).transpose(1, 2)
     if what == "mixed":
         lines = torch.ones(16), torch.ones(16, 16), torch.ones(16)
         columns = head_dim // 16
         by = Mix(torch.ones(head_dim), torch.ones(columns, columns), *lines)
         mix.mix_packed(vectors, book, by, True, None)
         return
-    matrix = torch.zeros(4, head_dim, head_dim)
+    matrix = torch.empty(4, head_dim, head_dim)
     if what == "mapped":
         encode.encode(vectors, book, Dense(matrix[:1]), True, None)
     else:

@@ -1,8 +1,12 @@
-"""What reads and writes the cache in decode steps, as the cache launches it."""
+"""What reads and writes the cache in decode steps, as the cache launches it.
+
+Kernels are compiled and never run, so no tensor needs values.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 
 import torch
@@ -11,7 +15,7 @@ from rotorquant.codec.codebook import lloyd_max
 from rotorquant.ops.attend import Rope, Rows
 from rotorquant.ops.attend import kernel as attend
 from rotorquant.ops.attend.launch import HEAD_DIMS, pairs_limit
-from rotorquant.ops.code_table import make_codebook
+from rotorquant.ops.code_table import Codebook, make_codebook
 from rotorquant.ops.decode import Exact, RowQueries, Stored
 from rotorquant.ops.decode import kernel as decode
 from rotorquant.ops.dequantize import decode_table
@@ -29,6 +33,17 @@ KERNELS = (
     (decode, "merge_kernel"),
 )
 TOKENS = 256
+
+
+@cache
+def codebook(bits: int) -> Codebook:
+    """The codebook of a width."""
+    return make_codebook(lloyd_max(bits), torch.device("cpu"))
+
+
+@cache
+def _table(bits: int) -> torch.Tensor:
+    return decode_table(torch.tensor(lloyd_max(bits), dtype=torch.float32), bits)
 
 
 def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
@@ -55,8 +70,8 @@ def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
     """Call the wrappers as the cache does; it has a mask where a sequence is padded."""
     half = torch.ones(head_dim // 2)
     if what == "pack":
-        book = make_codebook(lloyd_max(bits), torch.device("cpu"))
-        vectors = torch.zeros(1, TOKENS, 4, head_dim, dtype=torch.bfloat16).transpose(1, 2)
+        book = codebook(bits)
+        vectors = torch.empty(1, TOKENS, 4, head_dim, dtype=torch.bfloat16).transpose(1, 2)
         packed = quantize.quantize(vectors, book, (half, half), True, None)
         dequantize.dequantize(*packed, book.centroids, bits, (half, half))
         return
@@ -65,9 +80,9 @@ def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
     queries = 8 * steps
     pairs = pairs_limit(head_dim) if tied else 0
     places = torch.arange(pairs)
-    positions = torch.zeros(1, TOKENS, dtype=torch.int32)
+    positions = torch.empty(1, TOKENS, dtype=torch.int32)
     rope = Rope(
-        torch.zeros(1, 4, queries, 4 * pairs),
+        torch.empty(1, 4, queries, 4 * pairs),
         places,
         places + pairs,
         positions,
@@ -75,8 +90,8 @@ def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
         torch.bfloat16,
         None,
     )
-    moved = rope._replace(bias=torch.zeros(1, 4, queries, 2 * pairs)) if what == "moved" else rope
-    query = torch.zeros(1, 4, queries, head_dim)
+    moved = rope._replace(bias=torch.empty(1, 4, queries, 2 * pairs)) if what == "moved" else rope
+    query = torch.empty(1, 4, queries, head_dim)
     mask = torch.ones(1, TOKENS, dtype=torch.bool) if masked else None
     rows, table = rows_of(head_dim, bits, what == "ring")
     if what == "part":
@@ -96,15 +111,15 @@ def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
 def rows_of(head_dim: int, bits: int, ring: bool) -> tuple[Rows, torch.Tensor | None]:
     """Rows of a layer, and their table."""
 
-    def zeros(*columns: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
-        return torch.zeros(1, 4, TOKENS, *columns, dtype=dtype)
+    def field(*columns: int, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        return torch.empty(1, 4, TOKENS, *columns, dtype=dtype)
 
     if bits == 16:
-        return Rows(zeros(head_dim, dtype=torch.bfloat16), None, None), None
-    scale = zeros(dtype=torch.float16)
+        return Rows(field(head_dim, dtype=torch.bfloat16), None, None), None
+    scale = field(dtype=torch.float16)
     if ring:
-        return Rows(zeros(head_dim, dtype=torch.int8), None, scale), None
+        return Rows(field(head_dim, dtype=torch.int8), None, scale), None
     planes = planes_of(bits)
-    extra = zeros(planes.extra_bytes(head_dim)) if planes.extra else None
-    table = decode_table(torch.tensor(lloyd_max(bits), dtype=torch.float32), bits)
-    return Rows(zeros(planes.primary_bytes(head_dim)), extra, scale), table
+    extra = field(planes.extra_bytes(head_dim)) if planes.extra else None
+    table = _table(bits)
+    return Rows(field(planes.primary_bytes(head_dim)), extra, scale), table

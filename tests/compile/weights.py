@@ -37,7 +37,7 @@ def launch(what: str, rows: int, bits: int) -> None:
     """Call the wrappers as packed layers do."""
     grid = _GRIDS[bits]
     if what == "experts":
-        x = torch.zeros(rows, 2816, dtype=torch.bfloat16)
+        x = torch.empty(rows, 2816, dtype=torch.bfloat16)
         chosen = torch.zeros(rows * _TOP, dtype=torch.int64)
         product = experts.expert_gemv if rows * _TOP <= GEMV_SLOTS else experts.expert_dot
         product(x, _empty(grid, _EXPERTS * 64, 2816), _EXPERTS, chosen)
@@ -46,12 +46,12 @@ def launch(what: str, rows: int, bits: int) -> None:
     if what == "unpacked":
         linear.dequantize(weight, torch.bfloat16)
     else:
-        x = torch.zeros(rows, 5376, dtype=torch.bfloat16)
+        x = torch.empty(rows, 5376, dtype=torch.bfloat16)
         (linear.gemv if rows <= GEMV_ROWS else linear.dot)(x, weight)
 
 
 def _empty(grid: Grid, rows: int, columns: int) -> Packed:
     groups = columns // grid.group_of(columns)
-    scale = torch.zeros(rows, groups, dtype=torch.bfloat16)
-    words = torch.zeros(rows, columns // grid.fields, dtype=torch.int32)
+    scale = torch.empty(rows, groups, dtype=torch.bfloat16)
+    words = torch.empty(rows, columns // grid.fields, dtype=torch.int32)
     return Packed(grid, words, scale, scale if grid.has_offset else None)
