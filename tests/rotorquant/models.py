@@ -34,17 +34,20 @@ VOCABULARY = 96
 IMAGE_TOKEN = 10
 # Pages leave the exact window early, so that short sequences read packed tokens.
 SMALL_WINDOW: dict[str, Any] = {"sink_tokens": 8, "recent_tokens": 24, "page_tokens": 16}
+# Of the five sliding layers before a global one two are enough to tell them apart.
+_LAYERS = ["sliding_attention", "sliding_attention", "full_attention"]
 # As in E2B: K and V are stored apart, and the last layers read what others have stored.
 SHARED: dict[str, Any] = {
-    "num_hidden_layers": 12,
-    "num_kv_shared_layers": 6,
+    "num_hidden_layers": 6,
+    "layer_types": 2 * _LAYERS,
+    "num_kv_shared_layers": 3,
     "attention_k_eq_v": False,
     "hidden_size_per_layer_input": 8,
 }
 
 
 def gemma(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
-    """Gemma 4: five sliding layers and a global one, `attention_k_eq_v` unless changed."""
+    """Gemma 4: two sliding layers and a global one, `attention_k_eq_v` unless changed."""
     return _filled(Gemma4ForCausalLM(_text_config(**changes))).to(dtype)
 
 
@@ -111,7 +114,8 @@ def _text_config(**changes: Any) -> Gemma4TextConfig:
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
         "intermediate_size": 48,
-        "num_hidden_layers": 6,
+        "num_hidden_layers": 3,
+        "layer_types": _LAYERS,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 16,
@@ -124,6 +128,8 @@ def _text_config(**changes: Any) -> Gemma4TextConfig:
         "final_logit_softcapping": 30.0,
         "use_bidirectional_attention": "vision",
     }
+    if "num_hidden_layers" in changes:
+        fields.pop("layer_types")
     return Gemma4TextConfig(**{**fields, **changes})
 
 

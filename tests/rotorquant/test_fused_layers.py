@@ -76,4 +76,4 @@ def test_what_is_not_known_is_left_alone() -> None:
     assert fuse_layers(gemma(hidden_activation="silu")) == 0
     offloaded = gemma()
     offloaded.model.layers[2].mlp.up_proj._hf_hook = object()
-    assert fuse_layers(offloaded) == 5
+    assert fuse_layers(offloaded) == 2

@@ -35,7 +35,7 @@ def test_repacking_frees_the_memory_beyond_the_new_width(bits: int) -> None:
     before = cache.nbytes
     cache.repack(bits)
     layer = GlobalLayout(1, 32, tied=True, bits=bits, value_bytes=4, **SMALL_WINDOW)
-    assert cache.nbytes == cache_bytes(layer, 1, SlidingLayout(16, 2, 16, value_bytes=4), 5, 400)
+    assert cache.nbytes == cache_bytes(layer, 1, SlidingLayout(16, 2, 16, value_bytes=4), 2, 400)
     assert cache.nbytes < before
     assert cache.config.bits == bits
 

@@ -127,7 +127,7 @@ def test_nan_and_infinity_are_refused_and_the_cache_can_go_back(poison: float) -
     mark = cache.mark()
     expected = read(model, cache, tokens)
     cache.rewind(mark)
-    weight = model.model.layers[3].self_attn.k_norm.weight
+    weight = model.model.layers[1].self_attn.k_norm.weight
     healthy = weight.detach().clone()
     weight.data[0] = poison
     with pytest.raises(NonFiniteError, match="NaN or infinity"):
@@ -174,7 +174,7 @@ def test_tokens_whose_positions_are_unknown_are_refused() -> None:
     cache = RotorQuantCache(gemma())
     vectors = torch.randn(1, 1, 4, 32)
     with pytest.raises(CacheStateError, match="positions of 4 new tokens after 0 are unknown"):
-        cache.update(vectors, vectors, 5)
+        cache.update(vectors, vectors, 2)
 
 
 @pytest.mark.parametrize(
@@ -232,5 +232,5 @@ def test_gradients_are_not_kept_alive_by_the_cache() -> None:
         if state is not None
         for rows in (state.tail if isinstance(state, GlobalState) else state.ring)
     ]
-    assert len(copies) == 11
+    assert len(copies) == 5
     assert not any(rows.requires_grad for rows in copies)

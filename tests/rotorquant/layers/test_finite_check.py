@@ -21,7 +21,7 @@ def _late(model: Any) -> RotorQuantCache:
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("layer", [0, 3, 5])
+@pytest.mark.parametrize("layer", [0, 1, 2])
 def test_a_late_check_stops_the_next_pass_and_every_one_after(poison: float, layer: int) -> None:
     model, tokens = gemma(), random_tokens(1, 40)
     cache = _late(model)
@@ -46,7 +46,7 @@ def test_a_broken_cache_is_not_kept(call: str, tmp_path: Path) -> None:
     model, tokens = gemma(), random_tokens(1, 40)
     cache = _late(model)
     read(model, cache, tokens[:, :8])
-    model.model.layers[5].self_attn.k_norm.weight.data[0] = torch.nan
+    model.model.layers[2].self_attn.k_norm.weight.data[0] = torch.nan
     read(model, cache, tokens[:, :1])
     calls: dict[str, Any] = {
         "mark": cache.mark,

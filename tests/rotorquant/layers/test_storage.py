@@ -38,7 +38,7 @@ def test_nbytes_is_the_layout_arithmetic(bits: int, sliding_bits: int, dtype: to
     # 301 tokens end with a chunk of 45, which stays exact until the next one comes.
     with torch.no_grad():
         model(random_tokens(1, 1), past_key_values=cache)
-    assert cache.nbytes == cache_bytes(layer, 1, sliding, 5, 400)
+    assert cache.nbytes == cache_bytes(layer, 1, sliding, 2, 400)
 
 
 def test_keys_and_values_apart_take_twice_the_bytes() -> None:
@@ -85,7 +85,7 @@ def test_storage_without_a_maximum_wastes_at_most_a_quarter_and_a_step() -> None
         GlobalLayout(1, 32, tied=True, value_bytes=4, **SMALL_WINDOW),
         1,
         SlidingLayout(16, 2, 16, value_bytes=4),
-        5,
+        2,
         32,
     )
     slack = cache.nbytes - others - cache.packed_tokens * packed_bytes - 3001 * 4

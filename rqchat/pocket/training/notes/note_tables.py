@@ -363,4 +363,8 @@ def draw_table(m: Maker) -> tuple[str, list[Asked], list[Asked]]:
         _plan,
         _list,
     )
-    return m.rng.choices(makers, (4, 3, 2, 2, 3))[0](m)
+    while True:
+        text, asked, missing = m.rng.choices(makers, (4, 3, 2, 2, 3))[0](m)
+        # A table whose draws were all the same word has one row, and that one is left out
+        if asked:
+            return text, asked, missing
