@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = [
     "HEAD_ERROR",
@@ -49,6 +49,7 @@ class Weights:
         row_bytes: kept per output row.
         group: weights along a row that share a scale; 0 for none.
         group_bytes: kept per group, such as a 16-bit scale and zero point.
+        row_step: rows are filled up to a multiple of it.
         nested: whether the groups' scales have a scale of their own.
         bitsandbytes: whether that library keeps it, which leaves a mixture's experts alone.
         rest_bytes: of a value that is not quantized, activations and exact KV included.
@@ -64,6 +65,7 @@ class Weights:
     row_bytes: int = 0
     group: int = 0
     group_bytes: int = 0
+    row_step: int = 1
     nested: bool = False
     bitsandbytes: bool = False
     error: float = 0.0
@@ -79,12 +81,18 @@ class Weights:
         return f"{measured}; {self.note}" if self.note else measured
 
     @property
+    def on_cpu(self) -> Weights:
+        """The same where torch multiplies on a CPU, which takes a zero point with each scale."""
+        return replace(self, group_bytes=4, row_step=64) if self.name == "int4" else self
+
+    @property
     def of_experts(self) -> Weights:
         """The format of a mixture's experts."""
         return weights_of("bf16") if self.bitsandbytes else self
 
     def matrix_bytes(self, rows: int, columns: int) -> int:
         """Bytes of a linear layer with `rows` outputs and `columns` inputs."""
+        rows = -(-rows // self.row_step) * self.row_step
         size = -(-rows * columns * self.bits // 8) + rows * self.row_bytes
         if self.group:
             groups = -(-rows * columns // self.group)

@@ -27,7 +27,9 @@ from rqchat.errors import DoesNotFitError, UsageError
 __all__ = ["Candidate", "MemoryPlan", "make_plan", "plan_by_default"]
 
 _GPU_LADDER = ("bf16", "int8", "int4")
-_CPU_LADDER = ("fp32", "bf16")
+_CPU_LADDER, _SMALL_LADDER = ("bf16", "int8", "int4"), ("fp32", "bf16")
+# With fewer, the caches of a processor hold the weights, and float32 is the fastest
+_SMALL_PARAMETERS = 50_000_000
 _CPU_KV_BITS = 4
 _LEAST_KV_BITS = 4  # a cache of fewer loses more than a shorter context
 _MIN_CONTEXT_TOKENS = 2048
@@ -126,24 +128,25 @@ class _Planner:
         # What the checkpoint has, of which the plan may take less
         self.stored_bits = max((weights_of(name).bits for name in formats or ()), default=0)
         self.kv_ladder = self._kv_ladder()
-        self.economies = self._economies()
         chunk_tokens = short_chunk(self.image_tokens)
         self.budget = Budget(
             shape, device.total_bytes, device.is_gpu, chunk_tokens, self.image_tokens
         )
 
     def _ladder(self, formats: Sequence[str] | None) -> list[Weights]:
-        names = tuple(formats or ()) or (_GPU_LADDER if self.device.is_gpu else _CPU_LADDER)
+        on_cpu = _SMALL_LADDER if self.is_small else _CPU_LADDER
+        names = tuple(formats or ()) or (_GPU_LADDER if self.device.is_gpu else on_cpu)
         wanted = self.settings.weights
         if wanted and formats is not None and wanted not in names:
             raise UsageError(
                 f"--weights is {wanted!r}; this checkpoint holds {', '.join(names)} weights"
             )
-        if wanted:
-            return [weights_of(wanted)]
-        ladder = [weights_of(name) for name in names]
+        ladder = [weights_of(name) for name in ((wanted,) if wanted else names)]
+        if not self.device.is_gpu:
+            ladder = [weights.on_cpu for weights in ladder]
         # A file that holds nothing better is read as it is
-        return [each for each in ladder if each.bits >= LEAST_WEIGHT_BITS] or ladder
+        enough = [weights for weights in ladder if weights.bits >= LEAST_WEIGHT_BITS]
+        return ladder if wanted else enough or ladder
 
     def _kv_ladder(self) -> tuple[int, ...]:
         if self.settings.kv_bits is not None:
@@ -153,10 +156,25 @@ class _Planner:
         most = max(KV_BITS) if self.device.is_gpu else _CPU_KV_BITS
         return tuple(sorted((b for b in KV_BITS if least <= b <= most), reverse=True))
 
-    def _economies(self) -> list[Economy]:
-        """The economies to try, the least harm first; a CPU has no product with an 8-bit head."""
-        bits = self.settings.head_bits or (None if self.device.is_gpu else 16)
+    def _economies(self, weights: Weights) -> list[Economy]:
+        """The economies to try, the least harm first.
+
+        On a CPU packed weights have a packed head: it is read for every token, as they are.
+        """
+        own = None if self.device.is_gpu else min(16, max(8, weights.bits))
+        bits = self.settings.head_bits or own
         return [e for e in _ECONOMIES if bits in (None, e.head_bits)]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the model is so small that fewer bits make a CPU no faster."""
+        return self.shape.parameters < _SMALL_PARAMETERS
+
+    @property
+    def prefer(self) -> str | None:
+        """What was asked for; on a CPU speed where nothing was, as it is what is short there."""
+        is_slow = not (self.device.is_gpu or self.is_small or self.settings.weights)
+        return self.settings.prefer or ("speed" if is_slow else None)
 
     def plan(self) -> MemoryPlan:
         fitting = self._fitting()
@@ -185,7 +203,7 @@ class _Planner:
             fitting,
             self.shape,
             self.asked,
-            self.settings.prefer,
+            self.prefer,
             context_given=self.settings.context_tokens is not None,
         )
 
@@ -195,7 +213,7 @@ class _Planner:
         An economy is taken only where what costs less does not reach the asked context.
         """
         best: Candidate | None = None
-        for economy in self.economies:
+        for economy in self._economies(weights):
             found = self._longest_with(weights, kv_bits, economy)
             if found and (best is None or found.context_tokens > best.context_tokens):
                 best = found
@@ -251,6 +269,11 @@ class _Planner:
             yield f"Given up for that: {given_up}. {loss_in_words(chosen.divergence).capitalize()}."
         if self.settings.prefer:
             yield f"--prefer {self.settings.prefer} was asked for."
+        elif self.prefer and chosen.weight_bits < 16:
+            yield (
+                "A processor reads all weights for every token, so fewer bits are faster; --prefer"
+                " quality takes the most that fit."
+            )
         elif chosen.context_tokens == self.asked:
             yield from self._next_better(chosen)
         if chosen.weight_bits < self.stored_bits:
@@ -281,11 +304,10 @@ class _Planner:
     def _next_better(self, chosen: Candidate) -> Iterable[str]:
         """How much memory is missing for the next higher KV bits and the next better weights."""
         parts = []
-        names = [weights.name for weights in self.ladder]
+        position = [weights.name for weights in self.ladder].index(chosen.weights)
         above = self.kv_ladder[: self.kv_ladder.index(chosen.kv_bits)]
         if above:
-            parts.append((f"{above[-1]}-bit KV", weights_of(chosen.weights), above[-1]))
-        position = names.index(chosen.weights)
+            parts.append((f"{above[-1]}-bit KV", self.ladder[position], above[-1]))
         if position:
             weights = self.ladder[position - 1]
             parts.append((f"{weights.name} weights", weights, self.kv_ladder[-1]))
@@ -298,7 +320,8 @@ class _Planner:
             yield f"For that context {' and '.join(missing_for)}."
 
     def _least_total(self, weights: Weights, kv_bits: int, tokens: int) -> int:
-        return min(self.budget.of(weights, kv_bits, e, tokens).total for e in self.economies)
+        economies = self._economies(weights)
+        return min(self.budget.of(weights, kv_bits, e, tokens).total for e in economies)
 
     def _plan_by_default(self, shape: ModelShape) -> Candidate | None:
         return plan_by_default(shape, self.device)

@@ -27,7 +27,7 @@ _LOGITS = 3  # rows in float32
 # What torch gives cuBLAS and cuBLASLt on Hopper, each; elsewhere less (CublasHandlePool.cpp)
 _PRODUCT_BYTES = 2 * 2**25
 _SCRATCH_VALUES = 57_802_752  # of a packed matrix, unpacked for a chunk (`kernels/multiply.py`)
-_CPU_UNPACKED_VALUES, _CPU_UNPACKED_BYTES = 2**18, 11  # codes and values while they are unpacked
+_CPU_UNPACKED_VALUES, _CPU_UNPACKED_BYTES = 2**19, 11  # codes and values while they are unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,18 @@ class Workspace:
 
     @property
     def mlp_bytes(self) -> int:
-        """A chunk in an MLP: the stream, and gate, up and product, or two and what is unpacked."""
+        """A chunk in an MLP: the stream, and gate, up and product, or two and what is unpacked.
+
+        On a CPU the latter multiplies float32, which is one and twice its size.
+        """
         shape, size, tokens = self.shape, self.weights.rest_bytes, self.chunk_tokens
         apart = shape.embedding_row - shape.hidden
         row = (7 if apart else 6) * shape.hidden + 2 * apart + 2 * self._values + self._angles
         unpacked = 0 if self.weights.bits >= 16 else self._unpacked_bytes()
         inner = tokens * shape.largest_matrix // shape.hidden * size
-        return (tokens * row + self._kept) * size + max(3 * inner, 2 * inner + unpacked)
+        return (tokens * row + self._kept) * size + max(
+            3 * inner, (2 if self.is_gpu else 3) * inner + unpacked
+        )
 
     @property
     def expert_bytes(self) -> int:

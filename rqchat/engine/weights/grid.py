@@ -97,6 +97,8 @@ class Packed:
         cls, grid: Grid, codes: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor | None
     ) -> Packed:
         """Packs codes [rows, columns], integers in [0, 2**bits)."""
+        if grid.bits == 8:  # the bytes themselves
+            return cls(grid, codes.to(torch.uint8).contiguous().view(torch.int32), scale, offset)
         fields = codes.unflatten(-1, (-1, grid.fields))
         # Field by field: all at once, every code would take the four bytes of a word
         words = fields[..., 0].to(torch.int32)
@@ -173,8 +175,8 @@ def part_values(device: torch.device) -> int:
     return _CPU_PART_VALUES if device.type == "cpu" else _PART_VALUES
 
 
-def row_parts(rows: int, columns: int, most_values: int) -> Iterator[range]:
-    """The rows in runs of at most so many values, one row at least."""
-    step = max(1, most_values // columns)
+def row_parts(rows: int, columns: int, most_values: int, multiple: int = 1) -> Iterator[range]:
+    """The rows in runs of at most so many values, `multiple` rows at least and a multiple of it."""
+    step = max(multiple, most_values // columns // multiple * multiple)
     for begin in range(0, rows, step):
         yield range(begin, min(begin + step, rows))

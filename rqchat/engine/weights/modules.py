@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import torch
 from torch import nn
 
+from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
 
@@ -28,23 +30,25 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class PackedMatrix(nn.Module):
-    """Holds a packed matrix in buffers, which `Module.to` moves and `state_dict` names."""
+    """Holds a packed matrix, its tensors also as buffers, which `state_dict` names.
 
-    words: torch.Tensor
-    scale: torch.Tensor
-    offset: torch.Tensor | None
+    Attributes:
+        packed: the matrix.
+    """
 
-    def __init__(self, packed: Packed) -> None:
+    def __init__(self, packed: Packed | CpuInt4 | CpuInt4Experts | CpuInt8) -> None:
         super().__init__()
-        self.grid: Grid = packed.grid
-        self.register_buffer("words", packed.words)
-        self.register_buffer("scale", packed.scale)
-        self.register_buffer("offset", packed.offset)
+        self.packed: Any = packed  # each product knows its own form
+        for field in fields(packed):
+            value = getattr(packed, field.name)
+            if value is None or isinstance(value, torch.Tensor):
+                self.register_buffer(field.name, value)
 
-    @property
-    def packed(self) -> Packed:
-        """The matrix."""
-        return Packed(self.grid, self.words, self.scale, self.offset)
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        names = [field.name for field in fields(self.packed) if field.name in self._buffers]
+        self.packed = replace(self.packed, **{name: self._buffers[name] for name in names})
+        return self
 
 
 class PackedLinear(PackedMatrix):
@@ -57,9 +61,11 @@ class PackedLinear(PackedMatrix):
 
     bias: torch.Tensor | None
 
-    def __init__(self, packed: Packed, bias: torch.Tensor | None = None) -> None:
+    def __init__(
+        self, packed: Packed | CpuInt4 | CpuInt8, bias: torch.Tensor | None = None
+    ) -> None:
         super().__init__(packed)
-        self.in_features, self.out_features = packed.columns, packed.words.shape[0]
+        self.out_features, self.in_features = packed.shape
         self.register_buffer("bias", bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -69,7 +75,7 @@ class PackedLinear(PackedMatrix):
 
     def extra_repr(self) -> str:
         """The sizes and bits that printing a model shows."""
-        return f"{self.in_features}, {self.out_features}, bits={self.grid.bits}"
+        return f"{self.in_features}, {self.out_features}, {type(self.packed).__name__}"
 
 
 class PackedExperts(nn.Module):
@@ -112,9 +118,11 @@ class PackedEmbedding(PackedMatrix):
 
     embed_scale: torch.Tensor
 
-    def __init__(self, packed: Packed, embed_scale: torch.Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self, packed: Packed | CpuInt8, embed_scale: torch.Tensor, dtype: torch.dtype
+    ) -> None:
         super().__init__(packed)
-        self.num_embeddings, self.embedding_dim = packed.words.shape[0], packed.columns
+        self.num_embeddings, self.embedding_dim = packed.shape
         # Not persistent, as in transformers: no checkpoint holds it
         self.register_buffer("embed_scale", embed_scale, persistent=False)
         self._dtype = dtype
@@ -126,7 +134,7 @@ class PackedEmbedding(PackedMatrix):
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Rows [..., hidden] of the table for token ids [...]."""
-        rows = self.packed.rows(token_ids.flatten()).dequantize(self._dtype)
+        rows: torch.Tensor = self.packed.rows(token_ids.flatten()).dequantize(self._dtype)
         return rows.view(*token_ids.shape, -1) * self.embed_scale.to(self._dtype)
 
 
@@ -134,7 +142,7 @@ class PackedEmbedding(PackedMatrix):
 class UnscaledRows:
     """A packed table that is unpacked row by row, as it is indexed; `dtype` is what comes out."""
 
-    packed: Packed
+    packed: Packed | CpuInt8
     dtype: torch.dtype
 
     def __getitem__(self, index: tuple[int, slice]) -> torch.Tensor:

@@ -11,6 +11,7 @@ from torch import nn
 
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
+from rqchat.engine.weights.cpu_matrix import for_cpu
 from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.fit import fit_rows
 from rqchat.engine.weights.grid import (
@@ -125,9 +126,13 @@ class _Placing:
 
     def bytes_of(self, name: str) -> int:
         """Bytes that the tensor will take on the device."""
-        rows, columns = matrix_of(self.wanted[name].shape)
+        shape = self.wanted[name].shape
+        rows, columns = matrix_of(shape)
         if name in self.linears | self.experts:
-            return weights_of(self.recipe.weights).matrix_bytes(rows, columns)
+            weights = weights_of(self.recipe.weights)
+            kept = weights.on_cpu if self.stream.device.type == "cpu" else weights
+            matrices = shape[0] if name in self.experts else 1
+            return int(matrices * kept.matrix_bytes(rows // matrices, columns))
         if name in self.tables:
             return INT8_ROWS.nbytes(rows, columns)
         return int(self.wanted[name].numel()) * self.recipe.dtype.itemsize
@@ -164,13 +169,15 @@ class _Placing:
     def _linear(self, name: str, module: Any) -> nn.Module:
         grid = GRIDS.get(self.recipe.weights)
         if grid:
-            return PackedLinear(self._packed(name, grid), module.bias)
+            return PackedLinear(for_cpu(self._packed(name, grid)), module.bias)
         return bitsandbytes_linear(self._dense(name), module.bias, self.recipe.weights)
 
     def _packed(self, name: str, grid: Grid) -> Packed:
         """The matrix on `grid`: as it is stored, or fitted to it a part at a time."""
         if grid == INT4 and self.source.is_packed(name):
-            return self.source.packed(name, self.stream)
+            # On a CPU the codes get another order, so the file's own would be there twice
+            keep = self.stream.device.type != "cpu"
+            return self.source.packed(name, self.stream, keep=keep)
         rows, columns = matrix_of(self.source.shape(name))
         return fit_rows(
             lambda part: self.source.rows(name, part, self.stream),
@@ -196,10 +203,11 @@ class _Placing:
         if not isinstance(module, PackedExperts):
             module = PackedExperts(module.num_experts, module.act_fn)
             self._replace(name, module)
-        setattr(module, leaf, PackedMatrix(self._packed(name, GRIDS[self.recipe.weights])).eval())
+        packed = self._packed(name, GRIDS[self.recipe.weights])
+        setattr(module, leaf, PackedMatrix(for_cpu(packed, module.num_experts)).eval())
 
     def _pack_table(self, name: str, module: Any) -> None:
-        packed = self._packed(name, INT8_ROWS)
+        packed = for_cpu(self._packed(name, INT8_ROWS))
         if name == _HEAD:
             self._replace(name, PackedLinear(packed))
         else:

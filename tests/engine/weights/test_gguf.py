@@ -197,17 +197,28 @@ def test_a_few_matrices_of_more_bits_do_not_make_a_file_one_of_them(
     assert gguf_precision(q4_0[0], "it") == GgufPrecision(4, 0.0)
 
 
+def _check_values(found: torch.Tensor, stored: torch.Tensor) -> None:
+    """The product of a CPU takes scales as bfloat16, which a file has as float16."""
+    torch.testing.assert_close(found, stored, rtol=2**-8, atol=0)
+
+
 def test_q4_0_stays_packed(q4_0: tuple[Path, dict[str, torch.Tensor]]) -> None:
     folder, stands_for = q4_0
 
-    loaded = load(folder, "int4")
+    loaded = load(folder, "int4", head_bits=16)
 
+    layers = {
+        name: layer
+        for name, layer in loaded.model.named_modules()
+        if isinstance(layer, PackedLinear)
+    }
+    assert len(layers) == 5 * 7 + 6
+    for name, layer in layers.items():
+        _check_values(layer.packed.dequantize(), stands_for[f"{name}.weight"])
     dense = {name: tensor.to(torch.bfloat16) for name, tensor in stands_for.items()}
     reference = reference_model(EVEN_CONFIG, dense)
-    assert torch.equal(logits_of(loaded.model), logits_of(reference))
-    layers = [m for m in loaded.model.modules() if isinstance(m, PackedLinear)]
-    assert len(layers) == 5 * 7 + 6
-    planned = plan_for(folder, "int4").chosen.bytes.weights
+    assert divergence(logits_of(reference), logits_of(loaded.model)) < 0.003
+    planned = plan_for(folder, "int4", head_bits=16).chosen.bytes.weights
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned
 
 
@@ -221,7 +232,7 @@ def test_experts_of_q4_0_stay_packed(tmp_path: Path) -> None:
     for name, expected in stands_for.items():
         if ".experts." in name:
             packed = loaded.model.get_submodule(name).packed
-            assert torch.equal(packed.dequantize().view(expected.shape), expected), name
+            _check_values(packed.dequantize().view(expected.shape), expected)
     dense = {name: tensor.bfloat16().float() for name, tensor in stands_for.items()}
     exact = logits_of(reference_model(MIXTURE_CONFIG, dense))
     # Measured 0.003; a near tie between experts falls otherwise in bfloat16

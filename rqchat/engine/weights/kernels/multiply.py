@@ -7,6 +7,7 @@ from types import ModuleType
 
 import torch
 
+from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8
 from rqchat.engine.weights.grid import Packed, part_values, row_parts
 from rqchat.engine.weights.kernels.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
 
@@ -24,9 +25,11 @@ if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring 
 _SCRATCH_VALUES = 57_802_752
 
 
-def multiply(x: torch.Tensor, weight: Packed) -> torch.Tensor:
+def multiply(x: torch.Tensor, weight: Packed | CpuInt4 | CpuInt8) -> torch.Tensor:
     """x [..., columns] times the transposed matrix: [..., rows of the matrix] in x's dtype."""
     flat = x.reshape(-1, x.shape[-1])
+    if not isinstance(weight, Packed):
+        return weight.product(flat).view(*x.shape[:-1], -1)
     kernel = _kernel if on_gpu(x) else None
     if kernel is not None and 0 < flat.shape[0] <= DOT_ROWS:
         product = kernel.gemv if flat.shape[0] <= GEMV_ROWS else kernel.dot
@@ -37,7 +40,7 @@ def multiply(x: torch.Tensor, weight: Packed) -> torch.Tensor:
 
 
 def multiply_experts(
-    x: torch.Tensor, weight: Packed, experts: int, chosen: torch.Tensor
+    x: torch.Tensor, weight: Packed | CpuInt4Experts | CpuInt8, experts: int, chosen: torch.Tensor
 ) -> torch.Tensor:
     """x [rows, columns] by the matrix of each row's experts: [slots, outputs] in x's dtype.
 
@@ -47,12 +50,12 @@ def multiply_experts(
         experts: how many they are.
         chosen: the expert of each slot, [slots] integers.
     """
-    if _expert_kernel is not None and on_gpu(x) and chosen.numel():
+    if isinstance(weight, Packed) and _expert_kernel and on_gpu(x) and chosen.numel():
         few = chosen.numel() <= GEMV_SLOTS
         product = _expert_kernel.expert_gemv if few else _expert_kernel.expert_dot
         found: torch.Tensor = product(x, weight, experts, chosen)
         return found
-    outputs = weight.words.shape[0] // experts
+    outputs = weight.shape[0] // experts
     out = torch.empty(chosen.numel(), outputs, dtype=x.dtype, device=x.device)
     for expert in chosen.unique().tolist():
         slots = (chosen == expert).nonzero().squeeze(-1)

@@ -1,0 +1,211 @@
+"""Packed matrices in the form that torch's products on a CPU take.
+
+Both products read codes as they are stored, so a token costs the bytes of the codes. The grids are
+those of `grid.py`, but for 4-bit scales, which the product takes as bfloat16: those of compressed
+tensors are kept to the bit, float16 ones of a GGUF file are rounded by 2**-9 at most.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from rqchat.engine.weights.grid import INT4, INT8_ROWS, Packed, row_parts
+
+__all__ = ["CpuInt4", "CpuInt4Experts", "CpuInt8", "for_cpu"]
+
+ROW_STEP = 64  # rows of a tile of codes with AVX-512, half of it without
+# Measured on AVX2, 6,144 x 1,536, one thread, the product and float32 through unpacked parts:
+# 128 rows 69 and 75 ms, 256 rows 151 and 102, 512 rows 299 and 175. bfloat16 took 1,047 for 512
+_DENSE_ROWS = 192
+_PART_VALUES = 2**19  # unpacked at a time; of 2**18 to 2**23 the fastest
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInt4:
+    """A matrix on the grid `INT4`, its rows filled up to a multiple of `ROW_STEP`.
+
+    Attributes:
+        codes: [filled rows, columns / 2] uint8, in an order that torch chooses for the processor.
+        scales: [columns / group, filled rows, 2] bfloat16: scale, and a zero point that is 0.
+        rows: rows of the matrix itself.
+    """
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    rows: int
+
+    @classmethod
+    def of(cls, packed: Packed) -> CpuInt4:
+        """The same codes; scales are rounded to bfloat16 where they are not."""
+        rows, columns = packed.shape
+        filled = -(-rows // ROW_STEP) * ROW_STEP
+        codes = torch.empty(filled, columns // 2, dtype=torch.uint8)
+        for part in row_parts(filled, columns, _PART_VALUES, ROW_STEP):
+            given = _unpacked(packed.words[part.start : part.stop], len(part))
+            codes[part.start : part.stop] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(
+                given, 1
+            )
+        scales = torch.zeros(columns // INT4.group, filled, 2, dtype=torch.bfloat16)
+        scales[:, :rows, 0] = packed.scale.mT
+        return cls(codes, scales, rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.rows, self.codes.shape[1] * 2
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """x [n, columns] times the transposed matrix: [n, rows] in x's dtype."""
+        if x.shape[0] >= _DENSE_ROWS and _tile_rows():
+            return self._through_dense(x)
+        out: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x.to(self.scales.dtype), self.codes, INT4.group, self.scales
+        )
+        return (out if out.shape[1] == self.rows else out[:, : self.rows]).to(x.dtype)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Values [rows, columns], computed in float32."""
+        return self.dense(range(self.codes.shape[0]))[:, : self.rows].mT.to(dtype)
+
+    def dense(self, part: range) -> torch.Tensor:
+        """Columns of the transposed matrix, [columns, rows of the part] float32.
+
+        The part begins and ends at multiples of `ROW_STEP`.
+        """
+        tile, columns = _tile_rows(), self.codes.shape[1] * 2
+        codes = self.codes[part.start : part.stop].view(-1, columns, tile // 2)
+        scale = self.scales[:, part.start : part.stop, 0].float().unsqueeze(1)
+        values = torch.empty(columns, codes.shape[0], 2, tile // 2)
+        # A byte holds one row of the tile's first half and one of its second
+        values[:, :, 0] = (codes & 15).transpose(0, 1)
+        values[:, :, 1] = (codes >> 4).transpose(0, 1)
+        grouped = values.view(-1, INT4.group, len(part))
+        return grouped.sub_(INT4.zero).mul_(scale).view(columns, -1)
+
+    def _through_dense(self, x: torch.Tensor) -> torch.Tensor:
+        """The product in float32, some rows of the matrix at a time."""
+        given, filled = x.float(), self.codes.shape[0]
+        out = x.new_empty(x.shape[0], filled)
+        for part in row_parts(filled, x.shape[1], _PART_VALUES, ROW_STEP):
+            out[:, part.start : part.stop] = given @ self.dense(part)
+        return out[:, : self.rows]
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInt4Experts:
+    """The matrices of a mixture's experts, as many `CpuInt4`.
+
+    Attributes:
+        codes, scales: theirs, one behind the other: [experts, ...].
+        outputs: rows of one matrix.
+    """
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    outputs: int
+
+    @classmethod
+    def of(cls, packed: Packed, experts: int) -> CpuInt4Experts:
+        """Those that lie one below the other in `packed`."""
+        outputs = packed.shape[0] // experts
+        codes = scales = None
+        for expert in range(experts):
+            one = CpuInt4.of(packed.rows(slice(expert * outputs, (expert + 1) * outputs)))
+            if codes is None or scales is None:
+                codes, scales = (t.new_empty(experts, *t.shape) for t in (one.codes, one.scales))
+            codes[expert], scales[expert] = one.codes, one.scales
+        assert codes is not None and scales is not None
+        return cls(codes, scales, outputs)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of all of them and columns."""
+        return self.codes.shape[0] * self.outputs, self.codes.shape[2] * 2
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Values [rows, columns] of all of them, computed in float32."""
+        starts = range(0, self.shape[0], self.outputs)
+        return torch.cat([self.rows(slice(row, None)).dequantize(dtype) for row in starts])
+
+    def rows(self, index: slice) -> CpuInt4:
+        """The matrix whose rows begin there."""
+        expert = index.start // self.outputs
+        return CpuInt4(self.codes[expert], self.scales[expert], self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInt8:
+    """A matrix on the grid `INT8_ROWS`.
+
+    Attributes:
+        codes: [rows, columns] int8.
+        scale: [rows] bfloat16.
+    """
+
+    codes: torch.Tensor
+    scale: torch.Tensor
+
+    @classmethod
+    def of(cls, packed: Packed) -> CpuInt8:
+        """The same codes, whose storage it takes over."""
+        codes = packed.words.view(torch.uint8).bitwise_xor_(INT8_ROWS.zero)  # q - 128 as int8
+        return cls(codes.view(torch.int8), packed.scale.squeeze(-1).bfloat16())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.codes.shape[0], self.codes.shape[1]
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """x [n, columns] times the transposed matrix: [n, rows] in x's dtype."""
+        out: torch.Tensor = torch.ops.aten._weight_int8pack_mm(
+            x.to(self.scale.dtype), self.codes, self.scale
+        )
+        return out.to(x.dtype)
+
+    def rows(self, index: torch.Tensor | slice) -> CpuInt8:
+        """The rows that `index` names: a view for a slice, a copy for a tensor [n]."""
+        return CpuInt8(self.codes[index], self.scale[index])
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Values [rows, columns], computed in float32."""
+        return (self.codes.float() * self.scale.float().unsqueeze(-1)).to(dtype)
+
+
+def for_cpu(packed: Packed, experts: int = 1) -> Any:  # each module knows which it takes
+    """`packed` in the form of a product on the CPU, or itself where there is none for its grid.
+
+    `experts` matrices lie one below the other.
+    """
+    if packed.words.device.type != "cpu":
+        return packed
+    if packed.grid == INT4:
+        return CpuInt4.of(packed) if experts == 1 else CpuInt4Experts.of(packed, experts)
+    return CpuInt8.of(packed) if packed.grid == INT8_ROWS else packed
+
+
+def _unpacked(words: torch.Tensor, rows: int) -> torch.Tensor:
+    """Codes [rows, columns] int32; rows that `words` lacks are 0, as their scale will be."""
+    pairs = words.view(torch.uint8)
+    codes = torch.zeros(rows, pairs.shape[1], 2, dtype=torch.int32)
+    codes[: words.shape[0], :, 0] = pairs & 15
+    codes[: words.shape[0], :, 1] = pairs >> 4
+    return codes.flatten(1)
+
+
+@functools.cache
+def _tile_rows() -> int:
+    """Rows whose codes lie together, which depends on the processor; 0 for an order not known."""
+    row, column = torch.arange(ROW_STEP, dtype=torch.int32), torch.arange(INT4.group)
+    codes = (row.unsqueeze(1) * 7 ^ row.unsqueeze(1) >> 4 ^ column.int() * 5) % 16
+    given = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+    for tile in (64, 32):
+        halves = codes.view(-1, 2, tile // 2, INT4.group).to(torch.uint8)
+        packed = (halves[:, 0] | halves[:, 1] << 4).mT
+        if torch.equal(given.flatten(), packed.flatten()):
+            return tile
+    return 0
