@@ -133,7 +133,9 @@ class RotorQuantConfig:
 
     def _check_codes(self) -> None:
         """Refuse widths that the key code, the block format or the table does not have."""
-        bits = (self.bits,) if isinstance(self.bits, int) else (self.bits.key, self.bits.value)
+        bits = tuple(dict.fromkeys(self.stream_bits(tied=False)))
+        if self.tied:  # layers that cannot be store K and V
+            bits += self.stream_bits(tied=True)
         if self.key_code == "qjl" and (self.tied or bits[0] not in QJL_BITS):
             raise ConfigError(
                 f"key_code is 'qjl' with {bits[0]} bits and tied={self.tied}; it needs tied=False "

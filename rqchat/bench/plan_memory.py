@@ -61,6 +61,9 @@ _HEADINGS = (
 )
 
 
+_OUT_OF_MEMORY = "killed, as the system does where memory runs out"
+
+
 class _Clock:
     """A budget in seconds and what is left of it; None is a budget without an end."""
 
@@ -187,7 +190,8 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as child:
             # A budget without an end is infinite, which no timer takes.
-            timer = threading.Timer(min(clock.share_s, threading.TIMEOUT_MAX), child.kill)
+            begun_s, share_s = time.monotonic(), min(clock.share_s, threading.TIMEOUT_MAX)
+            timer = threading.Timer(share_s, child.kill)
             timer.start()
             try:
                 assert child.stdout is not None
@@ -200,7 +204,10 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
         if code := child.returncode:
             errors.seek(0)
             last = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
-            raise _EndedError("ended: its time is over" if code == -signal.SIGKILL else last)
+            if code == -signal.SIGKILL:
+                is_late = clock.left_s <= 0 or time.monotonic() - begun_s >= share_s
+                last = "ended: its time is over" if is_late else _OUT_OF_MEMORY
+            raise _EndedError(last)
 
 
 def _time_load(model: str, folder: Path | None, table: _Report, clock: _Clock) -> None:

@@ -196,6 +196,8 @@ def test_a_child_that_hangs_or_dies_leaves_its_lines(monkeypatch: pytest.MonkeyP
     assert output_of(dies) == (["{}"], "no room")
     hangs = "import time; print('{}', flush=True); time.sleep(600)"
     assert output_of(hangs, 100.0) == (["{}"], "ended: its time is over")
+    is_killed = "import os; print('{}', flush=True); os.kill(os.getpid(), 9)"
+    assert output_of(is_killed) == (["{}"], "killed, as the system does where memory runs out")
 
 
 def test_cases_for_a_gpu_name_every_rung_and_both_smaller_cards() -> None:

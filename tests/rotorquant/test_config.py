@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rotorquant import RotorQuantConfig
+from rotorquant import Bits, RotorQuantConfig
 from rotorquant.exceptions import ConfigError
 
 
@@ -22,6 +22,8 @@ from rotorquant.exceptions import ConfigError
         ({"page_tokens": True}, "page_tokens is True"),
         ({"max_tokens": 0}, "max_tokens is 0"),
         ({"max_tokens": "8k"}, "max_tokens is '8k'"),
+        ({"mode": "q8_0", "bits": Bits(8, 8, 4)}, "mode is 'q8_0' with bits .*8 bits only"),
+        ({"table": "legacy", "bits": Bits(4, 4, 6)}, "it has 4 bits only"),
     ],
 )
 def test_an_option_out_of_range_is_named(option: dict[str, Any], says: str) -> None:

@@ -110,15 +110,13 @@ class Calibration:
             raise ConfigError(f"{path} cannot be read as a calibration: {error}") from error
         if header.get("format") != _FORMAT:
             raise ConfigError(f"{path} is no calibration of format {_FORMAT}; see calibrate()")
-        found: dict[int, dict[int, dict[str, torch.Tensor]]] = {}
-        for name, tensor in tensors.items():
-            layer, stream, field = name.split(".")
-            found.setdefault(int(layer), {}).setdefault(int(stream), {})[field] = tensor
-        layers = {
-            layer: tuple(StreamStatistics(**streams[i]) for i in sorted(streams))
-            for layer, streams in found.items()
-        }
-        return cls(str(header["model"]), int(header["tokens"]), layers)
+        try:
+            return cls(str(header["model"]), int(header["tokens"]), _layers(tensors))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{path} is a damaged calibration ({type(error).__name__}: {error}); make it again"
+                " with calibrate()"
+            ) from error
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {
@@ -127,6 +125,24 @@ class Calibration:
             for index, stream in enumerate(streams)
             for name, tensor in stream._asdict().items()
         }
+
+
+def _layers(tensors: dict[str, torch.Tensor]) -> dict[int, tuple[StreamStatistics, ...]]:
+    """Tensors called `LAYER.STREAM.FIELD`, by layer."""
+    found: dict[int, dict[int, dict[str, torch.Tensor]]] = {}
+    for name, tensor in tensors.items():
+        layer, stream, field = name.split(".")
+        found.setdefault(int(layer), {}).setdefault(int(stream), {})[field] = tensor
+    for streams in found.values():
+        for each in streams.values():
+            size = each["mean"].shape[-1]
+            shapes = {each[field].shape[1:] for field in ("covariance", "weight")}
+            if each["mean"].ndim != 2 or shapes != {(size, size)}:
+                raise ValueError(f"a mean of {size} values beside matrices of {shapes}")
+    return {
+        layer: tuple(StreamStatistics(**streams[i]) for i in sorted(streams))
+        for layer, streams in found.items()
+    }
 
 
 def calibrate(

@@ -124,7 +124,7 @@ def _again(session: Session, number: int, kept: Kept, screen: Screen) -> Replaye
 
 def _show(screen: Screen, replayed: Replayed) -> None:
     for name, (then, now) in replayed.changed.items():
-        screen.note(f"turn {replayed.number}: {name} was {then}, is {now}")
+        screen.note(f"turn {replayed.number}: {name} was {then or 'none'}, is {now or 'none'}")
     verdict = "the same" if replayed.is_same else "differs"
     screen.answer(f"turn {replayed.number}: {verdict}, {replayed.done.tokens.output:,} tokens\n")
     if not replayed.is_same:

@@ -237,7 +237,13 @@ def _opened(address: str, *, uri: bool) -> sqlite3.Connection:
         address, timeout=_WAIT_S, isolation_level=None, check_same_thread=False, uri=uri
     )
     connection.text_factory = decoded
+    # SQLite's own lower() knows the letters of English alone
+    connection.create_function("folded", 1, _folded, deterministic=True)
     return connection
+
+
+def _folded(text: object) -> str:
+    return str(text).casefold()
 
 
 def _prepared(

@@ -35,6 +35,8 @@ class Receipt:
         context_tokens, image_tokens: as planned.
         system, thinking: how the model was addressed.
         sampling: with the temperature and the seed that were used.
+        calibration: digest of what the cache knew of the model; empty for nothing, None in receipts
+            that were written before it was kept.
         begun: the beginning that the answer was given; empty unless an earlier one was continued.
         schema: the JSON schema that it had to match.
         tokens, timing, memory, stop_reason: None while the answer is unfinished.
@@ -55,6 +57,7 @@ class Receipt:
     system: str | None
     thinking: bool
     sampling: SamplingSettings
+    calibration: str | None = None
     begun: str = ""
     schema: str | None = None
     tokens: TokenCounts | None = None
@@ -84,6 +87,7 @@ class Receipt:
             system=session.system,
             thinking=session.thinking,
             sampling=sampling,
+            calibration=facts.calibration,
         )
 
     def end(self, done: Done) -> Self:

@@ -27,7 +27,7 @@ __all__ = [
 
 _COMPARED = (
     *("rqchat", "torch", "model", "revision", "device", "weights", "head_bits", "kv_bits"),
-    *("sliding_bits", "kv_mode", "context_tokens", "image_tokens"),
+    *("sliding_bits", "kv_mode", "calibration", "context_tokens", "image_tokens"),
 )
 
 
@@ -96,4 +96,4 @@ def changes(then: Receipt, now: Receipt) -> dict[str, tuple[object, object]]:
     """What decides an answer besides question and seed, where it is not as it was."""
     names = [field.name for field in fields(Receipt) if field.name in _COMPARED]
     pairs = {name: (getattr(then, name), getattr(now, name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    return {name: pair for name, pair in pairs.items() if pair[0] not in (pair[1], None)}

@@ -61,7 +61,7 @@ def _query(text: str) -> str:
 def _by_name(database: Database, text: str) -> list[Finding]:
     with database.read() as connection:
         rows = connection.execute(
-            f"SELECT {_COLUMNS} FROM sessions WHERE instr(lower(name), lower(?))", (text.strip(),)
+            f"SELECT {_COLUMNS} FROM sessions WHERE instr(folded(name), folded(?))", (text.strip(),)
         ).fetchall()
     records = [checked(SessionRecord, row) for row in rows]
     return [Finding(record, None, record.title) for record in records]
@@ -88,10 +88,10 @@ def _by_letters(database: Database, text: str) -> Iterator[Finding]:
         yield from _findings(
             connection.execute(
                 f"SELECT {_COLUMNS}, turns.number, substr({whole},"
-                f" max(1, instr(lower({whole}), lower(:text)) - {_EXCERPT_CHARACTERS}),"
+                f" max(1, instr(folded({whole}), folded(:text)) - {_EXCERPT_CHARACTERS}),"
                 f" {2 * _EXCERPT_CHARACTERS} + length(:text))"
                 " FROM turns JOIN sessions ON sessions.id = turns.session_id"
-                f" WHERE instr(lower({whole}), lower(:text)) ORDER BY turns.id DESC",
+                f" WHERE instr(folded({whole}), folded(:text)) ORDER BY turns.id DESC",
                 {"text": text},
             )
         )

@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 from rqchat.engine.inputs.documents import Document, decode_document
 from rqchat.engine.inputs.pictures import Picture, decode_picture
-from rqchat.errors import InputError
+from rqchat.errors import InputError, printable
 
 __all__ = ["read_clipboard"]
 
 _NAME = "clipboard"
 _LIMIT_S = 10.0
+_REASON_CHARACTERS = 80
 _PICTURE_KINDS = ("image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp", "image/tiff")
 _TEXT_KINDS = ("text/plain;charset=utf-8", "UTF8_STRING", "text/plain", "STRING", "TEXT")
 # osascript prints «data PNGf...», the bytes in hexadecimal.
@@ -99,7 +100,12 @@ def _osascript() -> Picture | Document:
 def _powershell() -> Picture | Document:
     # Windows lets only threads of a single-threaded apartment at its clipboard.
     shell = ("powershell.exe", "-NoProfile", "-STA", "-Command")
-    picture = base64.b64decode(_run(*shell, _POWERSHELL_PICTURE))
+    answer = _run(*shell, _POWERSHELL_PICTURE)
+    try:
+        picture = base64.b64decode(b"".join(answer.split()), validate=True)
+    except ValueError:  # a profile or a policy says something of its own
+        said = answer.decode("utf-8", "replace").strip().partition("\n")[0]
+        raise _NothingError(f"it answers {printable(said)[:_REASON_CHARACTERS]!r}") from None
     return decode_picture(picture, _NAME) if picture else _text(_run(*shell, _POWERSHELL_TEXT))
 
 

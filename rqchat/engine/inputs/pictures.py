@@ -38,6 +38,8 @@ __all__ = [
 
 MAX_PICTURE_BYTES = 100_000_000
 MAX_PICTURE_PIXELS = 64_000_000
+# WebP is decoded whole and several times over: 64 million pixels would take 1.1 GB
+_MAX_PIXELS_OF = {"WEBP": 32_000_000}
 MAX_PICTURE_ASPECT = 200  # longer ones would be squeezed into one row of patches
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # pillow opens some forty more
 # Those of the promised formats, and of others that people take for pictures and get a word about
@@ -131,7 +133,7 @@ def _decoded(pixels: bytes, name: str, data: bytes, formats: tuple[str, ...] | N
             with Image.open(io.BytesIO(pixels), formats=formats) as opened:
                 if opened.format in _PROGRAMS:
                     raise UnidentifiedImageError
-                _check_pixels(name, opened.width, opened.height)
+                _check_pixels(name, opened)
                 _check_scans(name, opened, pixels)
                 size = opened.size
                 factor = _reduction(*size)
@@ -234,13 +236,17 @@ def _flatten(image: Image.Image, levels: Levels | None) -> Image.Image:
     return image.convert("RGB")
 
 
-def _check_pixels(name: str, width: int, height: int) -> None:
+def _check_pixels(name: str, image: Image.Image) -> None:
+    width, height = image.size
     if width < 1 or height < 1:
         raise InputError(f"{name} is {width} x {height} pixels; there is nothing in it")
-    if width * height > MAX_PICTURE_PIXELS:
+    most, of_kind = MAX_PICTURE_PIXELS, ""
+    if image.format in _MAX_PIXELS_OF:
+        most, of_kind = _MAX_PIXELS_OF[image.format], f" of {image.format} pictures"
+    if width * height > most:
         raise InputError(
-            f"{name} has {width * height / 1e6:.0f} megapixels ({width} x {height}); the limit is"
-            f" {MAX_PICTURE_PIXELS / 1e6:.0f}, so make it smaller first"
+            f"{name} has {width * height / 1e6:.0f} megapixels ({width} x {height}); the limit"
+            f"{of_kind} is {most / 1e6:.0f}, so make it smaller first"
         )
     if max(width, height) > MAX_PICTURE_ASPECT * min(width, height):
         raise InputError(

@@ -294,7 +294,8 @@ def _visible_order(cards: Sequence[tuple[str, str]], visible: Sequence[str] | No
 
 def _amd_gpus(folder: Path) -> list[DeviceInfo]:
     found: list[DeviceInfo] = []
-    for total_file in sorted(folder.glob("card[0-9]*/device/mem_info_vram_total")):
+    files = folder.glob("card[0-9]*/device/mem_info_vram_total")
+    for total_file in sorted(files, key=lambda file: int(file.parts[-3].removeprefix("card"))):
         try:
             total = int(total_file.read_text())
             used = int(total_file.with_name("mem_info_vram_used").read_text())

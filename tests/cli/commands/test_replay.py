@@ -82,12 +82,14 @@ def test_one_answer_is_made_again_in_its_place(run: Run, key: str) -> None:
 def test_what_differs_is_shown(run: Run, key: str) -> None:
     tamper(
         "UPDATE turns SET answer = 'Something else', receipt ="
-        " json_set(receipt, '$.torch', '1.0', '$.kv_mode', 'planar') WHERE number = 1"
+        " json_set(receipt, '$.torch', '1.0', '$.kv_mode', 'planar', '$.calibration', '01')"
+        " WHERE number = 1"
     )
     result = run("replay", key, "--turn", "1")
     assert result.code == 1
     assert "turn 1: torch was 1.0, is 2." in result.err
     assert "turn 1: kv_mode was planar, is aligned" in result.err
+    assert "turn 1: calibration was 01, is none" in result.err
     lines = result.out.splitlines()
     assert lines[0].startswith("turn 1: differs, ")
     assert lines[1:3] == ["--- saved", "+++ replayed"] and "-Something else" in lines

@@ -135,6 +135,10 @@ def test_search_finds_names_of_sessions_and_files(
     assert found(database, "oby di", ids) == [0]
     assert found(database, "contract", ids) == [2]
     assert found(database, "searched", ids) == []
+    rename_session(database, ids[1], "Über Ägypten")
+    assert found(database, "über ä", ids) == [1]
+    say(UserTurn("x (ÉTÉ) y"))
+    assert len(search_sessions(database, "té)")) == 1
 
 
 def test_search_shows_the_newest_place_of_a_session_once(

@@ -97,6 +97,9 @@ def test_windows_from_wsl(desktop: Desktop) -> None:
     assert _size(read_clipboard()) == (8, 1)
     desktop.add("powershell.exe", body.format(""))
     assert read_clipboard() == Document("clipboard", "words\n")
+    desktop.add("powershell.exe", "print('Scripts are disabled!')")
+    with pytest.raises(InputError, match=r"powershell.exe: it answers 'Scripts are disabled!'"):
+        read_clipboard()
 
 
 def test_nothing_in_it_is_said_with_each_programs_reason(desktop: Desktop) -> None:

@@ -252,6 +252,14 @@ def test_a_hundred_megapixels_are_refused_before_they_are_decoded(
         decode_picture(data, "big.png")
 
 
+def test_webp_which_is_decoded_whole_has_a_lower_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(pictures._MAX_PIXELS_OF, "WEBP", 2_000_000)
+    image = Image.new("RGB", (2000, 1001))
+    assert decode_picture(_bytes(image), "x").width == 2000
+    with pytest.raises(InputError, match="2 megapixels .*; the limit of WEBP pictures is 2"):
+        decode_picture(_bytes(image, "WEBP"), "x")
+
+
 def test_a_bomb_is_called_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000)  # pillow's own limit, which comes first
     with pytest.raises(InputError, match="big.png has more than 64 megapixels, which is the limit"):

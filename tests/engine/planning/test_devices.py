@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -91,6 +92,13 @@ def test_amd_cards_are_read_from_the_drivers_files(
     (tmp_path / "card1-DP-1").mkdir()
 
     (found,) = gpus._amd_gpus(tmp_path)
+    for number, name in ((10, "Radeon PRO W7900"), (2, "Radeon RX 7600")):
+        shutil.copytree(device, tmp_path / f"card{number}" / "device")
+        (tmp_path / f"card{number}/device/product_name").write_text(name)
+    names = ["Radeon RX 7900 XTX", "Radeon RX 7600", "Radeon PRO W7900"]
+    assert [card.name for card in gpus._amd_gpus(tmp_path)] == names
+    for number in (2, 10):
+        shutil.rmtree(tmp_path / f"card{number}")
 
     hip, cuda = "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"
     monkeypatch.delenv(cuda, raising=False)
@@ -108,6 +116,8 @@ def test_the_control_groups_limit_counts(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("300\n")
     assert main_memory._cgroup_bytes(tmp_path) == (1000, 300)
+    (tmp_path / "memory.stat").write_text("anon 90\nfile 210\ninactive_file 200\n")
+    assert main_memory._cgroup_bytes(tmp_path) == (1000, 100)
 
     (tmp_path / "memory.max").write_text("max\n")
     assert main_memory._cgroup_bytes(tmp_path) == (None, 0)

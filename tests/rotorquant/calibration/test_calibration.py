@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import DynamicCache
 
 import rotorquant
@@ -113,6 +115,22 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         RotorQuantCache(gemma(), calibration=path)
     with pytest.raises(ConfigError, match="missing"):
         RotorQuantCache(gemma(), calibration=tmp_path / "missing")
+
+
+@pytest.mark.parametrize("lost", ["5.0.mean", "5.0.weight", None])
+def test_a_calibration_of_other_tensors_is_refused(tmp_path: Path, lost: str | None) -> None:
+    path = tmp_path / "damaged"
+    known(gemma(), path)
+    with safe_open(str(path), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    if lost is None:
+        tensors = {name.replace(".", ""): tensor for name, tensor in tensors.items()}
+    else:
+        del tensors[lost]
+    save_file(tensors, str(path), metadata=metadata)
+    with pytest.raises(ConfigError, match="damaged is a damaged calibration"):
+        RotorQuantCache(gemma(), calibration=path)
 
 
 def test_what_does_not_fit_is_refused() -> None:
