@@ -84,11 +84,15 @@ class Terminal:
         return "\n".join(line.rstrip() for line in self._screen.display).rstrip()
 
     @property
+    def scrolled(self) -> list[list[pyte.screens.Char]]:
+        """The characters of the rows that have scrolled away."""
+        columns = range(self._screen.columns)
+        return [[row[column] for column in columns] for row in self._screen.history.top]
+
+    @property
     def text(self) -> str:
         """Everything, what has scrolled away included."""
-        rows = []
-        for row in self._screen.history.top:
-            rows.append("".join(row[column].data for column in range(self._screen.columns)))
+        rows = ["".join(cell.data for cell in row) for row in self.scrolled]
         return "\n".join([*(row.rstrip() for row in rows), self.shown])
 
     def cells(self, row: int) -> list[pyte.screens.Char]:

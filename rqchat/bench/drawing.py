@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from rqchat.engine.events import TextDelta
 from rqchat.ui.console import Screen
 from rqchat.ui.editor.line_editor import LineEditor
+from rqchat.ui.markdown import InChat
 from rqchat.ui.stream import AnswerView
 
 __all__ = ["main"]
@@ -54,6 +55,9 @@ class _Answering:
     def status(self, columns: int) -> str:
         return "a model | bf16 | 4-bit KV | 1,234 of 262,144 tokens (0 %) | 21.0 GiB VRAM"
 
+    def heading(self, columns: int) -> list[tuple[str, str]]:
+        return []
+
     def attached(self) -> str:
         return ""
 
@@ -81,7 +85,7 @@ def main() -> None:
         time.sleep(1.0)  # the prompt is there by then
         _spend(None)  # what the clock and its loop cost
         idle_s = _spend(None)
-        view = AnswerView(screen)
+        view = AnswerView(screen, chat=InChat())
         for piece in _pieces(1):
             view.show(TextDelta(piece))  # what is loaded once
         shares.append((_spend(view) - idle_s) / _SECONDS)

@@ -35,6 +35,11 @@ _VARIABLES = (
     ("`RQCHAT_MODEL`", "as `--model`"),
     ("`RQCHAT_VRAM`", "as `vram` in the settings file"),
     ("`RQCHAT_OFFLINE`", "1, true, yes or on: as `--offline`; so does `HF_HUB_OFFLINE`"),
+    ("`RQCHAT_THEME`", "as `theme` in the settings file"),
+    (
+        "`COLORFGBG`, `NO_COLOR`, `COLORTERM`, `TERM`, `TERM_PROGRAM`, `KITTY_WINDOW_ID`",
+        "what the terminal is: light or dark, its colours, and how it takes pictures",
+    ),
     ("`RQCHAT_CONFIG`", "the settings file, in place of the platform's"),
 )
 _SETTINGS = """

@@ -84,6 +84,8 @@ KEYS = (
     Key("system", "system", "Answer briefly.", "instructions that stand above the chat"),
     Key("think", "think", True, "let the model think first"),
     Key("keys", "keys", "vi", "emacs or vi, where you type in the chat"),
+    Key("theme", "theme", "light", "colours: dark, light, or auto"),
+    Key("pictures", "pictures", "blocks", "auto, kitty, iterm2, sixel, blocks or off"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 _SIZES = ("vram_bytes", "cache_bytes")

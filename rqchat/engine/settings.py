@@ -15,7 +15,9 @@ __all__ = [
     "HEAD_BITS",
     "IMAGE_TOKEN_BUDGETS",
     "KV_BITS",
+    "PICTURES",
     "PREFERENCES",
+    "THEMES",
     "WEIGHTS",
     "ChatSettings",
     "SamplingSettings",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 EDITING_KEYS = ("emacs", "vi")
+THEMES = ("auto", "dark", "light")
+PICTURES = ("auto", "kitty", "iterm2", "sixel", "blocks", "off")
 # The only ones that transformers' image processor for Gemma 4 takes.
 IMAGE_TOKEN_BUDGETS = (70, 140, 280, 560, 1120)
 DEFAULT_IMAGE_TOKENS = 280
@@ -135,21 +139,27 @@ class ChatSettings:
         system: instructions that stand above the conversation.
         think: let the model think before it answers.
         keys: of the line where people type, one of `EDITING_KEYS`.
+        theme: colours, one of `THEMES`.
+        pictures: how attached pictures are shown, one of `PICTURES`.
     """
 
     system: str | None = None
     think: bool = False
     keys: str = "emacs"
+    theme: str = "auto"
+    pictures: str = "auto"
 
     def __post_init__(self) -> None:
         _check_choice("keys", self.keys, EDITING_KEYS)
+        _check_choice("theme", self.theme, THEMES)
+        _check_choice("pictures", self.pictures, PICTURES)
 
 
 def environment_values() -> dict[str, Any]:
-    """Fields of `Settings` that the environment sets.
+    """Fields of the settings that the environment sets.
 
-    `RQCHAT_MODEL` and `RQCHAT_VRAM` are as on the command line; `RQCHAT_OFFLINE` and the hub
-    client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
+    `RQCHAT_MODEL` and `RQCHAT_VRAM` are as on the command line, `RQCHAT_THEME` as in the file;
+    `RQCHAT_OFFLINE` and the hub client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
 
     Raises:
         UsageError: a value makes no sense.
@@ -159,6 +169,8 @@ def environment_values() -> dict[str, Any]:
         values["model"] = model
     if vram := os.environ.get("RQCHAT_VRAM"):
         values["vram_bytes"] = parse_size_bytes(vram, name="RQCHAT_VRAM")
+    if theme := os.environ.get("RQCHAT_THEME"):
+        values["theme"] = theme
     if any(_is_on(name) for name in ("RQCHAT_OFFLINE", "HF_HUB_OFFLINE")):
         values["offline"] = True
     return values

@@ -8,9 +8,8 @@ from typing import Any
 from rich.syntax import Syntax
 from rich.text import Text
 
-__all__ = ["CODE_THEME", "CodeLines"]
+__all__ = ["CodeLines"]
 
-CODE_THEME = "ansi_dark"  # the terminal's own 16 colours, without a background
 _FEW_LINES = 6
 _MOST_LINES = 12
 _MOST_CHARACTERS = 4_000
@@ -25,11 +24,12 @@ class CodeLines:
 
     Args:
         language: as its fence names it; what nobody knows gets no colours.
+        theme: as rich calls it.
     """
 
-    def __init__(self, language: str) -> None:
+    def __init__(self, language: str, theme: str) -> None:
         self._lexer = Syntax("", language).lexer if language else None
-        self._theme = Syntax.get_theme(CODE_THEME)
+        self._theme = Syntax.get_theme(theme)
         self._before: list[str] = []
 
     def add(self, line: str) -> Text:

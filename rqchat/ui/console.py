@@ -1,4 +1,4 @@
-"""The two outputs of the process and the one theme.
+"""The two outputs of the process.
 
 The answer goes to standard output through `Screen.answer`; everything else goes to standard error
 through `Screen.note` and its like. Each stream is asked on its own whether it is a terminal.
@@ -6,29 +6,41 @@ rich itself follows `NO_COLOR`, `FORCE_COLOR` and `TERM=dumb`.
 
 This is the border to the terminal. What is drawn becomes safe after it was drawn, because decoders
 such as Markdown's make control characters out of harmless text; and `write_text`, which is last,
-lets no sequence through but colours. What the line editor draws passes `editor/safe_output.py`.
+lets no sequence through but colours. A small picture comes to it as pixels, of which it makes the
+sequence itself. What the line editor draws passes `editor/safe_output.py`.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
+import struct
 import sys
+import termios
 import traceback
 from collections.abc import Iterable
-from typing import Any, Literal, Protocol, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.text import Text
-from rich.theme import Theme
+from rich.theme import Theme as RichTheme
 
 from rqchat.errors import RqchatError
+from rqchat.ui.looks.picture_protocols import picture_sequence, protocol_of
+from rqchat.ui.looks.theme import Theme, theme_of
+from rqchat.ui.looks.thumbnail import HalfBlocks, Thumbnail, make_thumbnail
 from rqchat.ui.text import only_colours, safe_line, safe_text, tail, wrapped
 
+if TYPE_CHECKING:  # it loads pillow, which the prompt does not wait for
+    from rqchat.engine.inputs.pictures import Picture
+
 __all__ = [
+    "Drawing",
     "Live",
     "ReaderGoneError",
     "Renderable",
@@ -42,19 +54,8 @@ Stream = Literal["out", "err"]
 Renderable = RenderableType  # for those who may not know rich
 
 _PADDING = re.compile(r"(?: |\x1b\[[\d;]*m *\x1b\[0m)+$")
-_STYLES = {
-    "note": "dim",
-    "warning": "yellow",
-    "error": "bold red",
-    "good": "green",
-    "bad": "bold red",
-    "chosen": "bold green",
-    "thought": "dim italic",
-    "name": "bold",
-    # Of Markdown, what rich draws for dark terminals alone
-    "markdown.code": "cyan",
-    "markdown.link_url": "underline",
-}
+_BLOCK_COLOURS = ("256", "truecolor")  # with fewer a picture of half blocks is none
+_USUAL_CELL = (10, 20)  # pixels, where the terminal does not say
 
 
 class ReaderGoneError(Exception):
@@ -64,11 +65,27 @@ class ReaderGoneError(Exception):
 class Live(Protocol):
     """A prompt that stays below everything that is written while the user may type in it."""
 
-    def put(self, stream: Stream, text: str) -> None:
+    def put(self, stream: Stream, text: str | Drawing) -> None:
         """Write whole lines above it, for good. From any thread."""
 
-    def draw(self, text: str, style: str) -> None:
-        """Show `text`, which may still change, right above it; the text before it is gone."""
+    def draw(self, text: str, style: str, mark: str = "") -> None:
+        """Show `text`, which may still change, right above it; the text before it is gone.
+
+        Its first row stands behind `mark`, the others as far to the right.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A small picture for a terminal that can show one.
+
+    Attributes:
+        protocol: `kitty`, `iterm2` or `sixel`.
+        picture: what it shows.
+    """
+
+    protocol: str
+    picture: Thumbnail
 
 
 class Screen:
@@ -77,16 +94,20 @@ class Screen:
     Args:
         quiet: drop notes and progress; warnings and errors stay.
         width: columns of both consoles; None asks the terminal.
+        theme: the colours; None are those that the environment asks for.
 
     Attributes:
         live: the prompt to write above, where there is one.
     """
 
-    def __init__(self, *, quiet: bool = False, width: int | None = None) -> None:
+    def __init__(
+        self, *, quiet: bool = False, width: int | None = None, theme: Theme | None = None
+    ) -> None:
         self.quiet = quiet
         self.live: Live | None = None
-        self.out = _console(stderr=False, width=width)
-        self.err = _console(stderr=True, width=width)
+        self.theme = theme or theme_of()
+        self.out = _console(stderr=False, width=width, theme=self.theme)
+        self.err = _console(stderr=True, width=width, theme=self.theme)
         self._status_shown = False
         self._open_line = ""  # above a prompt, what has come of a line that has not ended
 
@@ -108,13 +129,16 @@ class Screen:
         """
         self._flow("out", text, "")
 
-    def block(self, renderable: RenderableType) -> None:
+    def block(self, renderable: RenderableType, mark: str = "") -> None:
         """Write whole lines of the answer to standard output, without blanks around them.
+
+        The first one stands behind `mark`, the others as far to the right.
 
         Raises:
             ReaderGoneError: standard output has been closed.
         """
-        self._write("out", _unpadded(self.out, renderable).strip("\n") + "\n")
+        marked = _Marked(renderable, mark) if mark else renderable
+        self._write("out", _unpadded(self.out, marked).strip("\n") + "\n")
 
     def code(self, line: Text) -> None:
         """Write one line of code to standard output; where it is too long the terminal breaks it.
@@ -166,6 +190,22 @@ class Screen:
         """A table on standard error."""
         self._write("err", _unpadded(self.err, renderable))
 
+    def picture(self, picture: Picture, setting: str) -> None:
+        """A picture made small on standard error, where that is a terminal that can show it.
+
+        Args:
+            setting: `auto`, `kitty`, `iterm2`, `sixel`, `blocks` or `off`.
+        """
+        if setting == "off" or not self.can_rewrite or self.err.no_color:
+            return
+        protocol, columns = protocol_of(setting), self.err.width - 1
+        if protocol != "blocks":
+            cell = _cell_pixels() if protocol == "sixel" else _USUAL_CELL
+            drawing = Drawing(protocol, make_thumbnail(picture, columns, cell=cell))
+            self._write("err", drawing)
+        elif self.err.color_system in _BLOCK_COLOURS:
+            self.aside(HalfBlocks(make_thumbnail(picture, columns, cell=(1, 2))))
+
     def thought(self, text: str) -> None:
         """A piece of a thought on standard error, dimmed."""
         self._flow("err", text, "thought")
@@ -175,7 +215,7 @@ class Screen:
         # The last column stays free: filled, some terminals go on to the next line
         self._draw(set_cell_size(safe_line(text), self.err.width - 1).rstrip(), "note")
 
-    def draft(self, text: str, style: str = "") -> None:
+    def draft(self, text: str, style: str = "", mark: str = "") -> None:
         """Show a text that still grows, in place of what was shown before it.
 
         Above a prompt as much of its end as the screen can show, else the end of its last line.
@@ -183,7 +223,7 @@ class Screen:
         if self.live is None:
             *_, text = text.rsplit("\n", 1)
             text = tail(text, self.err.width - 1, 1)
-        self._draw(text, style)
+        self._draw(text, style, mark)
 
     def clear_status(self) -> None:
         """Remove the status line, so that something lasting can be written."""
@@ -193,12 +233,12 @@ class Screen:
             write_text(sys.stderr, "", over=True)
             self._status_shown = False
 
-    def _draw(self, text: str, style: str) -> None:
+    def _draw(self, text: str, style: str, mark: str = "") -> None:
         text = safe_text(text)
         if self.live is not None:
-            self.live.draw(text, style)
+            self.live.draw(text, style, mark)
         elif self.can_rewrite:
-            write_text(sys.stderr, f"\x1b[2m{text}\x1b[0m", over=True)
+            write_text(sys.stderr, self._styled(text, "note"), over=True)
             self._status_shown = True
 
     def _flow(self, stream: Stream, text: str, style: str) -> None:
@@ -224,7 +264,7 @@ class Screen:
             return text
         return _rendered(self.err, Text(text, style=style, end=""), soft_wrap=True)
 
-    def _write(self, stream: Stream, text: str) -> None:
+    def _write(self, stream: Stream, text: str | Drawing) -> None:
         if self.live is not None:
             self.live.put(stream, text)
             return
@@ -271,13 +311,44 @@ class _Safe:
                 yield Segment(safe_text(text), safe_style)
 
 
-def _console(*, stderr: bool, width: int | None) -> Console:
+class _Marked:
+    """`drawn` behind a mark, every row as far to the right."""
+
+    def __init__(self, drawn: RenderableType, mark: str) -> None:
+        self._drawn, self._mark = drawn, mark
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        margin = cell_len(self._mark)
+        inner = options.update(width=max(options.max_width - margin, 1))
+        lead = Segment(self._mark, console.get_style("mark"))
+        for line in console.render_lines(self._drawn, inner, pad=False):
+            yield lead
+            yield from line
+            yield Segment.line()
+            lead = Segment(" " * margin)
+
+
+def _console(*, stderr: bool, width: int | None, theme: Theme) -> Console:
     # What users and models write is never taken for rich's own markup.
-    stream = _Stream("stderr" if stderr else "stdout")
-    theme = Theme(_STYLES)
     return Console(
-        file=stream, width=width, theme=theme, markup=False, emoji=False, highlight=False
+        file=_Stream("stderr" if stderr else "stdout"),
+        width=width,
+        theme=RichTheme(dict(theme.styles)),
+        markup=False,
+        emoji=False,
+        highlight=False,
     )
+
+
+def _cell_pixels() -> tuple[int, int]:
+    """Width and height of a character, as the terminal has told the system; many tell nothing."""
+    try:
+        size = fcntl.ioctl(sys.stderr.fileno(), termios.TIOCGWINSZ, bytes(8))
+        rows, columns, width, height = struct.unpack("HHHH", size)
+        cell = width // columns, height // rows
+    except (OSError, ValueError, ZeroDivisionError):
+        return _USUAL_CELL
+    return cell if all(4 <= side <= 100 for side in cell) else _USUAL_CELL
 
 
 def _rendered(console: Console, renderable: RenderableType, **options: Any) -> str:
@@ -292,19 +363,21 @@ def _unpadded(console: Console, renderable: RenderableType) -> str:
     return "".join(_PADDING.sub("", line) + "\n" for line in lines)
 
 
-def write_text(stream: TextIO, text: str, *, over: bool = False) -> None:
+def write_text(stream: TextIO, text: str | Drawing, *, over: bool = False) -> None:
     """Write at once; what the stream's encoding lacks becomes `?`.
 
-    A terminal gets colours and no other sequence; `over` begins at the start of its line, and
-    removes the rest of what stood there. Where standard error cannot be written there is nobody to
-    tell, and the answer goes on.
+    A terminal gets colours, drawings and no other sequence; `over` begins at the start of its
+    line, and removes the rest of what stood there. Where standard error cannot be written there is
+    nobody to tell, and the answer goes on.
 
     Raises:
         ReaderGoneError: the stream has been closed.
         RqchatError: it leads to a disk that is full, or the like.
     """
     try:
-        if stream.isatty():
+        if isinstance(text, Drawing):
+            text = f"{picture_sequence(text.protocol, text.picture)}\n"
+        elif stream.isatty():
             text = only_colours(text)
         if over:
             text = f"\r{text}\x1b[K"

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Block", "BlockSplitter"]
+__all__ = ["Block", "BlockSplitter", "code_blocks"]
 
 _FENCE = re.compile(r"^(?P<indent>\s*)(?P<fence>`{3,}|~{3,})(?P<info>[^`]*)$")
 _HEADING = re.compile(r"^ {0,3}#{1,6}(\s|$)")
@@ -100,3 +100,15 @@ class BlockSplitter:
         source = "".join(self._source).rstrip("\n")
         self._source.clear()
         return [Block("text", source)] if source else []
+
+
+def code_blocks(text: str) -> list[str]:
+    """The contents of each fence of a whole answer, in the order in which the screen counts them;
+    empty ones are not counted."""
+    splitter = BlockSplitter()
+    found: list[str] = []
+    for block in [*splitter.feed(text), *splitter.close()]:
+        if block.kind == "code":
+            found = [*found, ""] if block.first else found
+            found[-1] += f"{block.text}\n"
+    return found

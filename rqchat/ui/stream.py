@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from rich.cells import cell_len
+
 from rqchat.engine.events import (
     Done,
     Event,
@@ -15,12 +17,14 @@ from rqchat.engine.events import (
     ThoughtDelta,
 )
 from rqchat.ui.console import Screen
-from rqchat.ui.markdown import MarkdownAnswer
+from rqchat.ui.looks.bars import progress_bar
+from rqchat.ui.markdown import InChat, MarkdownAnswer
 from rqchat.ui.text import format_bytes, format_count, format_seconds
 
-__all__ = ["STOP_NOTES", "AnswerView", "load_status", "prefill_status"]
+__all__ = ["STOP_NOTES", "AnswerView", "answer_summary", "load_status", "prefill_status"]
 
-_RECALLED_TOKENS = 1024  # fewer take no time that anybody would miss
+_LONG_TOKENS = 1024  # to read fewer takes no time that anybody would miss
+_BAR_CELLS = 20
 _FOLDED_PIECES = 40  # of a folded thought are shown while it comes
 STOP_NOTES = {
     "interrupted": "[interrupted: the answer is not complete]",
@@ -38,6 +42,8 @@ class AnswerView:
         fold: of a thought show only its end while it comes, and one line when it is over.
         begun: how the answer began that goes on now.
         recalls: say once how much of a long prompt had been read before.
+        summary: end with a line on tokens and speed.
+        chat: its place in a chat; None for an answer by itself.
         clock: seconds, for rates and redraws.
     """
 
@@ -50,10 +56,14 @@ class AnswerView:
         fold: bool = False,
         begun: str = "",
         recalls: bool = False,
+        summary: bool = False,
+        chat: InChat | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._screen, self._recalls = screen, recalls
+        self._screen, self._recalls, self._summary = screen, recalls, summary
         self._echo, self._fold = echo, fold
+        self._read: PrefillProgress | None = None
+        self._first_word_s = 0.0
         self._clock = clock
         self._pieces: list[str] = []
         self._thoughts: list[str] = []
@@ -63,7 +73,7 @@ class AnswerView:
         self._deltas = 0
         self._markdown: MarkdownAnswer | None = None
         if markdown and echo and screen.can_style:
-            self._markdown = MarkdownAnswer(screen, begun=begun, clock=clock)
+            self._markdown = MarkdownAnswer(screen, begun=begun, chat=chat, clock=clock)
 
     @property
     def text(self) -> str:
@@ -97,7 +107,9 @@ class AnswerView:
                 self._show_thought(text)
             case PrefillProgress():
                 self._recall(event)
-                self._screen.status(prefill_status(event))
+                self._read = event
+                width, ascii_only = self._screen.err.width - 1, self._screen.err.options.ascii_only
+                self._screen.status(prefill_status(event, width, ascii_only=ascii_only))
             case LoadProgress():
                 self._screen.status(load_status(event))
             case Notice(text):
@@ -106,6 +118,10 @@ class AnswerView:
                 self.close()
                 if stop_reason in STOP_NOTES:
                     self._screen.note(STOP_NOTES[stop_reason], style="warning")
+                if self._summary and event.tokens.output:
+                    if self._markdown is not None:
+                        self._screen.note("")
+                    self._screen.note(answer_summary(event, self._first_word_s))
 
     def close(self) -> None:
         """End the line that is open, so that what follows starts on its own."""
@@ -118,7 +134,7 @@ class AnswerView:
         self._screen.clear_status()
 
     def _recall(self, event: PrefillProgress) -> None:
-        if self._recalls and event.cached_tokens >= _RECALLED_TOKENS:
+        if self._recalls and event.cached_tokens >= _LONG_TOKENS:
             cached, total = format_count(event.cached_tokens), format_count(event.total_tokens)
             self._screen.note(f"{cached} of {total} tokens were read before")
         self._recalls = False
@@ -127,11 +143,26 @@ class AnswerView:
         self._deltas += 1
         if self._began_at_s is None:
             self._began_at_s = self._clock()
+            self._end_reading()
+
+    def _end_reading(self) -> None:
+        """A long prompt is read: its progress becomes a line that stays."""
+        read, self._read = self._read, None
+        if read is None or not self._summary:
+            return
+        tokens = read.done_tokens - read.cached_tokens
+        if tokens >= _LONG_TOKENS:
+            rate = format_count(round(tokens / max(read.elapsed_s, 1e-9)))
+            took = format_seconds(read.elapsed_s)
+            self._screen.note(f"read {format_count(tokens)} tokens in {took} · {rate} tokens/s")
+            self._screen.note("")
 
     def _show_text(self, text: str) -> None:
         if not text:
             return
         self._end_thought()
+        if not self._pieces:
+            self._first_word_s = self._clock() - (self._began_at_s or 0.0)
         self._pieces.append(text)
         if self._markdown is not None:
             self._markdown.feed(text)
@@ -159,38 +190,57 @@ class AnswerView:
             return
         self._screen.clear_status()
         took = format_seconds(self._clock() - (self._began_at_s or 0.0))
-        self._screen.note(f"[thought for {took}; /think show unfolds it]", style="thought")
+        tokens = format_count(len(self._thoughts))  # a piece is a token, or nearly
+        self._screen.note(f"thought for {took}, about {tokens} tokens · /think show", "thought")
+        self._screen.note("")
 
 
-def prefill_status(event: PrefillProgress) -> str:
-    """`reading 512 of 2,048 tokens, 25 %, 900 tokens/s, 1.7 s left`.
+def answer_summary(done: Done, first_word_s: float) -> str:
+    """`212 tokens · 44 tokens/s · first word after 8.6 s`.
 
-    The rate counts the tokens that needed work; cached ones came for free.
+    `first_word_s` is the time that went by with thoughts, after the prompt was read.
     """
-    percent = 100 * event.done_tokens // max(event.total_tokens, 1)
-    text = (
-        f"reading {format_count(event.done_tokens)} of {format_count(event.total_tokens)} tokens, "
-        f"{percent} %"
-    )
+    rate = done.timing.decode_tokens_per_s
+    parts = [f"{format_count(done.tokens.output)} token{'s' if done.tokens.output != 1 else ''}"]
+    if rate > 0:
+        parts.append(f"{rate:,.0f} tokens/s" if rate >= 10 else f"{rate:.1f} tokens/s")
+    parts.append(f"first word after {format_seconds(done.timing.prefill_s + first_word_s)}")
+    return " · ".join(parts)
+
+
+def prefill_status(event: PrefillProgress, columns: int, *, ascii_only: bool = False) -> str:
+    """`reading ███░░░ 25 % of 2,048 tokens · 900 tokens/s · 1.7 s left · Ctrl-C stops`.
+
+    The rate counts the tokens that needed work; cached ones came for free. Where `columns` are
+    fewer, parts are left out; how much is done and the time left go last.
+    """
+    share = event.done_tokens / max(event.total_tokens, 1)
+    bar = progress_bar(share, min(_BAR_CELLS, columns // 4), ascii_only=ascii_only)
+    start = f"reading {bar} {int(100 * share)} %"
+    whole = f"{start} of {format_count(event.total_tokens)} tokens"
     worked_tokens = event.done_tokens - event.cached_tokens
-    if worked_tokens <= 0 or event.elapsed_s <= 0:
-        return text
-    tokens_per_s = worked_tokens / event.elapsed_s
-    left_s = (event.total_tokens - event.done_tokens) / tokens_per_s
-    return f"{text}, {format_count(round(tokens_per_s))} tokens/s, {format_seconds(left_s)} left"
+    forms: tuple[tuple[str, ...], ...] = ((whole,), (start,))
+    if worked_tokens > 0 and event.elapsed_s > 0:
+        tokens_per_s = worked_tokens / event.elapsed_s
+        left_s = (event.total_tokens - event.done_tokens) / tokens_per_s
+        rate = f"{format_count(round(tokens_per_s))} tokens/s"
+        left, stop = f"{format_seconds(left_s)} left", "Ctrl-C stops"
+        forms = ((whole, rate, left, stop), (whole, rate, left), (start, rate, left), (start, left))
+    lines = [" · ".join(form) for form in forms]
+    return next((line for line in lines if cell_len(line) <= columns), lines[-1])
 
 
 def load_status(event: LoadProgress) -> str:
-    """`loading: downloading, 43 % of 17.2 GiB, 110 MiB/s, 1 min 29 s left`.
+    """`downloading 43 % of 17.2 GiB · 110 MiB/s · 1 min 29 s left`.
 
     Without the share where the total is unknown, without the rest where the rate is.
     """
     if event.total_bytes <= 0:
-        return f"loading: {event.stage}"
+        return event.stage
     percent = 100 * event.done_bytes // event.total_bytes
-    text = f"loading: {event.stage}, {percent} % of {format_bytes(event.total_bytes)}"
+    text = f"{event.stage} {percent} % of {format_bytes(event.total_bytes)}"
     if event.bytes_per_s <= 0:
         return text
     left_s = (event.total_bytes - event.done_bytes) / event.bytes_per_s
     rate = format_bytes(round(event.bytes_per_s))
-    return f"{text}, {rate}/s, {format_seconds(left_s)} left"
+    return f"{text} · {rate}/s · {format_seconds(left_s)} left"

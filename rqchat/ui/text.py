@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.cells import cell_len, get_character_cell_size, set_cell_size
 
 __all__ = [
+    "MOST_COLUMNS",
     "format_bytes",
     "format_count",
     "format_seconds",
@@ -20,6 +21,9 @@ __all__ = [
     "tail",
     "wrapped",
 ]
+
+MOST_COLUMNS = 100
+"""Of what is read line by line: on a wider screen the eye loses the next line."""
 
 # C0 except tab and newline, DEL, C1, and the bidirectional embeddings, overrides and isolates
 # that reorder what is shown (Unicode UAX 9).

@@ -23,6 +23,7 @@ from rqchat.engine.events import (
 )
 from rqchat.engine.settings import Settings
 from rqchat.errors import RqchatError
+from rqchat.ui.looks.theme import Theme
 from tests.cli.fake_session import FakeSession
 from tests.cli.keyboard import Keyboard
 
@@ -39,7 +40,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
         settings: Settings, system: str | None, on_event: Callable[[Event], None]
     ) -> FakeSession:
         on_event(Notice("no GPU found: using the pocket model"))
-        on_event(LoadProgress("weights", 1, 2))
+        on_event(LoadProgress("loading weights", 1, 2))
         if fake.opening_failure is not None:
             raise fake.opening_failure
         fake.settings, fake.system = settings, system
@@ -114,8 +115,8 @@ def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Keyboard]:
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
         keyboard = Keyboard(pipe)
 
-        def open_with_keyboard(chat: Chat, *, from_terminal: bool) -> object:
-            return keyboard.type_into(chat, open_editor(chat, from_terminal=from_terminal))
+        def open_with_keyboard(chat: Chat, theme: Theme, *, from_terminal: bool) -> object:
+            return keyboard.type_into(chat, open_editor(chat, theme, from_terminal=from_terminal))
 
         monkeypatch.setattr(chat_run, "_open_editor", open_with_keyboard)
         yield keyboard

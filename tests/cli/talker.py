@@ -68,7 +68,7 @@ def main() -> None:
     def open_fake(
         settings: Settings, system: str | None, on_event: Callable[[Event], None]
     ) -> Talker:
-        on_event(LoadProgress("weights", 1, 2))
+        on_event(LoadProgress("loading weights", 1, 2))
         time.sleep(float(os.environ.get("LOAD_S", "0.2")))
         return Talker()
 

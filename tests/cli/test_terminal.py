@@ -55,7 +55,7 @@ def a_conversation(terminal: Terminal) -> None:
     terminal.press("\r")
     terminal.wait_for("waiting: say hello")
     terminal.wait_for("4-bit KV")
-    terminal.wait_for("\nhello\n")
+    terminal.wait_for("\n● hello\n")
 
     # While it reads
     terminal.press("read a long book\r")
@@ -97,14 +97,14 @@ def a_conversation(terminal: Terminal) -> None:
 def test_what_is_typed_before_the_prompt_and_what_ends_an_answer(tmp_path: Path) -> None:
     with program(tmp_path) as terminal:
         terminal.press("say one\rsay two\rand th\x1b[D\x1b[Do")
-        terminal.wait_for("> say two\nhello\n")
+        terminal.wait_for("> say two\n\n● hello\n")
         terminal.settle()
         assert terminal.shown.splitlines()[-2] == "> and oth"
         assert "\nrqchat 0" in terminal.text
 
         # Control sequences of the model stay text
         terminal.press("\x15misbehave\r")
-        terminal.wait_for("after")
+        terminal.wait_for("first word after", times=3)
         assert not re.search(
             r"\x1b[\]cP]|\x1b\[2J|\x1b\[38;5;201m|[\x07\x9b\u202a-\u202e\u2066-\u2069]",
             terminal.raw,
@@ -113,7 +113,7 @@ def test_what_is_typed_before_the_prompt_and_what_ends_an_answer(tmp_path: Path)
 
         # Bytes that are no text, in a line and so in the history
         terminal.press("say caf\udce9\r")
-        terminal.wait_for("hello", times=3)
+        terminal.wait_for("● hello", times=3)
 
         # A signal stops the answer as Ctrl-C does
         terminal.press("count\r")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rqchat.ui.code_lines import CodeLines
-from rqchat.ui.console import Screen, Stream
-from rqchat.ui.markdown import MarkdownAnswer
-from rqchat.ui.markdown_blocks import Block, BlockSplitter
+from rqchat.ui.console import Drawing, Screen, Stream
+from rqchat.ui.markdown import InChat, MarkdownAnswer
+from rqchat.ui.markdown_blocks import Block, BlockSplitter, code_blocks
 from tests.ui.test_screen import Terminal
 
 SOURCE = """# Title
@@ -47,14 +47,18 @@ A second line.
 
  1 one
 
+─────────────────────────────────────────────────────────────────── sh
 ls   -l
+──────────────────────────────────────────────────────────────────────
 
  2 two
     • inner
 
+─────────────────────────────────────────────────────────────── python
 text = \"\"\"
 def not_code(): \"\"\"
 
+──────────────────────────────────────────────────────────────────────
 
 ▌ quoted
 
@@ -73,10 +77,10 @@ class Above:
         self.written: list[str] = []
         self.drawn: list[str] = []
 
-    def put(self, stream: Stream, text: str) -> None:
-        self.written.append(text)
+    def put(self, stream: Stream, text: str | Drawing) -> None:
+        self.written.append(str(text))
 
-    def draw(self, text: str, style: str) -> None:
+    def draw(self, text: str, style: str, mark: str = "") -> None:
         self.drawn.append(text)
 
 
@@ -100,14 +104,16 @@ def test_no_word_is_lost(source: str) -> None:
         assert kept.count(letter) >= source.count(letter) - info.count(letter)
 
 
-def draw(monkeypatch: pytest.MonkeyPatch, source: str, *, begun: str = "") -> Above:
+def draw(
+    monkeypatch: pytest.MonkeyPatch, source: str, *, begun: str = "", chat: InChat | None = None
+) -> Above:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setattr(sys, "stdout", Terminal())
     screen, above = Screen(width=70), Above()
     screen.live = above
-    answer = MarkdownAnswer(screen, begun=begun)
+    answer = MarkdownAnswer(screen, begun=begun, chat=chat)
     for character in source:
         answer.feed(character)
     answer.close()
@@ -124,7 +130,8 @@ def test_every_block_is_drawn_once_and_whole(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_long_line_of_code_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "print(" + ", ".join(str(number) for number in range(50)) + ")"
-    assert plain(draw(monkeypatch, f"```python\n{code}\n```").written) == f"{code}\n"
+    _, line, _ = plain(draw(monkeypatch, f"```python\n{code}\n```").written).splitlines()
+    assert line == code
 
 
 def test_only_the_open_block_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +143,21 @@ def test_only_the_open_block_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_continued_answer_begins_with_its_last_block(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = "first\n\n```python\ntext = '''\nand "
     above = draw(monkeypatch, "more'''\n```\nthe end", begun=begun)
-    assert plain(above.written) == "and more'''\n\nthe end\n"
+    assert plain(above.written) == f"and more'''\n{'─' * 70}\n\nthe end\n"
+
+
+def test_in_a_chat_an_answer_has_a_mark_and_its_code_a_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = "word " * 20 + "\n\n```sh\nls\n```\n\n```\n```\n\nthen\n\n~~~\ncd"
+    lines = plain(draw(monkeypatch, source, chat=InChat(code_blocks=2)).written).splitlines()
+    assert lines[0] == "● " + " ".join(["word"] * 13)
+    assert lines[1] == "  " + " ".join(["word"] * 7)
+    assert [line.strip("─ ") for line in lines[2:]] == [
+        *("", "sh · /copy 3", "ls", "", "", "then", "", "/copy 4", "cd", "")
+    ]
+    assert "cd" in lines  # code begins where the line begins, so that it can be copied
+    assert code_blocks(source) == ["ls\n", "cd\n"]
 
 
 @pytest.mark.parametrize(
@@ -164,12 +185,14 @@ def test_drawing_takes_time_that_grows_with_the_length(
 
 
 def test_a_long_string_keeps_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = CodeLines("python")
+    code = CodeLines("python", "ansi_dark")
     lines = ["import os", 'TEXT = "a"', 'LONG = """', *["if it is text"] * 99, '"""', "if it:"]
     drawn = [code.add(line) for line in lines]
     colours = [{str(span.style) for span in text.spans} for text in drawn]
     assert colours[50] == colours[3] != colours[-1]
-    assert colours[-1] == {str(span.style) for span in CodeLines("python").add("if it:").spans}
+    assert colours[-1] == {
+        str(span.style) for span in CodeLines("python", "ansi_dark").add("if it:").spans
+    }
     assert [text.plain for text in drawn] == lines
 
 

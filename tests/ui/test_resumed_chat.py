@@ -12,6 +12,7 @@ from rqchat.engine.conversation import Message
 from rqchat.engine.conversations.records import SessionRecord
 from rqchat.engine.events import TextDelta
 from rqchat.ui.console import Screen
+from rqchat.ui.markdown import InChat
 from rqchat.ui.resumed_chat import show_resumed
 from rqchat.ui.stream import AnswerView
 from tests.ui.test_markdown import SOURCE
@@ -40,8 +41,8 @@ def resumed(
 
 
 def plain(said: str) -> str:
-    """Without bold and the like."""
-    return re.sub(r"\x1b\[\d*m", "", said)
+    """Without bold and the like, and without the rest of the question's band."""
+    return re.sub(r" *\n", "\n", re.sub(r"\x1b\[\d*m", "", said))
 
 
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
@@ -49,7 +50,7 @@ def test_an_answer_looks_as_it_did_when_it_came(monkeypatch: pytest.MonkeyPatch,
     out, _ = two_terminals(monkeypatch)
     monkeypatch.delenv("NO_COLOR")  # the colours of code are drawn again, too
     monkeypatch.setenv("TERM", term)
-    view = AnswerView(Screen(width=79))
+    view = AnswerView(Screen(width=79), chat=InChat())
     for character in SOURCE:
         view.show(TextDelta(character))
     view.close()
@@ -63,12 +64,13 @@ def test_what_is_folded_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     question = "\n".join(f"line {number}" for number in range(30))
     rows = [f"Row {number}." for number in range(2_000)]
     said = plain(resumed(monkeypatch, question, "\n".join(rows), rows=20)).splitlines()
-    assert said[:9] == [
+    assert said[:10] == [
         HEAD.strip(), "", "> line 0", *(f"line {n}" for n in range(1, 5)), "[and 25 more lines]",
-        FOLDED,
+        "", FOLDED,
     ]  # fmt: skip
-    assert said[9:-1] == rows[-len(said[9:-1]) :]
-    assert 10 <= len(said[9:-1]) < 20
+    shown = [line.strip() for line in said[10:-1]]
+    assert shown == rows[-len(shown) :]
+    assert 10 <= len(shown) < 20
 
 
 @pytest.mark.parametrize("answer", ["word " * 2_000, "", "x" * 5_000, "日" * 3_000])

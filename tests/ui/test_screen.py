@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import sys
 import termios
 
@@ -66,8 +67,8 @@ def test_progress_is_drawn_over_and_gone_before_the_answer(monkeypatch: pytest.M
     out, err = streams
     assert out.getvalue() == "Hi\n"
     assert err.getvalue() == (
-        "\r\x1b[2mloading: weights, 50 % of 0 KiB\x1b[0m\x1b[K"
-        "\r\x1b[2mreading 256 of 1,024 tokens, 25 %, 512 tokens/s, 1.5 s lef\x1b[0m\x1b[K"
+        "\r\x1b[2mweights 50 % of 0 KiB\x1b[0m\x1b[K"
+        "\r\x1b[2mreading ████░░░░░░░░░░ 25 % · 512 tokens/s · 1.5 s left\x1b[0m\x1b[K"
         "\r\x1b[K"
     )
 
@@ -81,6 +82,21 @@ def test_a_long_prompt_that_was_read_before_is_told_once(
     for done_tokens in (cached, 8873):
         view.show(PrefillProgress(done_tokens, 8873, cached, 0.1))
     assert err.getvalue().count("8,850 of 8,873 tokens were read before\x1b[0m\n") == said
+
+
+def test_what_was_read_and_how_fast_it_went_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = two_terminals(monkeypatch)
+    view = AnswerView(Screen(width=99), markdown=False, summary=True)
+    for event in (PrefillProgress(2048, 2048, 512, 2.0), TextDelta("Hi"), done()):
+        view.show(event)
+    assert [line for line in _plain(err.getvalue()).splitlines() if line][-2:] == [
+        "read 1,536 tokens in 2.0 s · 768 tokens/s",
+        "10 tokens · 20 tokens/s · first word after 2.0 s",
+    ]
+
+
+def _plain(said: str) -> str:
+    return re.sub(r"\x1b\[[\d;]*m|[^\n]*\r|\x1b\[K", "", said)
 
 
 @pytest.mark.parametrize("quiet_by", ["dumb", "quiet", "pipe"])
@@ -162,15 +178,20 @@ def test_reader_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rate_and_time_left_count_the_tokens_that_need_work() -> None:
     event = PrefillProgress(done_tokens=3000, total_tokens=4000, cached_tokens=2000, elapsed_s=2.0)
-    assert prefill_status(event) == "reading 3,000 of 4,000 tokens, 75 %, 500 tokens/s, 2.0 s left"
+    assert prefill_status(event, 99) == (
+        "reading ███████████████░░░░░ 75 % of 4,000 tokens · 500 tokens/s · 2.0 s left"
+        " · Ctrl-C stops"
+    )
+    assert prefill_status(event, 39) == "reading ███████░░ 75 % · 2.0 s left"
+    assert prefill_status(event, 9, ascii_only=True) == "reading ## 75 % · 2.0 s left"
     event = PrefillProgress(done_tokens=2000, total_tokens=4000, cached_tokens=2000, elapsed_s=0.0)
-    assert prefill_status(event) == "reading 2,000 of 4,000 tokens, 50 %"
+    assert prefill_status(event, 40) == "reading █████░░░░░ 50 % of 4,000 tokens"
 
 
 def test_load_status_without_a_total() -> None:
-    assert load_status(LoadProgress("tokenizer", 0, 0)) == "loading: tokenizer"
+    assert load_status(LoadProgress("tokenizer", 0, 0)) == "tokenizer"
     assert load_status(LoadProgress("weights", 5 * 2**30, 20 * 2**30)) == (
-        "loading: weights, 25 % of 20.0 GiB"
+        "weights 25 % of 20.0 GiB"
     )
 
 

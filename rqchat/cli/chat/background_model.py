@@ -53,7 +53,9 @@ class BackgroundModel:
 
     Attributes:
         settings: how it was picked.
-        loading: the status line while it loads.
+        loading: how loading goes, in a line.
+        loaded_share: how much of it is done, from 0 to 1.
+        is_loading: until the session is handed to the host.
     """
 
     def __init__(
@@ -120,7 +122,8 @@ class BackgroundModel:
         self.load()
 
     def _prepare(self, settings: Settings, start: SessionStart) -> None:
-        self.settings, self._start, self.loading = settings, start, "loading"
+        self.settings, self._start = settings, start
+        self.loading, self.loaded_share, self.is_loading = "loading", 0.0, True
         self._opening = BackgroundOpening(lambda: self._open(start), self._host.wake)
 
     def _open(self, start: SessionStart) -> Session:
@@ -137,6 +140,7 @@ class BackgroundModel:
         if start.messages:
             session.restore(start.messages)
         session.thinking = start.thinking
+        self.is_loading = False
         try:
             self._host.opened(session)
         except RqchatError as error:
@@ -149,6 +153,7 @@ class BackgroundModel:
                 self._screen.note(text)
             case LoadProgress():
                 self.loading = load_status(event)
+                self.loaded_share = event.done_bytes / max(event.total_bytes, 1)
                 if self._waiting:
                     self._screen.status(self.loading)
                 self._host.wake()

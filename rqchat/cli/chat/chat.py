@@ -7,6 +7,7 @@ be loaded ends it.
 from __future__ import annotations
 
 import os.path
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from rqchat.cli.chat.pending_attachments import PendingAttachments
 from rqchat.cli.chat.slash.registry import Commands
 from rqchat.cli.chat.turn_runner import TurnRequest, TurnRunner
 from rqchat.cli.store_access import open_recorder, resume_hint
-from rqchat.engine.conversation import UserTurn
+from rqchat.engine.conversation import Message, UserTurn
 from rqchat.engine.conversations.database import plain
 from rqchat.engine.conversations.load import SavedConversation
 from rqchat.engine.conversations.recorder import RecordedTurn
@@ -31,6 +32,15 @@ from rqchat.engine.settings import SamplingSettings, Settings
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import ReaderGoneError, Renderable, Screen
 from rqchat.ui.input_events import show_input_event
+from rqchat.ui.looks.start_header import (
+    Fragments,
+    StartHeader,
+    load_header,
+    model_title,
+    room_for,
+)
+from rqchat.ui.markdown import InChat
+from rqchat.ui.markdown_blocks import code_blocks
 from rqchat.ui.resumed_chat import show_resumed
 from rqchat.ui.stream import AnswerView
 from rqchat.ui.tables import chat_status
@@ -69,6 +79,7 @@ class Chat:
         sampling: SamplingSettings | None = None,
         thinking: bool = False,
         piped: Document | Picture | None = None,
+        pictures: str = "auto",
     ) -> None:
         self.sampling = sampling or SamplingSettings()
         self.fold_thoughts = True
@@ -81,7 +92,8 @@ class Chat:
         if saved is not None:
             self.recorder.adopt(saved)
             system = saved.record.system if system is None else system
-        self._screen, self._piped = screen, piped
+        self._screen, self._piped, self._pictures = screen, piped, pictures
+        self._is_resumed = saved is not None
         self._unanswered: UserTurn | None = None  # of the conversation that goes on
         start = SessionStart(saved.messages if saved else (), system, thinking)
         self.model = BackgroundModel(screen, settings, start, self)
@@ -94,6 +106,7 @@ class Chat:
         """
         self.editor = editor
         # Above a dumb terminal's prompt nothing can be written: there an answer is waited for
+        self._screen.clear_status()
         self._screen.live = editor.live if editor.is_live else None
         try:
             while self._turn(editor):
@@ -118,6 +131,12 @@ class Chat:
         Raises:
             RqchatError: it cannot take what was piped in.
         """
+        if self._is_resumed:  # below its last answer the header would be in the way
+            self.say(f"{model_title(session.model_name)} · {room_for(session.plan)}")
+            self._is_resumed = False
+        else:
+            self.show(StartHeader(session.model_name, session.plan))
+        self.say("")
         if self._unanswered is not None:
             self.attachments.put_back(self._unanswered, session)
             self._unanswered = None
@@ -144,7 +163,8 @@ class Chat:
 
     def show_saved(self, saved: SavedConversation) -> None:
         """Where a saved conversation ended; a question without answer is at the prompt again."""
-        show_resumed(self._screen, saved.record, saved.messages[-2:])
+        code_blocks = _code_block_count(saved.messages[:-2])
+        show_resumed(self._screen, saved.record, saved.messages[-2:], code_blocks)
         if saved.pending is not None:
             if self.model.session is None:
                 self._unanswered = saved.pending  # only the model can count its tokens
@@ -155,7 +175,14 @@ class Chat:
 
     def new_view(self, begun: str = "", *, recalls: bool = False) -> AnswerView:
         """A place on the screen for the next answer."""
-        return AnswerView(self._screen, fold=self.fold_thoughts, begun=begun, recalls=recalls)
+        return AnswerView(
+            self._screen,
+            fold=self.fold_thoughts,
+            begun=begun,
+            recalls=recalls,
+            summary=True,
+            chat=InChat(_code_block_count(self.session().messages)),
+        )
 
     def instruct(self, system: str | None) -> None:
         """Set or remove the instructions above the conversation.
@@ -172,6 +199,8 @@ class Chat:
             RqchatError: it cannot be used, or the model, which counts the tokens, cannot be opened.
         """
         self.say(self.attachments.add(item, self.session()))
+        if isinstance(item, Picture):
+            self._screen.picture(item, self._pictures)
 
     def attach_picture(self, reference: str) -> None:
         """Attach the picture that a path or a URL names.
@@ -237,7 +266,7 @@ class Chat:
         """The status line, for so many columns."""
         session = self.model.session
         if session is None:
-            return self.model.loading
+            return "" if self._screen.live else self.model.loading
         rate = self.last_done.timing.decode_tokens_per_s if self.last_done else 0.0
         if self.turns.is_busy and self.turns.view is not None:
             rate = self.turns.view.deltas_per_s
@@ -250,6 +279,13 @@ class Chat:
             columns,
             attached_tokens=0 if self.turns.is_busy else self.attachments.tokens,
         )
+
+    def heading(self, columns: int) -> Fragments:
+        """How loading goes, where the header will stand; nothing once that is there."""
+        model = self.model
+        if not model.is_loading:
+            return []
+        return load_header(model.settings.model, model.loading, model.loaded_share, columns)
 
     def attached(self) -> str:
         """What goes along with the next message, in a line; empty where that is nothing."""
@@ -304,6 +340,7 @@ class Chat:
         return True
 
     def _handle(self, line: str) -> None:
+        turns = self.turns.begun
         try:
             if self.commands.is_command(line):
                 self.commands.run(self, line)
@@ -315,6 +352,8 @@ class Chat:
             if error is self.model.error:
                 raise  # without a model there is nothing to go on with
             self.report(error)
+        if line and self.turns.begun == turns:  # a turn ends with air of its own
+            self.say("")
 
     def _attach_dropped(self, line: str) -> bool:
         """Attach a line that is nothing but existing files, as terminals paste dropped ones."""
@@ -347,3 +386,7 @@ class Chat:
             on_unanswered=lambda: self.type(text),
         )
         self.turns.start(request)
+
+
+def _code_block_count(messages: Iterable[Message]) -> int:
+    return sum(len(code_blocks(message.text)) for message in messages if message.role != "user")

@@ -26,6 +26,8 @@ from rqchat.errors import UsageError
 from rqchat.ui.console import Screen, is_terminal
 from rqchat.ui.editor.typeahead import keys_kept
 from rqchat.ui.input_events import show_input_event
+from rqchat.ui.looks.start_header import HELP_HINT
+from rqchat.ui.looks.theme import Theme, theme_of
 from rqchat.ui.text import format_count
 
 if TYPE_CHECKING:
@@ -51,14 +53,14 @@ def run_chat(
         UsageError: standard output or standard error is no terminal.
         RqchatError: the model cannot be opened, or what is piped in cannot be used.
     """
-    screen = Screen()
+    screen = Screen(theme=theme_of(chat_settings.theme))
     if not (is_terminal("stdout") and is_terminal("stderr")):
         raise UsageError('a chat needs a terminal; for pipes and files: rqchat ask "QUESTION"')
     settings = with_consent(with_saved_model(settings, saved), screen)
     with keys_kept() as typed:
         if typed and not typed.endswith("\r"):
             screen.note("")  # the terminal has shown it, and no line end after it
-        screen.note(f"rqchat {__version__}; /help lists commands, Ctrl-D leaves")
+        _greet(screen, saved)
         piped = _piped(screen)
         chat = Chat(
             screen,
@@ -69,8 +71,9 @@ def run_chat(
             sampling=sampling,
             thinking=chat_settings.think,
             piped=piped,
+            pictures=chat_settings.pictures,
         )
-        editor = _open_editor(chat, from_terminal=piped is not None)
+        editor = _open_editor(chat, screen.theme, from_terminal=piped is not None)
         sys.setswitchinterval(_SWITCH_S)
         chat.editor = editor
         editor.vi = chat_settings.keys == "vi"
@@ -85,6 +88,14 @@ def run_chat(
                 chat.close()
 
 
+def _greet(screen: Screen, saved: SavedConversation | None) -> None:
+    """Something to see at once; where it can be drawn over, the header comes in its place."""
+    if screen.can_rewrite and saved is None:
+        screen.status(f"rqchat {__version__}")
+    else:
+        screen.note(f"rqchat {__version__} · {HELP_HINT}")
+
+
 def _piped(screen: Screen) -> Document | Picture | None:
     """What is on standard input, which may take its time to come."""
     if is_terminal("stdin"):
@@ -97,7 +108,7 @@ def _piped(screen: Screen) -> Document | Picture | None:
     return item
 
 
-def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
+def _open_editor(chat: Chat, theme: Theme, *, from_terminal: bool) -> LineEditor:
     """The line editor; `from_terminal` reads keys from the terminal, as standard input is piped."""
     from rqchat.ui.editor.line_editor import LineEditor
 
@@ -105,5 +116,6 @@ def _open_editor(chat: Chat, *, from_terminal: bool) -> LineEditor:
         chat,
         history_path=None if chat.model.settings.no_log else app_folders.history_file(),
         commands=chat.commands.completion,
+        theme=theme,
         from_terminal=from_terminal,
     )

@@ -102,6 +102,7 @@ class TurnRunner:
 
     Attributes:
         view: the last answer on the screen.
+        begun: how many turns were asked.
     """
 
     def __init__(self, host: TurnHost) -> None:
@@ -111,6 +112,7 @@ class TurnRunner:
         self._idle = threading.Event()
         self._idle.set()
         self.view: AnswerView | None = None
+        self.begun = 0
         self._counted: object = None
         self._counted_tokens = 0
 
@@ -132,6 +134,7 @@ class TurnRunner:
             RqchatError: the model cannot be opened.
         """
         session = self._host.session()
+        self.begun += 1
         self._idle.clear()
         threading.Thread(
             target=self._run, args=(request, session), name="rqchat-answer", daemon=True
@@ -193,6 +196,7 @@ class TurnRunner:
         base = session.messages
         # Later prompts begin with what this process has read, which is nothing to mention
         is_first = not (base or self._undos)
+        self._host.say("")
         view = self.view = self._host.new_view(request.begun, recalls=is_first)
         try:
             answer = session.ask(request.turn, request.sampling, begun=request.begun)

@@ -138,6 +138,7 @@ def ask(
     from rqchat.cli.store_access import open_recorder, resumed_conversation, with_saved_model
     from rqchat.engine.generation.json_schema import read_schema
     from rqchat.ui.console import Screen
+    from rqchat.ui.looks.theme import theme_of
 
     settings, sampling, chat_settings = given.settings(), given.sampling(), given.chat_settings()
     inputs = Inputs(
@@ -159,7 +160,7 @@ def ask(
     saved = resumed_conversation(latest=continue_, reference=resume)
     if saved is not None and several:
         raise UsageError("a conversation goes on with one question; ask the others after it")
-    screen = Screen(quiet=quiet)
+    screen = Screen(quiet=quiet, theme=theme_of(chat_settings.theme))
     # Before the model is loaded, so that an input that cannot be read is reported at once.
     turns = gather_turns(inputs, screen)
     report = Report(screen, Output(form, stats, several, whole_only=shape is not None))

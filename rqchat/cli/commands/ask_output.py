@@ -77,7 +77,9 @@ class Report:
         self._screen, self._output = screen, output
         self._echo = output.form == "text" and not output.whole_only
         self._echo_raw = output.form == "raw" and not output.whole_only
-        self._view = AnswerView(screen, echo=self._echo, recalls=True)
+        # For people who watch; scripts have `--json`, and `--stats` says the same at length
+        self._summary = screen.can_rewrite and output.form == "text" and not output.stats
+        self._view = self._new_view(recalls=True)
 
     def show(self, event: Event) -> None:
         """Show one event of loading or answering.
@@ -124,7 +126,7 @@ class Report:
         if self._output.stats:
             self._screen.aside(stats_table(done))
         # Later prompts begin with what this process has read, which is nothing to mention.
-        self._view = AnswerView(self._screen, echo=self._echo)
+        self._view = self._new_view()
 
     def fail(self, error: RqchatError) -> None:
         """Tells readers of events why there will be no more; the error itself is raised on."""
@@ -134,6 +136,9 @@ class Report:
     def close(self) -> None:
         """Ends the line that is open."""
         self._view.close()
+
+    def _new_view(self, *, recalls: bool = False) -> AnswerView:
+        return AnswerView(self._screen, echo=self._echo, recalls=recalls, summary=self._summary)
 
     def _write(self, record: dict[str, Any]) -> None:
         self._screen.answer(json.dumps(record) + "\n")

@@ -22,6 +22,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 
 from rqchat.errors import InputError
 from rqchat.ui.editor.safe_output import open_output
+from rqchat.ui.looks.theme import Theme
 
 __all__ = ["PROMPT", "open_field"]
 
@@ -29,16 +30,6 @@ PROMPT: StyleAndTextTuples = [("class:prompt", "> ")]
 _MENU_ROWS = 8
 _ESCAPE_S = 0.05
 _OTHER_ROWS = 3  # what is typed, the status line, and one above
-_STYLE = Style.from_dict(
-    {
-        "status": "noreverse",
-        "prompt": "bold",
-        "continuation": "dim",
-        "note": "dim",
-        "waiting": "dim",
-        "thought": "dim italic",
-    }
-)
 
 
 def open_field(
@@ -50,11 +41,13 @@ def open_field(
     status: Callable[[], StyleAndTextTuples],
     vi: bool,
     from_terminal: bool,
+    theme: Theme,
 ) -> PromptSession[str]:
     """The field, with `above` over it and the line `status` under it.
 
     Args:
         from_terminal: read keys from the terminal although standard input is something else.
+        theme: the colours.
 
     Raises:
         InputError: `from_terminal` where there is no terminal.
@@ -69,7 +62,7 @@ def open_field(
             key_bindings=bindings,
             multiline=True,
             prompt_continuation=[("class:continuation", "  ")],
-            style=_STYLE,
+            style=Style.from_dict(theme.prompt_styles),
             vi_mode=vi,
             input=_terminal_keys() if from_terminal else None,
             enable_suspend=True,
@@ -87,7 +80,9 @@ def open_field(
     field.app.ttimeoutlen = _ESCAPE_S
     line = Window(FormattedTextControl(status), height=1, style="class:status")
     layout = field.layout
-    layout.container = HSplit([above, layout.container, ConditionalContainer(line, ~is_done)])
+    # What was sent stays in a band of its own, so that turns are told apart at a glance
+    turn = HSplit([layout.container], style=lambda: "class:turn" if field.app.is_done else "")
+    layout.container = HSplit([above, turn, ConditionalContainer(line, ~is_done)])
     return field
 
 

@@ -36,6 +36,7 @@ from rqchat.ui.editor.history import open_history
 from rqchat.ui.editor.input_field import PROMPT, open_field
 from rqchat.ui.editor.keys import make_bindings
 from rqchat.ui.editor.live_region import LiveRegion
+from rqchat.ui.looks.theme import Theme, theme_of
 from rqchat.ui.text import one_row
 
 __all__ = ["LEAVE_WITHIN_S", "LineEditor", "Work"]
@@ -50,6 +51,9 @@ class Work(Protocol):
 
     def status(self, columns: int) -> str:
         """The status line, asked for at every redraw; it should fit into `columns`."""
+
+    def heading(self, columns: int) -> StyleAndTextTuples:
+        """What is shown above all, in whole rows of so many columns, while the model loads."""
 
     def attached(self) -> str:
         """What goes along with the next line, shown above the prompt; empty without any."""
@@ -75,6 +79,7 @@ class LineEditor:
         history_path: where typed lines are kept across runs; None, or a place that cannot be
             written, keeps them for this run only.
         commands: the slash commands by name.
+        theme: the colours; None are those that the environment asks for.
         vi: vi's keys in place of Emacs's.
         from_terminal: read keys from the terminal although standard input is something else.
         clock: seconds, for the time between two Ctrl-C.
@@ -92,6 +97,7 @@ class LineEditor:
         *,
         history_path: Path | None,
         commands: Mapping[str, Completable],
+        theme: Theme | None = None,
         vi: bool = False,
         from_terminal: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -103,7 +109,7 @@ class LineEditor:
         self._lock = threading.Lock()
         self._waiting: deque[str] = deque()
         self._pastes = Pastes()
-        self.live = LiveRegion(self._lines_above)
+        self.live = LiveRegion(work.heading, self._lines_above)
         self._session = open_field(
             history=open_history(history_path, self._pastes.unfold),
             completer=SlashCompleter(commands),
@@ -112,6 +118,7 @@ class LineEditor:
             status=self._status,
             vi=vi,
             from_terminal=from_terminal,
+            theme=theme or theme_of(),
         )
 
     @property

@@ -12,9 +12,10 @@ from prompt_toolkit.application import Application
 from prompt_toolkit.filters import Condition, is_done
 from prompt_toolkit.formatted_text import StyleAndTextTuples
 from prompt_toolkit.layout import ConditionalContainer, Dimension, FormattedTextControl, Window
+from rich.cells import cell_len
 
-from rqchat.ui.console import Stream, write_text
-from rqchat.ui.text import one_row, tail
+from rqchat.ui.console import Drawing, Stream, write_text
+from rqchat.ui.text import MOST_COLUMNS, one_row, tail
 
 __all__ = ["LiveRegion"]
 
@@ -27,16 +28,19 @@ class LiveRegion:
     While no prompt is shown, lines are written at once.
 
     Args:
-        below: lines that are shown below the part that may change.
+        above: what is shown above the part that may change, for so many columns: whole rows.
+        below: lines that are shown below it.
     """
 
-    def __init__(self, below: Callable[[], list[str]]) -> None:
-        self._below = below
+    def __init__(
+        self, above: Callable[[int], StyleAndTextTuples], below: Callable[[], list[str]]
+    ) -> None:
+        self._above, self._below = above, below
         self._lock = threading.RLock()
         self._app: Application[str] | None = None
         self._streams: dict[Stream, TextIO] = {"out": sys.stdout, "err": sys.stderr}
-        self._lines: list[tuple[Stream, str]] = []
-        self._text = self._style = ""
+        self._lines: list[tuple[Stream, str | Drawing]] = []
+        self._text = self._style = self._mark = ""
         self._error: Exception | None = None
         self._scheduled = self._paused = False
         self.container = ConditionalContainer(
@@ -48,7 +52,7 @@ class LiveRegion:
             Condition(lambda: bool(self._fragments())) & ~is_done,
         )
 
-    def put(self, stream: Stream, text: str) -> None:
+    def put(self, stream: Stream, text: str | Drawing) -> None:
         """Write whole lines above the prompt, for good.
 
         Raises:
@@ -60,11 +64,11 @@ class LiveRegion:
             self._lines.append((stream, text))
             self._schedule()
 
-    def draw(self, text: str, style: str) -> None:
+    def draw(self, text: str, style: str, mark: str = "") -> None:
         """Show `text` in place of what was shown before it; an empty one shows nothing."""
         with self._lock:
-            if (text, style) != (self._text, self._style):
-                self._text, self._style = text, style
+            if (text, style, mark) != (self._text, self._style, self._mark):
+                self._text, self._style, self._mark = text, style, mark
                 self._schedule()
 
     def refresh(self) -> None:
@@ -128,14 +132,26 @@ class LiveRegion:
         return max(size.columns, 1), max(size.rows - _ROWS_BELOW, 1)
 
     def _fragments(self) -> StyleAndTextTuples:
-        style = f"class:{self._style}" if self._style else ""
         columns, rows = self._size()
+        parts = list(self._above(columns))
         below = [one_row(line, columns) for line in self._below()]
         text = self._text.rstrip("\n")
-        parts: StyleAndTextTuples = []
         if text:
-            parts.append((style, tail(text, columns, max(rows - len(below), 1))))
-        for line in below:
-            parts += [("", "\n")] if parts else []
-            parts.append(("class:waiting", line))
+            parts += self._rows_of(text, columns, max(rows - len(below), 1))
+        parts += [("class:waiting", f"{line}\n") for line in below]
+        if parts:
+            style, last = parts[-1][:2]
+            parts[-1] = (style, last.removesuffix("\n"))
+        return parts
+
+    def _rows_of(self, text: str, columns: int, rows: int) -> StyleAndTextTuples:
+        """The end of the part that may change; its first row behind the mark."""
+        style, mark = f"class:{self._style}" if self._style else "", self._mark
+        margin = cell_len(mark)
+        if mark:
+            columns = max(min(columns, MOST_COLUMNS) - margin, 1)
+        parts: StyleAndTextTuples = []
+        for line in tail(text, columns, rows).split("\n"):
+            parts += [("class:mark", mark if line else ""), (style, f"{line}\n")]
+            mark = " " * margin if line else mark  # the gap above a block has none
         return parts

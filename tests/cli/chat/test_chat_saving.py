@@ -79,7 +79,7 @@ def test_a_saved_chat_goes_on(
     (saved,) = sessions()
     keys.send_text("Two" + ENTER + CTRL_D)
     err = run(how, *([saved.id[:6]] if "r" in how.lstrip("-")[:1] else [])).err
-    assert f"going on with One ({saved.id}, 1 turn)\n\n> One\nIt is a cat.\n\n" in err
+    assert f"going on with One ({saved.id}, 1 turn)\n\n> One\n\nIt is a cat.\n\n" in err
     assert session.messages[:2] == before
     assert session.system == "Be brief."
     assert [questions(each) for each in sessions()] == [["One", "Two"]]

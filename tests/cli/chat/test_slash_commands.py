@@ -12,6 +12,7 @@ from rqchat.cli import open_session
 from rqchat.cli.chat import run as chat_run
 from rqchat.cli.chat.chat import Chat
 from rqchat.engine.settings import Settings
+from rqchat.ui.looks.theme import Theme
 from tests.cli.conftest import CTRL_C, CTRL_D, ENTER, NoGpuError, Run, Talk, texts
 from tests.cli.fake_session import FakeSession
 from tests.cli.keyboard import Keyboard
@@ -22,7 +23,7 @@ def test_system_prompt_from_the_command_line(
 ) -> None:
     keys.send_text("/system" + ENTER + "/system Be brief." + ENTER + "/exit" + ENTER)
     result = run("--system", "Be kind.", "--model", "m")
-    assert result.err.endswith("Be kind.\nsystem prompt set\n")
+    assert result.err.endswith("Be kind.\n\nsystem prompt set\n\n")
     assert session.system == "Be brief."
     assert session.settings is not None and session.settings.model == "m"
 
@@ -131,9 +132,9 @@ def test_a_piped_document_is_attached_first(
     open_editor = chat_run._open_editor
     asked_for: list[bool] = []
 
-    def from_pipe(chat: Chat, *, from_terminal: bool) -> object:
+    def from_pipe(chat: Chat, theme: Theme, *, from_terminal: bool) -> object:
         asked_for.append(from_terminal)
-        return open_editor(chat, from_terminal=False)
+        return open_editor(chat, theme, from_terminal=False)
 
     monkeypatch.setattr(chat_run, "_open_editor", from_pipe)
     keys.send_text("Who?" + ENTER + CTRL_D)
@@ -174,7 +175,7 @@ def test_a_path_at_the_start_of_a_line_is_no_command(talk: Talk, session: FakeSe
 
 def test_set_changes_the_next_answer(talk: Talk, session: FakeSession) -> None:
     _, err = talk("/set temperature 0.5", "/set max-tokens=7", "a", "/set max-tokens off", "b")
-    assert "temperature = 0.5\nmax-tokens = 7\n" in err
+    assert "temperature = 0.5\n\nmax-tokens = 7\n\n" in err
     first, second = (sampling for _, sampling in session.asked)
     assert (first.temperature, first.max_tokens) == (0.5, 7)
     assert (second.temperature, second.max_tokens) == (0.5, None)
@@ -200,7 +201,7 @@ def test_thinking_is_switched(talk: Talk, session: FakeSession) -> None:
 def test_thoughts_are_folded_and_can_be_unfolded(talk: Talk, session: FakeSession) -> None:
     session.thoughts = ["first this, ", "then that"]
     _, err = talk("What?", "/think show", "/think unfold", "And?")
-    assert re.search(r"\[thought for 0\.\d s; /think show unfolds it\]", err)
+    assert re.search(r"thought for 0\.\d s, about 2 tokens · /think show", err)
     assert err.count("first this, then that\n") == 2
 
 

@@ -170,3 +170,10 @@ def test_copy_reaches_a_clipboard_program(
     assert "characters with wl-copy" in err
     talk("/copy code")
     assert (tmp_path / "copied").read_text() == "du\n"
+    session.script = ["And:\n~~~\ndf\n~~~"]
+    for number, copied in ((1, "ls -l\n"), (2, "du\n"), (3, "df\n")):
+        talk(*(["More?"] if number == 1 else []), f"/copy {number}")
+        assert (tmp_path / "copied").read_text() == copied
+    _, err = talk("/copy 4", "/copy 0", "/copy it")
+    assert "there is no block of code 4; there are 3 in this conversation" in err
+    assert "there is no block of code 0" in err and "/copy takes nothing, the number" in err

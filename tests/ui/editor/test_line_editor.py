@@ -80,6 +80,9 @@ class Idle:
     def status(self, columns: int) -> str:
         return "status"
 
+    def heading(self, columns: int) -> list[tuple[str, str]]:
+        return []
+
     def attached(self) -> str:
         return ""
 

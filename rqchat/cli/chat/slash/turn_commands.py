@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from rqchat.cli.chat.chat import Chat
@@ -12,10 +11,9 @@ from rqchat.cli.chat.slash.registry import Command, words
 from rqchat.cli.chat.turn_runner import Messages, TurnRequest
 from rqchat.engine.conversation import Message, UserTurn
 from rqchat.errors import RqchatError, UsageError
+from rqchat.ui.markdown_blocks import code_blocks
 
 __all__ = ["COMMANDS"]
-
-_CODE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n`]*\n(.*?)^[ \t]*\1", re.MULTILINE | re.DOTALL)
 
 
 def _undo(chat: Chat, argument: str) -> None:
@@ -81,13 +79,25 @@ def _copy(chat: Chat, argument: str) -> None:
     _, answer = _last_turn(chat)
     text = answer.text
     if argument == "code":
-        blocks = _CODE.findall(text)
+        blocks = code_blocks(text)
         if not blocks:
             raise UsageError("the last answer has no block of code")
-        text = blocks[-1][1]
+        text = blocks[-1]
     elif argument:
-        raise UsageError("/copy takes nothing, or 'code' for the last block of code")
+        text = _numbered_code(chat, argument)
     chat.say(f"copied {len(text):,} characters {write_clipboard(text)}")
+
+
+def _numbered_code(chat: Chat, argument: str) -> str:
+    """The block of code that the screen shows with this number."""
+    answers = (each.text for each in chat.session().messages if each.role != "user")
+    blocks = [block for text in answers for block in code_blocks(text)]
+    if not argument.isdecimal():
+        raise UsageError("/copy takes nothing, the number of a block of code, or 'code'")
+    if not 0 < int(argument) <= len(blocks):
+        there = f"there are {len(blocks)}" if blocks else "there is none"
+        raise UsageError(f"there is no block of code {argument}; {there} in this conversation")
+    return blocks[int(argument) - 1]
 
 
 def _last_turn(chat: Chat) -> tuple[Message, Message]:
@@ -119,5 +129,7 @@ COMMANDS = (
     ),
     Command("/continue", "", "go on with an answer that was stopped", _continue),
     Command("/edit", "", "take back the last turn and change its question", _edit),
-    Command("/copy", "[code]", "put the last answer into the clipboard", _copy, words("code")),
+    Command(
+        "/copy", "[N|code]", "copy the last answer, code N, or its last code", _copy, words("code")
+    ),
 )

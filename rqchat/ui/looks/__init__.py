@@ -1,0 +1,1 @@
+"""How the screen looks: themes, the start header, bars, and small pictures."""
