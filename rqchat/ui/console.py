@@ -54,6 +54,7 @@ Stream = Literal["out", "err"]
 Renderable = RenderableType  # for those who may not know rich
 
 _PADDING = re.compile(r"(?: |\x1b\[[\d;]*m *\x1b\[0m)+$")
+_PLAIN = str.maketrans("·●━─█▓▒░▌…", "-*=-#=+-|.")  # for streams that lack what we draw with
 _BLOCK_COLOURS = ("256", "truecolor")  # with fewer a picture of half blocks is none
 _USUAL_CELL = (10, 20)  # pixels, where the terminal does not say
 
@@ -364,7 +365,7 @@ def _unpadded(console: Console, renderable: RenderableType) -> str:
 
 
 def write_text(stream: TextIO, text: str | Drawing, *, over: bool = False) -> None:
-    """Write at once; what the stream's encoding lacks becomes `?`.
+    """Write at once; what the stream's encoding lacks becomes ASCII or `?`.
 
     A terminal gets colours, drawings and no other sequence; `over` begins at the start of its
     line, and removes the rest of what stood there. Where standard error cannot be written there is
@@ -384,7 +385,8 @@ def write_text(stream: TextIO, text: str | Drawing, *, over: bool = False) -> No
         try:
             stream.write(text)
         except UnicodeEncodeError:
-            stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
+            plain = text.translate(_PLAIN)
+            stream.write(plain.encode(stream.encoding, "replace").decode(stream.encoding))
         stream.flush()
     except OSError as error:
         # The interpreter flushes the stream once more when it ends; let that succeed.

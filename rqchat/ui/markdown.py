@@ -28,7 +28,7 @@ from rqchat.ui.text import MOST_COLUMNS, safe_line, safe_text
 __all__ = ["REDRAWS_PER_S", "InChat", "MarkdownAnswer", "render_block"]
 
 REDRAWS_PER_S = 10
-_MARK, _ASCII_MARK = "● ", "* "
+_MARK = "● "
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,7 @@ class MarkdownAnswer:
         self._code = CodeLines("", screen.theme.code)
         self._code_blocks = chat.code_blocks if chat else 0
         self._begun = self._gap = self._in_code = False  # a gap is drawn when something follows
-        mark = _ASCII_MARK if screen.out.options.ascii_only else _MARK
-        self._mark = mark if chat and not begun else "  " if chat else ""
+        self._mark = "" if chat is None else "  " if begun else _MARK
         self._drawn_at_s = float("-inf")
         for block in self._splitter.feed(safe_text(begun)):
             self._in_code = block.kind == "code"
@@ -163,7 +162,7 @@ class _Quote(BlockQuote):
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         inner = options.update(width=max(options.max_width - 2, 1))
         for line in console.render_lines(self.elements, inner, pad=False):
-            yield Segment("| " if options.ascii_only else "▌ ", console.get_style("accent"))
+            yield Segment("▌ ", console.get_style("accent"))
             yield from line
             yield Segment.line()
 

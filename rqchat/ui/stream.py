@@ -108,8 +108,7 @@ class AnswerView:
             case PrefillProgress():
                 self._recall(event)
                 self._read = event
-                width, ascii_only = self._screen.err.width - 1, self._screen.err.options.ascii_only
-                self._screen.status(prefill_status(event, width, ascii_only=ascii_only))
+                self._screen.status(prefill_status(event, self._screen.err.width - 1))
             case LoadProgress():
                 self._screen.status(load_status(event))
             case Notice(text):
@@ -208,14 +207,14 @@ def answer_summary(done: Done, first_word_s: float) -> str:
     return " · ".join(parts)
 
 
-def prefill_status(event: PrefillProgress, columns: int, *, ascii_only: bool = False) -> str:
+def prefill_status(event: PrefillProgress, columns: int) -> str:
     """`reading ███░░░ 25 % of 2,048 tokens · 900 tokens/s · 1.7 s left · Ctrl-C stops`.
 
     The rate counts the tokens that needed work; cached ones came for free. Where `columns` are
     fewer, parts are left out; how much is done and the time left go last.
     """
     share = event.done_tokens / max(event.total_tokens, 1)
-    bar = progress_bar(share, min(_BAR_CELLS, columns // 4), ascii_only=ascii_only)
+    bar = progress_bar(share, min(_BAR_CELLS, columns // 4))
     start = f"reading {bar} {int(100 * share)} %"
     whole = f"{start} of {format_count(event.total_tokens)} tokens"
     worked_tokens = event.done_tokens - event.cached_tokens

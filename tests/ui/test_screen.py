@@ -183,7 +183,7 @@ def test_rate_and_time_left_count_the_tokens_that_need_work() -> None:
         " · Ctrl-C stops"
     )
     assert prefill_status(event, 39) == "reading ███████░░ 75 % · 2.0 s left"
-    assert prefill_status(event, 9, ascii_only=True) == "reading ## 75 % · 2.0 s left"
+    assert prefill_status(event, 9) == "reading ██ 75 % · 2.0 s left"
     event = PrefillProgress(done_tokens=2000, total_tokens=4000, cached_tokens=2000, elapsed_s=0.0)
     assert prefill_status(event, 40) == "reading █████░░░░░ 50 % of 4,000 tokens"
 

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 __all__ = ["FULL", "TRACK", "progress_bar", "share_cells"]
 
 FULL, TRACK = "█", "░"
-_PLAIN = str.maketrans({FULL: "#", TRACK: "-"})
 
 
-def progress_bar(share: float, cells: int, *, ascii_only: bool = False) -> str:
+def progress_bar(share: float, cells: int) -> str:
     """`███░░░`: `share` of so many cells, from 0 to 1."""
     done = max(0, min(cells, round(cells * share)))
-    bar = FULL * done + TRACK * (cells - done)
-    return bar.translate(_PLAIN) if ascii_only else bar
+    return FULL * done + TRACK * (cells - done)
 
 
 def share_cells(sizes: Sequence[int], cells: int) -> list[int]:

@@ -31,7 +31,7 @@ HELP_HINT = "/help · Ctrl-D leaves"
 _PAGE_TOKENS = 437  # 262,144 tokens of English are some 600 printed pages
 _PROGRAM = f"rqchat {__version__}"
 # Of weights, cache, work, what others use, and free; without colours they tell the parts apart
-_COLOURED, _GLYPHS, _ASCII_GLYPHS = "━━━━─", "█▓▒·░", "#=+.-"
+_COLOURED, _GLYPHS = "━━━━─", "█▓▒·░"
 Fragments = list[tuple[str, str]]
 
 
@@ -50,7 +50,6 @@ class StartHeader:
         columns = min(options.max_width, MOST_COLUMNS)
         has_colours = console.color_system is not None and not console.no_color
         glyphs = _COLOURED if has_colours else _GLYPHS
-        glyphs = _ASCII_GLYPHS if options.ascii_only else glyphs
         chosen = self._plan.chosen
         formats = f"{chosen.weight_bits}-bit weights · {chosen.kv_bits}-bit KV"
         model = Text.assemble((self._model, "name"), (f" · {formats}", "note"))
@@ -88,10 +87,11 @@ def load_header(model: str, load: str, share: float, columns: int) -> Fragments:
     columns = min(columns, MOST_COLUMNS)
     done = progress_bar(share, columns).rstrip("░")
     title = "" if model == "auto" else model_title(model)
-    name = one_row(title, max(columns - cell_len(_PROGRAM) - 2, 1))
+    room = columns - cell_len(_PROGRAM) - 2
+    name = f"  {one_row(title, room)}" if title and room > 0 else ""
     return [
-        ("class:title", _PROGRAM),
-        ("class:note", f"  {name}\n"),
+        ("class:title", one_row(_PROGRAM, columns)),
+        ("class:note", f"{name}\n"),
         ("class:accent", done),
         ("class:track", "░" * (columns - len(done)) + "\n"),
         ("class:note", one_row(load, columns) + "\n"),
