@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import chop_cells, set_cell_size
 from rich.text import Text
 
 from rqchat.engine.conversations.records import SessionRecord
@@ -62,9 +62,9 @@ def show_resumed(
     shown = _fitting(question, columns, _QUESTION_ROWS)
     screen.note("")
     for line in question[:shown]:
-        # Filled up to whole rows, the band that it was typed in
-        filled = columns * max(1, -(-cell_len(line) // columns))
-        screen.aside(Text(set_cell_size(line, filled), style="turn"))
+        # The band that it was typed in, broken where the line editor breaks it
+        for row in chop_cells(line, columns) or [""]:
+            screen.aside(Text(set_cell_size(row, columns), style="turn"))
     if shown < len(question):
         screen.note(f"[and {format_count(len(question) - shown)} more lines]")
     screen.note("")

@@ -120,7 +120,8 @@ class AnswerView:
                 if self._summary and event.tokens.output:
                     if self._markdown is not None:
                         self._screen.note("")
-                    self._screen.note(answer_summary(event, self._first_word_s))
+                    columns = self._screen.err.width
+                    self._screen.note(answer_summary(event, self._first_word_s, columns))
 
     def close(self) -> None:
         """End the line that is open, so that what follows starts on its own."""
@@ -194,8 +195,8 @@ class AnswerView:
         self._screen.note("")
 
 
-def answer_summary(done: Done, first_word_s: float) -> str:
-    """`212 tokens · 44 tokens/s · first word after 8.6 s`.
+def answer_summary(done: Done, first_word_s: float, columns: int) -> str:
+    """`212 tokens · 44 tokens/s · first word after 8.6 s`, or as much of it as `columns` hold.
 
     `first_word_s` is the time that went by with thoughts, after the prompt was read.
     """
@@ -203,8 +204,9 @@ def answer_summary(done: Done, first_word_s: float) -> str:
     parts = [f"{format_count(done.tokens.output)} token{'s' if done.tokens.output != 1 else ''}"]
     if rate > 0:
         parts.append(f"{rate:,.0f} tokens/s" if rate >= 10 else f"{rate:.1f} tokens/s")
-    parts.append(f"first word after {format_seconds(done.timing.prefill_s + first_word_s)}")
-    return " · ".join(parts)
+    first = f"first word after {format_seconds(done.timing.prefill_s + first_word_s)}"
+    whole = " · ".join((*parts, first))
+    return whole if cell_len(whole) <= columns else " · ".join(parts)
 
 
 def prefill_status(event: PrefillProgress, columns: int) -> str:

@@ -95,7 +95,7 @@ def load_header(model: str, load: str, share: float, columns: int) -> Fragments:
         ("class:accent", done),
         ("class:track", "░" * (columns - len(done)) + "\n"),
         ("class:note", one_row(load, columns) + "\n"),
-        ("class:note", one_row(f"you can type already · {HELP_HINT}", columns) + "\n"),
+        ("class:note", one_row(f"you can type · {HELP_HINT}", columns) + "\n"),
     ]
 
 
