@@ -52,7 +52,7 @@ class Work(Protocol):
     def status(self, columns: int) -> str:
         """The status line, asked for at every redraw; it should fit into `columns`."""
 
-    def heading(self, columns: int) -> StyleAndTextTuples:
+    def heading(self, columns: int) -> list[tuple[str, str]]:
         """What is shown above all, in whole rows of so many columns, while the model loads."""
 
     def attached(self) -> str:

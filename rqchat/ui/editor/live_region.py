@@ -33,7 +33,7 @@ class LiveRegion:
     """
 
     def __init__(
-        self, above: Callable[[int], StyleAndTextTuples], below: Callable[[], list[str]]
+        self, above: Callable[[int], list[tuple[str, str]]], below: Callable[[], list[str]]
     ) -> None:
         self._above, self._below = above, below
         self._lock = threading.RLock()
@@ -133,7 +133,7 @@ class LiveRegion:
 
     def _fragments(self) -> StyleAndTextTuples:
         columns, rows = self._size()
-        parts = list(self._above(columns))
+        parts: StyleAndTextTuples = [*self._above(columns)]
         below = [one_row(line, columns) for line in self._below()]
         text = self._text.rstrip("\n")
         if text:
