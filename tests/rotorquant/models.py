@@ -48,7 +48,7 @@ SHARED: dict[str, Any] = {
 
 def gemma(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """Gemma 4: two sliding layers and a global one, `attention_k_eq_v` unless changed."""
-    return _filled(Gemma4ForCausalLM(_text_config(**changes))).to(dtype)
+    return _filled(Gemma4ForCausalLM(_text_config(**changes)), 3.0).to(dtype)
 
 
 def gemma_with_images(**changes: Any) -> Any:
@@ -76,7 +76,7 @@ def gemma_with_images(**changes: Any) -> Any:
         eoa_token_index=14,
         video_token_id=15,
     )
-    return _filled(Gemma4ForConditionalGeneration(config))
+    return _filled(Gemma4ForConditionalGeneration(config), 3.0)
 
 
 def llama() -> Any:
@@ -133,12 +133,15 @@ def _text_config(**changes: Any) -> Gemma4TextConfig:
     return Gemma4TextConfig(**{**fields, **changes})
 
 
-def _filled(model: Any) -> Any:
+def _filled(model: Any, branch: float | None = None) -> Any:
+    """`branch` is the size of what a layer adds: with 1, three layers repeat the last token."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(0.0, 0.2, generator=generator)
+            elif branch and "post_" in name:
+                weight.fill_(branch)
             elif "k_norm" in name:
                 weight.uniform_(0.5, 1.5, generator=generator)
             elif "q_norm" in name:

@@ -69,9 +69,12 @@ def test_assisted_decoding_gives_the_tokens_of_plain_decoding(model: Any, helper
     options: dict[str, Any] = {"prompt_lookup_num_tokens": 6}
     if helper == "assistant":
         # 5.17 cannot draft with a stock sliding window that has been passed.
-        assistant = gemma(sliding_window=512, num_hidden_layers=2)
+        assistant = gemma(sliding_window=512, intermediate_size=40)
         # A small random model is never sure of a token, and would draft none.
         assistant.generation_config.assistant_confidence_threshold = 0.0
+        # More than the window of 16 tokens could not be taken back.
+        assistant.generation_config.num_assistant_tokens = 6
+        assistant.generation_config.num_assistant_tokens_schedule = "constant"
         options = {"assistant_model": assistant}
     assert torch.equal(answer(model, tokens, past_key_values=cache, **options), expected)
     # Otherwise nothing has been drafted in vain, and nothing shown.
