@@ -13,7 +13,7 @@ import urllib.error
 from collections import deque
 from collections.abc import Generator
 from contextlib import closing
-from queue import SimpleQueue
+from queue import Full, Queue
 
 from rqchat.engine.model_files.http_range import open_range, pause_s
 
@@ -23,6 +23,7 @@ PART_BYTES = 2**25
 _CONNECTIONS = 6  # what waits for its turn takes memory: 192 MiB at most
 _PIECE_BYTES = 2**20
 _ATTEMPTS = 5  # cuts in a row without a byte in between
+_LOOK_S = 1.0  # how long a thread that nobody reads stays
 
 
 class NoRangesError(Exception):
@@ -70,7 +71,8 @@ class _Part:
     """
 
     def __init__(self, url: str, begin: int, end: int, size_bytes: int) -> None:
-        self.pieces: SimpleQueue[bytes | BaseException] = SimpleQueue()
+        # Bounded, as one connection may bring a whole file faster than a disk takes it
+        self.pieces: Queue[bytes | BaseException] = Queue(PART_BYTES // _PIECE_BYTES)
         self.is_wanted = True
         self._url, self._next, self._end = url, begin, end
         self._asked_end = end if end < size_bytes else None
@@ -79,9 +81,17 @@ class _Part:
     def _run(self) -> None:
         try:
             self._fetch()
-            self.pieces.put(b"")
+            self._hand_over(b"")
         except BaseException as error:  # raised where it is read
-            self.pieces.put(error)
+            self._hand_over(error)
+
+    def _hand_over(self, piece: bytes | BaseException) -> None:
+        while self.is_wanted:
+            try:
+                self.pieces.put(piece, timeout=_LOOK_S)
+            except Full:
+                continue
+            return
 
     def _fetch(self) -> None:
         tries = 0
@@ -112,4 +122,4 @@ class _Part:
                 if not piece:
                     return
                 self._next += len(piece)
-                self.pieces.put(piece)
+                self._hand_over(piece)
