@@ -103,6 +103,7 @@ class Stage:
             home=self.home,
             columns=self.shot.columns,
             rows=self.shot.rows,
+            stdin=None,
             COLORTERM="truecolor",
             **self.shot.environment,
         )

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -182,7 +183,7 @@ def test_a_shorter_context_buys_better_weights() -> None:
 
 @pytest.mark.parametrize("gib", [4, 6, 8, 12, 16, 20, 24, 32, 48, 80])
 def test_two_bits_are_taken_only_where_they_are_asked_for(gib: int) -> None:
-    asked = [(model, None, None) for model in known_models()]
+    asked: list[tuple[Any, Any, Any]] = [(model, None, None) for model in known_models()]
     asked += [(known_models()[0], prefer, ("int4", "int2")) for prefer in (None, *PREFERENCES)]
     for model, prefer, formats in asked:
         shape = ModelShape.from_config(model.config)
