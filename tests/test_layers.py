@@ -26,6 +26,7 @@ SHARED_NAMES = ("__init__.py", "__main__.py", "kernel.py", "reference.py", "laun
 # Parts of the engine that the screen may import, because they load no torch.
 TORCH_FREE_ENGINE = (
     *("rqchat.engine.settings", "rqchat.engine.events", "rqchat.engine.conversation"),
+    "rqchat.engine.sizes",
     *("rqchat.engine.planning", "rqchat.engine.conversations"),
     *("rqchat.engine.inputs.documents", "rqchat.engine.inputs.pictures"),
     *("rqchat.engine.measure.fidelity_record", "rqchat.engine.model_files.resolve"),

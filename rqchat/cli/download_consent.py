@@ -30,7 +30,8 @@ def with_consent(settings: Settings, screen: Screen) -> Settings:
     from rqchat.engine.model_files.fetch import bytes_to_download
     from rqchat.engine.model_files.resolve import POCKET, model_folder
     from rqchat.engine.planning.known_models import known_model
-    from rqchat.ui.text import format_bytes, format_seconds
+    from rqchat.engine.sizes import format_bytes
+    from rqchat.ui.text import format_seconds
 
     planned = None if settings.model == POCKET else _plan(settings)
     if planned is None:

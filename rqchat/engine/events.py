@@ -25,6 +25,7 @@ __all__ = [
     "ThoughtDelta",
     "Timing",
     "TokenCounts",
+    "ignore",
 ]
 
 StopReason = Literal["eos", "length", "interrupted"]
@@ -171,3 +172,7 @@ class Done:
 
 InputEvent = InputProgress | FilesRead | InputNotice
 Event = Notice | LoadProgress | PrefillProgress | ThoughtDelta | TextDelta | Done
+
+
+def ignore(event: Event) -> None:
+    """Takes events where nobody wants them."""

@@ -14,7 +14,7 @@ from rotorquant.step_graph import Recorder
 from rqchat.engine.conversation import ContextPart, Message, UserTurn
 from rqchat.engine.document_cache.cache_folder import CacheFolder
 from rqchat.engine.document_cache.prefix_cache import PrefixCache
-from rqchat.engine.events import Event, ModelFacts, Notice
+from rqchat.engine.events import Event, ModelFacts, Notice, ignore
 from rqchat.engine.generation.cached_prefix import CachedPrefix
 from rqchat.engine.generation.generate import Generation, Steps, recorder_for
 from rqchat.engine.generation.json_constraint import Constraints
@@ -35,10 +35,6 @@ _UNCALIBRATED = (
     "a KV cache of {} bits is closer to exact once the model is calibrated; once is enough:"
     " rqchat calibrate --model {}"
 )
-
-
-def _ignore(event: Event) -> None:
-    """Nobody listens."""
 
 
 class ChatSession:
@@ -91,7 +87,7 @@ class ChatSession:
         settings: Settings,
         *,
         system: str | None = None,
-        on_event: Callable[[Event], None] = _ignore,
+        on_event: Callable[[Event], None] = ignore,
         folder: CacheFolder | None = None,
     ) -> Self:
         """Plans and loads; `on_event` gets `Notice` and `LoadProgress`.

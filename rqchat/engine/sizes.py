@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["exact_gib", "format_bytes"]
+__all__ = ["format_bytes", "gib"]
 
 
 def format_bytes(size_bytes: int) -> str:
@@ -14,6 +14,6 @@ def format_bytes(size_bytes: int) -> str:
     return f"{size_bytes / 2**10:.0f} KiB"
 
 
-def exact_gib(size_bytes: int) -> str:
+def gib(size_bytes: int) -> str:
     """`23.87 GiB`, where what is missing may be a few MiB."""
     return f"{size_bytes / 2**30:.2f} GiB"

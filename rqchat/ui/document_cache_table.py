@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rqchat.engine.document_cache.cache_folder import CacheEntry
-from rqchat.ui.text import format_bytes, format_count, safe_line
+from rqchat.engine.sizes import format_bytes
+from rqchat.ui.text import format_count, safe_line
 
 __all__ = ["kept_rows", "kept_table"]
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rqchat.engine.planning.candidate import Candidate
-from rqchat.ui.text import format_bytes, format_count, safe_line
+from rqchat.engine.sizes import format_bytes
+from rqchat.ui.text import format_count, safe_line
 
 __all__ = ["ModelRow", "model_rows", "models_table"]
 

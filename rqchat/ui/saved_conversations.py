@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from rqchat.engine.conversations.receipt import Receipt
+from rqchat.engine.conversations.records import TURN_MARKS, SessionRecord, TurnRecord
 from rqchat.engine.conversations.records import Finding as FoundSession
-from rqchat.engine.conversations.records import SessionRecord, TurnRecord
 from rqchat.ui.text import format_count, format_seconds, safe_line, safe_text
 
 __all__ = [
@@ -21,11 +21,6 @@ __all__ = [
     "receipt_line",
     "sessions_table",
 ]
-
-_MARKS = {
-    "interrupted": "[interrupted: the answer is not complete]",
-    "unfinished": "[unfinished: rqchat ended before the answer did]",
-}
 
 
 def sessions_table(sessions: Iterable[SessionRecord]) -> RenderableType:
@@ -77,8 +72,8 @@ def conversation_view(session: SessionRecord, turns: Iterable[TurnRecord]) -> Re
         ]
         if turn.answer:
             parts += [Text(), Text(safe_text(turn.answer))]
-        if turn.state in _MARKS:
-            parts.append(Text(_MARKS[turn.state], style="warning"))
+        if turn.state in TURN_MARKS:
+            parts.append(Text(TURN_MARKS[turn.state], style="warning"))
         parts.append(Text(receipt_line(turn.receipt), style="note"))
     return Group(*parts)
 

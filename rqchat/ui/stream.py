@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from rich.cells import cell_len
 
+from rqchat.engine.conversations.records import TURN_MARKS
 from rqchat.engine.events import (
     Done,
     Event,
@@ -16,10 +17,11 @@ from rqchat.engine.events import (
     TextDelta,
     ThoughtDelta,
 )
+from rqchat.engine.sizes import format_bytes
 from rqchat.ui.console import Screen
 from rqchat.ui.looks.bars import progress_bar
 from rqchat.ui.markdown import InChat, MarkdownAnswer
-from rqchat.ui.text import format_bytes, format_count, format_seconds
+from rqchat.ui.text import format_count, format_seconds
 
 __all__ = ["STOP_NOTES", "AnswerView", "answer_summary", "load_status", "prefill_status"]
 
@@ -27,7 +29,7 @@ _LONG_TOKENS = 1024  # to read fewer takes no time that anybody would miss
 _BAR_CELLS = 20
 _FOLDED_PIECES = 40  # of a folded thought are shown while it comes
 STOP_NOTES = {
-    "interrupted": "[interrupted: the answer is not complete]",
+    "interrupted": TURN_MARKS["interrupted"],
     "length": "[stopped at the token limit: the answer is not complete]",
 }
 

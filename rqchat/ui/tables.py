@@ -12,8 +12,9 @@ from rich.text import Text
 from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done
 from rqchat.engine.planning.plan import MemoryPlan
+from rqchat.engine.sizes import format_bytes
 from rqchat.ui.finding import Finding
-from rqchat.ui.text import format_bytes, format_count, format_seconds, safe_line
+from rqchat.ui.text import format_count, format_seconds, safe_line
 
 __all__ = [
     "chat_status",

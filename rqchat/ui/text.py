@@ -9,7 +9,6 @@ from rich.cells import cell_len, get_character_cell_size, set_cell_size
 
 __all__ = [
     "MOST_COLUMNS",
-    "format_bytes",
     "format_count",
     "format_seconds",
     "one_row",
@@ -67,15 +66,6 @@ def one_row(text: str, columns: int) -> str:
     """`safe_line`, and an ellipsis in place of what does not fit into `columns` cells."""
     line = safe_line(text)
     return line if cell_len(line) <= columns else set_cell_size(line, columns - 1) + "…"
-
-
-def format_bytes(size_bytes: int) -> str:
-    """`24.0 GiB`, `512 MiB`, `84 KiB`: powers of 1024, as graphics cards are sold."""
-    if size_bytes >= 2**30:
-        return f"{size_bytes / 2**30:.1f} GiB"
-    if size_bytes >= 2**20:
-        return f"{size_bytes / 2**20:.0f} MiB"
-    return f"{size_bytes / 2**10:.0f} KiB"
 
 
 def format_count(count: int) -> str:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from rqchat.ui.text import format_bytes, format_seconds, one_row, safe_line, safe_text, wrapped
+from rqchat.engine.sizes import format_bytes
+from rqchat.ui.text import format_seconds, one_row, safe_line, safe_text, wrapped
 
 
 @given(st.text(st.characters(exclude_categories=())))

@@ -90,8 +90,8 @@ def kept_documents() -> CacheFolder:
 
 
 def _remove(store: CacheFolder, entries: tuple[CacheEntry, ...] | list[CacheEntry]) -> None:
+    from rqchat.engine.sizes import format_bytes
     from rqchat.ui.console import Screen
-    from rqchat.ui.text import format_bytes
 
     try:
         store.remove(entries)

@@ -195,7 +195,7 @@ def _hardware(
 
 
 def _device(device: DeviceInfo) -> Finding:
-    from rqchat.ui.text import format_bytes
+    from rqchat.engine.sizes import format_bytes
 
     said = [
         f"{device.name}: {format_bytes(device.free_bytes)} free of"
@@ -239,11 +239,11 @@ def _pocket_model() -> Finding:
 
 
 def _model_cache(has_gpu: bool) -> list[Finding]:
-    from rqchat.ui.text import format_bytes
+    from rqchat.engine.model_files.installed import installed_models
+    from rqchat.engine.sizes import format_bytes
 
     folder = app_folders.model_cache_folder()
-    names = sorted(path.name for path in folder.glob("models--*gemma-4*"))
-    models = [name.removeprefix("models--").replace("--", "/") for name in names]
+    models = [model.name for model in installed_models()]
     listed = ", ".join(models) or "no Gemma 4 downloaded yet"
     place = next(path for path in (folder, *folder.parents) if path.exists())
     free_bytes = shutil.disk_usage(place).free
@@ -259,10 +259,11 @@ def _model_cache(has_gpu: bool) -> list[Finding]:
 def _loaded(given: options.GivenOptions) -> list[Finding]:
     """Loads what would be loaded, and compares it with the plan."""
     from rqchat.engine.measure.plan_check import measure_load
+    from rqchat.engine.sizes import format_bytes
     from rqchat.errors import RqchatError
     from rqchat.ui.console import Screen
     from rqchat.ui.stream import AnswerView
-    from rqchat.ui.text import format_bytes, format_count, format_seconds
+    from rqchat.ui.text import format_count, format_seconds
 
     view = AnswerView(Screen())
     try:

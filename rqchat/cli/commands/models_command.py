@@ -68,8 +68,8 @@ def remove(
     """Remove what is on this machine of some models."""
     from rqchat.engine.model_files.installed import installed_models, remove_installed
     from rqchat.engine.planning.known_models import full_name
+    from rqchat.engine.sizes import format_bytes
     from rqchat.ui.console import Screen
-    from rqchat.ui.text import format_bytes
 
     here = installed_models()
     meant: list[Any] = []

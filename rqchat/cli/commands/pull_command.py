@@ -36,10 +36,10 @@ def pull(
     """
     from rqchat.engine.model_files.fetch import pull_model
     from rqchat.engine.settings import parse_size_bytes
+    from rqchat.engine.sizes import format_bytes
     from rqchat.errors import UsageError
     from rqchat.ui.console import Screen
     from rqchat.ui.stream import AnswerView
-    from rqchat.ui.text import format_bytes
 
     size = parse_size_bytes(vram) if vram is not None else None
     settings = given.settings(vram_bytes=size, **({"model": model} if model else {}))

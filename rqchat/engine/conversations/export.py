@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rqchat.engine.conversations.records import Finding, SessionRecord, TurnRecord
+from rqchat.engine.conversations.records import TURN_MARKS, Finding, SessionRecord, TurnRecord
 
 if TYPE_CHECKING:  # lists are to start fast, without pillow
     from rqchat.engine.conversation import UserTurn
@@ -16,11 +16,6 @@ if TYPE_CHECKING:  # lists are to start fast, without pillow
 __all__ = ["as_markdown", "finding_record", "session_record", "turn_record", "whole_record"]
 
 _FORMAT = 1
-_MARKS = {
-    "complete": "",
-    "interrupted": "*[interrupted: the answer is not complete]*",
-    "unfinished": "*[unfinished: rqchat ended before the answer did]*",
-}
 
 
 def session_record(session: SessionRecord) -> dict[str, Any]:
@@ -69,7 +64,8 @@ def as_markdown(session: SessionRecord, turns: tuple[TurnRecord, ...]) -> str:
             f"- {item.kind} {item.name} ({item.size_bytes:,} bytes)" for item in turn.attachments
         ]
         parts += ["## You", "\n".join(attached), turn.question]
-        parts += ["## Model", turn.answer, _MARKS[turn.state]]
+        mark = TURN_MARKS.get(turn.state)
+        parts += ["## Model", turn.answer, f"*{mark}*" if mark else ""]
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from rqchat.engine.conversations.receipt import Receipt
 
 __all__ = [
+    "TURN_MARKS",
     "Attachment",
     "Finding",
     "Origin",
@@ -19,6 +20,10 @@ __all__ = [
 
 Origin = Literal["chat", "ask"]
 TurnState = Literal["complete", "interrupted", "unfinished"]
+TURN_MARKS: dict[TurnState, str] = {
+    "interrupted": "[interrupted: the answer is not complete]",
+    "unfinished": "[unfinished: rqchat ended before the answer did]",
+}
 _TITLE_CHARACTERS = 60
 
 

@@ -26,6 +26,7 @@ from rqchat.engine.planning.memory import (
 )
 from rqchat.engine.planning.plan import MemoryPlan, make_plan
 from rqchat.engine.settings import Settings, order_gpus_by_bus
+from rqchat.engine.sizes import format_bytes
 from rqchat.errors import ModelError
 
 __all__ = ["OpenedModel", "limit_gpu_memory", "make_cache", "open_model"]
@@ -83,7 +84,7 @@ def _why(source: ModelSource, plan: MemoryPlan, settings: Settings) -> str:
         name, weights = fitting.model.name, fitting.plan.chosen.weights
         size = ModelSource(name, dict(fitting.model.config), None).download_bytes(weights)
         return (
-            f"{notice}. This machine's memory holds {name} ({size / 2**30:.1f} GiB to download):"
+            f"{notice}. This machine's memory holds {name} ({format_bytes(size)} to download):"
             f" rqchat pull {fitting.model.short_name}"
         )
     return notice

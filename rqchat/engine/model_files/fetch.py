@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rqchat.engine.events import Event
+from rqchat.engine.events import Event, ignore
 from rqchat.engine.model_files.download import Pulled, local_folder, pull
 from rqchat.engine.model_files.resolve import (
     POCKET,
@@ -15,6 +15,7 @@ from rqchat.engine.model_files.resolve import (
     is_here,
 )
 from rqchat.engine.planning.known_models import checkpoint_of, gguf_base
+from rqchat.engine.sizes import format_bytes
 from rqchat.errors import ModelError
 
 __all__ = [
@@ -26,10 +27,6 @@ __all__ = [
 ]
 
 _TOKENIZER = "tokenizer.json"
-
-
-def _ignore(event: Event) -> None:
-    """Takes events where nobody wants them."""
 
 
 def bytes_to_download(source: ModelSource, weights: str) -> int:
@@ -48,7 +45,7 @@ def check_that_it_is_here(source: ModelSource, weights: str) -> None:
     size = bytes_to_download(source, weights)
     if size:
         raise ModelError(
-            f"{source.name} with {weights} weights is not on this machine: {size / 2**30:.1f} GiB"
+            f"{source.name} with {weights} weights is not on this machine: {format_bytes(size)}"
             f" to download. 'rqchat pull {source.name}' does that, and so does --yes;"
             f" --model {POCKET} answers without"
         )
@@ -59,7 +56,7 @@ def fetch_model(
     *,
     offline: bool,
     weights: str | None = None,
-    on_event: Callable[[Event], None] = _ignore,
+    on_event: Callable[[Event], None] = ignore,
 ) -> Path:
     """The folder with all files that `weights` of `source` are made from.
 
@@ -93,7 +90,7 @@ def fetch_small_files(
     folder: Path,
     *,
     offline: bool,
-    on_event: Callable[[Event], None] = _ignore,
+    on_event: Callable[[Event], None] = ignore,
 ) -> Path:
     """Where tokenizer and configuration lie: `folder`, or the repository beside GGUF files.
 
@@ -119,7 +116,7 @@ def pull_model(
     *,
     weights: str | None = None,
     small: bool = False,
-    on_event: Callable[[Event], None] = _ignore,
+    on_event: Callable[[Event], None] = ignore,
 ) -> Pulled:
     """Downloads and verifies the files that `weights` of `source` are made from.
 

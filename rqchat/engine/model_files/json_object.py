@@ -9,9 +9,9 @@ from typing import Any
 from rqchat.engine.foreign import border
 from rqchat.errors import ModelError
 
-__all__ = ["parse_object", "read_object", "weight_map"]
+__all__ = ["INDEX_FILE", "parse_object", "read_object", "weight_map"]
 
-_INDEX = "model.safetensors.index.json"
+INDEX_FILE = "model.safetensors.index.json"
 _MOST_BYTES = 100_000_000  # as safetensors limits its headers; the largest index has some 10 MB
 
 
@@ -57,13 +57,13 @@ def weight_map(folder: Path, name: str) -> dict[str, str] | None:
     Raises:
         ModelError: the index is damaged, or names a file outside of the folder.
     """
-    index = folder / _INDEX
+    index = folder / INDEX_FILE
     if not index.is_file():
         return None
     files = read_object(index, name).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise ModelError(
-            f"{name} is damaged: {_INDEX} has no weight_map that names files; download it again"
+            f"{name} is damaged: {INDEX_FILE} has no weight_map that names files; download it again"
         )
     for shard in files.values():
         # The index is part of a download: trust no path in it, nor that it is one

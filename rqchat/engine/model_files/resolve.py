@@ -15,7 +15,7 @@ import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat.engine.model_files.download import hub_errors, local_folder
 from rqchat.engine.model_files.gguf_precision import GgufPrecision, gguf_precision
-from rqchat.engine.model_files.json_object import read_object, weight_map
+from rqchat.engine.model_files.json_object import INDEX_FILE, read_object, weight_map
 from rqchat.engine.model_files.quantization import check_quantization
 from rqchat.engine.planning.automatic import fitting_models
 from rqchat.engine.planning.formats import weights_of
@@ -54,7 +54,6 @@ _TIMEOUT_S = 10.0
 _PACKED_FORMATS = ("int4", "int2")
 _Q6_K_BYTES = 210 / 256  # of a value
 _WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 # What the revision of a folder is made from
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION_PATTERNS = ("*.json", "*.jinja", "*.safetensors", "*.gguf")
@@ -285,7 +284,7 @@ def check_weights(folder: Path, name: str) -> None:
 
 def holds_gguf(folder: Path) -> bool:
     """Whether the weights in `folder` are GGUF files."""
-    safetensors = any((folder / file).exists() for file in (_WEIGHTS, _INDEX))
+    safetensors = any((folder / file).exists() for file in (_WEIGHTS, INDEX_FILE))
     return not safetensors and any(folder.glob("*.gguf"))
 
 

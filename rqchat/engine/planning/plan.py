@@ -22,6 +22,7 @@ from rqchat.engine.planning.gpus import DeviceInfo
 from rqchat.engine.planning.memory import Budget, Economy, MemoryBytes, short_chunk
 from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, KV_BITS, Settings
+from rqchat.engine.sizes import gib
 from rqchat.errors import DoesNotFitError, UsageError
 
 __all__ = ["Candidate", "MemoryPlan", "make_plan", "plan_by_default"]
@@ -257,7 +258,7 @@ class _Planner:
         )
 
     def _reasons(self, chosen: Candidate) -> Iterable[str]:
-        used, free = _gib(chosen.bytes.total), _gib(self.device.free_bytes)
+        used, free = gib(chosen.bytes.total), gib(self.device.free_bytes)
         head = " and an 8-bit head" if chosen.head_bits == 8 else ""
         yield (
             f"{chosen.weights} weights{head} with {_cache_of(chosen.kv_bits)} hold"
@@ -315,7 +316,7 @@ class _Planner:
         for name, weights, kv_bits in parts:
             missing = self._least_total(weights, kv_bits, self.asked) - self.device.free_bytes
             if missing > 0:
-                missing_for.append(f"{name} would need {_gib(missing)} more")
+                missing_for.append(f"{name} would need {gib(missing)} more")
         if missing_for:
             yield f"For that context {' and '.join(missing_for)}."
 
@@ -338,19 +339,15 @@ class _Planner:
         # Closing other programs helps only where they hold more than is missing
         if used > missing:
             taken = f"{', '.join(device.users) or 'programs'} on {device.name}"
-            ways.append(f"close {taken} ({_gib(used)} are taken)")
+            ways.append(f"close {taken} ({gib(used)} are taken)")
         ways += suggest_models(self._plan_by_default, self.shape.parameters)
         ways.append("take --model pocket, which runs anywhere")
         return DoesNotFitError(
-            f"{_gib(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"
-            f" and {self.least:,} tokens of context need {_gib(need)}, and"
-            f" {device.name} has {_gib(device.free_bytes)} free of {_gib(device.total_bytes)};"
+            f"{gib(missing)} are missing: {smallest.name} weights, {_cache_of(kv_bits)}"
+            f" and {self.least:,} tokens of context need {gib(need)}, and"
+            f" {device.name} has {gib(device.free_bytes)} free of {gib(device.total_bytes)};"
             f" {', or '.join(ways)}"
         )
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB"
 
 
 def _cache_of(bits: int) -> str:

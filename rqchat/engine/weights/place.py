@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from rqchat.engine.planning.formats import weights_of
+from rqchat.engine.sizes import gib
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
 from rqchat.engine.weights.cpu_matrix import for_cpu
 from rqchat.engine.weights.files.safetensors_source import WeightSource
@@ -145,8 +146,8 @@ class _Placing:
         """
         if left_bytes is not None and self.bytes_of(name) > left_bytes:
             raise ModelError(
-                f"loading {self.recipe.name} stopped: {_gib(need_bytes - self.placed_bytes)} of"
-                f" weights are still to come and the device has {_gib(left_bytes)} left, less than"
+                f"loading {self.recipe.name} stopped: {gib(need_bytes - self.placed_bytes)} of"
+                f" weights are still to come and the device has {gib(left_bytes)} left, less than"
                 " when it was planned; close other programs that use it, or take fewer bits with"
                 " --weights"
             )
@@ -253,7 +254,7 @@ def place_weights(
     need = sum(placing.bytes_of(name) for name in names)
     if need > recipe.limit_bytes:
         raise ModelError(
-            f"{recipe.name} needs {_gib(need)} for its weights, {_gib(need - recipe.limit_bytes)}"
+            f"{recipe.name} needs {gib(need)} for its weights, {gib(need - recipe.limit_bytes)}"
             " more than was planned; the files are not those of its config.json: download them"
             " again, or take fewer bits with --weights"
         )
@@ -268,7 +269,3 @@ def place_weights(
     if placing.tied:
         placing.tie()
     return placing.placed_bytes
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB"

@@ -15,7 +15,8 @@ from rqchat import __version__
 from rqchat.engine.planning.known_models import known_model
 from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.ui.looks.bars import progress_bar, share_cells
-from rqchat.ui.text import MOST_COLUMNS, format_bytes, format_count, one_row, safe_line
+from rqchat.engine.sizes import format_bytes
+from rqchat.ui.text import MOST_COLUMNS, format_count, one_row, safe_line
 
 __all__ = [
     "HELP_HINT",

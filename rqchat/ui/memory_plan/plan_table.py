@@ -17,7 +17,8 @@ from rich.text import Text
 
 from rqchat.engine.planning.formats import KV_ERROR, weights_of
 from rqchat.engine.planning.plan import Candidate, MemoryPlan
-from rqchat.ui.text import format_bytes, format_count, safe_line
+from rqchat.engine.sizes import format_bytes
+from rqchat.ui.text import format_count, safe_line
 
 __all__ = ["plan_table"]
 

@@ -12,7 +12,8 @@ from rich.text import Text
 from rqchat.engine.planning.alternatives import Alternative
 from rqchat.engine.planning.formats import loss_in_a_word
 from rqchat.engine.planning.plan import MemoryPlan
-from rqchat.ui.text import format_bytes, format_count, safe_line
+from rqchat.engine.sizes import format_bytes
+from rqchat.ui.text import format_count, safe_line
 
 __all__ = ["PlanView"]
 
