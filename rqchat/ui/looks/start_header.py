@@ -14,8 +14,8 @@ from rich.text import Text
 from rqchat import __version__
 from rqchat.engine.planning.known_models import known_model
 from rqchat.engine.planning.plan import MemoryPlan
-from rqchat.ui.looks.bars import progress_bar, share_cells
 from rqchat.engine.sizes import format_bytes
+from rqchat.ui.looks.bars import progress_bar, share_cells
 from rqchat.ui.text import MOST_COLUMNS, format_count, one_row, safe_line
 
 __all__ = [
