@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "llguidance", "pynvml"),
     ),
     **dict.fromkeys(
-        [f"rqchat.engine.weights.kernels.{name}" for name in ("linear", "experts")],
+        [f"rqchat.engine.weights.kernels.{name}" for name in ("linear", "experts", "gather")],
         ("rqchat.engine.weights", "torch", "triton"),
     ),
     "rqchat.pocket": (

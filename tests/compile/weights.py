@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import torch
 
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
-from rqchat.engine.weights.kernels import experts, linear
+from rqchat.engine.weights.kernels import experts, gather, linear
 from rqchat.engine.weights.kernels.launch import GEMV_ROWS, GEMV_SLOTS
 from tests.compile.limits import CARDS
 
 KERNELS = tuple(
     (module, name)
-    for module in (linear, experts)
+    for module in (linear, experts, gather)
     for name in module.__all__
     if name.endswith("_kernel")
 )
@@ -31,10 +31,17 @@ def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
             for rows in few_rows if few else (1, 16, 512, 2048):
                 yield "experts", rows, bits, card
             yield "unpacked", 512, bits, card
+        for bits in (16,) if few else (16, 8):
+            yield "gathered", 1, bits, card
 
 
 def launch(what: str, rows: int, bits: int) -> None:
     """Call the wrappers as packed layers do."""
+    if what == "gathered":  # a row of E2B: in 16 bits, or the words of 8
+        columns, dtype = (8960, torch.bfloat16) if bits == 16 else (2240, torch.int32)
+        table = torch.empty(16, columns, dtype=dtype)
+        gather.gather_rows(table, torch.zeros(rows, dtype=torch.int64))
+        return
     grid = _GRIDS[bits]
     if what == "experts":
         x = torch.empty(rows, 2816, dtype=torch.bfloat16)

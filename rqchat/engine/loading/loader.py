@@ -192,7 +192,9 @@ def _fill(
 ) -> tuple[Any, int]:
     """The model with the weights in `folder`, configured by `small`, and the bytes they take."""
     device, chosen = torch.device(plan.device.torch_name), plan.chosen
-    recipe = Recipe(source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights)
+    recipe = Recipe(
+        source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights, chosen.on_host
+    )
     # A packed checkpoint has a config.json of its own; what ties the head is the planned model's
     config = read_config(small, source.name)
     config["tie_word_embeddings"] = source.shape.head == 0

@@ -37,6 +37,7 @@ class Candidate:
         bytes: where the memory goes.
         sliding_bits: what the sliding windows keep, 16 or 8.
         head_bits: of embedding and output head, 16 or 8.
+        on_host: whether per-layer embeddings and image tower lie in main memory.
         chunk_tokens: tokens that one prefill step reads; a picture always fits into one.
         read_bytes: what one decode step reads with a full cache.
         tokens_per_s: the ceiling of decoding: the device's bandwidth over `read_bytes`; 0 where
@@ -52,6 +53,7 @@ class Candidate:
     bytes: MemoryBytes
     sliding_bits: int = 16
     head_bits: int = 16
+    on_host: bool = False
     chunk_tokens: int = 512
     read_bytes: int = 0
     tokens_per_s: float = 0.0

@@ -65,6 +65,8 @@ def device_for(settings: Settings) -> DeviceInfo:
         UsageError: no such device.
     """
     device = choose_device(settings, find_devices())
+    if device.is_gpu:
+        device = replace(device, host_free_bytes=main_memory_bytes()[1])
     if settings.vram_bytes is None:
         return device
     return replace(

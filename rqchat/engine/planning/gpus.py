@@ -57,6 +57,8 @@ class DeviceInfo:
         users: other programs on it, such as `firefox (312 MiB)`.
         bandwidth: bytes per second that its memory can be read with; 0 where unknown.
         stands_for: the card whose bandwidth that is, where only a size is known.
+        host_free_bytes: main memory that is available beside it; None where nobody looked, as for
+            a card that need not be there.
     """
 
     name: str
@@ -68,6 +70,13 @@ class DeviceInfo:
     users: tuple[str, ...] = ()
     bandwidth: int = 0
     stands_for: str = ""
+    host_free_bytes: int | None = None
+
+    @property
+    def has_own_memory(self) -> bool:
+        """Whether weights in main memory would spare the device's: not where that is one and the
+        same, and not where no kernel can read it."""
+        return self.torch_name.startswith("cuda") and self.source != "main memory"
 
     @property
     def is_gpu(self) -> bool:

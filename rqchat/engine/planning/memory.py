@@ -43,15 +43,18 @@ def short_chunk(image_tokens: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Economy:
-    """What is saved apart from weights and KV bits, each 16 or 8.
+    """What is saved apart from weights and KV bits.
 
     Attributes:
-        head_bits: of embedding and output head.
-        sliding_bits: of the sliding windows.
+        head_bits: of embedding and output head, 16 or 8.
+        sliding_bits: of the sliding windows, 16 or 8.
+        on_host: what no step reads whole lies in main memory: per-layer embeddings, of which a
+            token gets a row, and the image tower, which is copied part by part for a picture.
     """
 
     head_bits: int = 16
     sliding_bits: int = 16
+    on_host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,13 @@ class MemoryBytes:
     """Where the bytes go.
 
     Attributes:
-        weights: all parameters, image tower included.
+        weights: all parameters, image tower included, but for those on the host.
         kv_global: packed pages, sinks and exact window of the global layers.
         kv_sliding: rings of the sliding layers; the copies that a session goes back to lie in the
             host's memory.
         workspace: the largest moment of a prefill step or of the image tower.
         reserve: the device's own context, allocator slack, and what is left free on purpose.
+        host: weights in main memory, which the device need not hold.
     """
 
     weights: int
@@ -72,6 +76,7 @@ class MemoryBytes:
     kv_sliding: int
     workspace: int
     reserve: int
+    host: int = 0
 
     @property
     def total(self) -> int:
@@ -80,7 +85,9 @@ class MemoryBytes:
 
     def as_json(self) -> dict[str, int]:
         """The object that `rqchat plan --json` prints."""
-        return {**asdict(self), "total": self.total}
+        fields = asdict(self)
+        host = fields.pop("host")
+        return {**fields, "total": self.total, "host": host}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +114,16 @@ class Budget:
         """Bytes with that many tokens in the cache."""
         kv = self.shape.global_kv
         # The chunk at hand stays exact until the next one comes: it passes, as a workspace does.
+        host = self.host_bytes(weights, economy.head_bits) if economy.on_host else 0
         chunk = kv.layers * self._global_layout(weights, kv_bits).chunk_bytes(self.chunk_tokens)
         return MemoryBytes(
-            weights=self.weight_bytes(weights, economy.head_bits),
+            weights=self.weight_bytes(weights, economy.head_bits) - host,
             kv_global=self._global_bytes(weights, kv_bits, context_tokens),
             kv_sliding=self._ring_bytes(weights, economy.sliding_bits),
-            workspace=chunk + self.workspace(weights, kv_bits, context_tokens).total,
+            workspace=chunk
+            + self.workspace(weights, kv_bits, context_tokens, on_host=economy.on_host).total,
             reserve=self.reserve_bytes(weights),
+            host=host,
         )
 
     def with_longest_chunk(
@@ -153,15 +163,27 @@ class Budget:
         return read + shape.global_kv.layers * kv + self._ring_bytes(weights, economy.sliding_bits)
 
     def weight_bytes(self, weights: Weights, head_bits: int) -> int:
-        """Linears and experts in their formats, embedding and head, everything else as it is."""
+        """Linears and experts in their formats, embedding and head, everything else as it is.
+
+        The audio tower is not loaded: rqchat takes no sound.
+        """
         shape = self.shape
         packed = sum(m.count * weights.matrix_bytes(m.rows, m.columns) for m in shape.matrices)
         experts = weights.of_experts
         packed += sum(m.count * experts.matrix_bytes(m.rows, m.columns) for m in shape.experts)
         rows = shape.embedding_rows + (shape.vocabulary if shape.head else 0)
         tables = self._table_bytes(weights, shape.embedding + shape.head, rows, head_bits)
-        rest = shape.routers + shape.norms + shape.vision + shape.audio
+        rest = shape.routers + shape.norms + shape.vision
         return packed + tables + rest * weights.rest_bytes
+
+    def host_bytes(self, weights: Weights, head_bits: int) -> int:
+        """Bytes of `weight_bytes` that can lie in main memory."""
+        return self.pinned_bytes(weights, head_bits) + self.shape.vision * weights.rest_bytes
+
+    def pinned_bytes(self, weights: Weights, head_bits: int) -> int:
+        """Those that must stay there: per-layer embeddings. A tower is read out of its file."""
+        rows = self.shape.per_layer_rows
+        return self._table_bytes(weights, rows * self.shape.per_layer_width, rows, head_bits)
 
     def reserve_bytes(self, weights: Weights) -> int:
         """Bytes that are not the model's: CUDA context, allocator slack, and what is left free."""
@@ -169,7 +191,9 @@ class Budget:
             return _CPU_PROCESS_BYTES + (_CPU_LIBRARY_BYTES if weights.bitsandbytes else 0)
         return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
 
-    def workspace(self, weights: Weights, kv_bits: int, context_tokens: int) -> Workspace:
+    def workspace(
+        self, weights: Weights, kv_bits: int, context_tokens: int, *, on_host: bool = False
+    ) -> Workspace:
         """Temporary tensors of a prefill step at the end of the context."""
         page = self._global_layout(weights, kv_bits).page_tokens
         exact = SINK_TOKENS + RECENT_TOKENS
@@ -182,6 +206,7 @@ class Budget:
             exact + page,
             max(0, context_tokens - exact - self.chunk_tokens),
             self.image_tokens,
+            on_host,
         )
 
     def _table_bytes(self, weights: Weights, values: int, rows: int, head_bits: int) -> int:

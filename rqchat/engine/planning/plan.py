@@ -35,8 +35,14 @@ _CPU_KV_BITS = 4
 _LEAST_KV_BITS = 4  # a cache of fewer loses more than a shorter context
 _MIN_CONTEXT_TOKENS = 2048
 _CONTEXT_STEP_TOKENS = 64
-# The least harm first: one matrix in 8 bits, then the windows that most layers read
-_ECONOMIES = (Economy(16, 16), Economy(8, 16), Economy(8, 8), Economy(16, 8))
+# The least harm first: a tenth of a second for a picture, one matrix in 8 bits, then the windows
+# that most layers read
+_ECONOMIES = (
+    *(Economy(16, 16), Economy(16, 16, on_host=True), Economy(8, 16)),
+    *(Economy(8, 16, on_host=True), Economy(8, 8, on_host=True), Economy(16, 8, on_host=True)),
+)
+_ECONOMIES_WITHOUT_HOST = (Economy(16, 16), Economy(8, 16), Economy(8, 8), Economy(16, 8))
+_HOST_SPARE_BYTES = 2 * 2**30  # of main memory, which everything else on the machine needs too
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,8 @@ class _Planner:
         """
         own = None if self.device.is_gpu else min(16, max(8, weights.bits))
         bits = self.settings.head_bits or own
-        return [e for e in _ECONOMIES if bits in (None, e.head_bits)]
+        economies = _ECONOMIES if self.device.has_own_memory else _ECONOMIES_WITHOUT_HOST
+        return [e for e in economies if bits in (None, e.head_bits)]
 
     @property
     def is_small(self) -> bool:
@@ -229,7 +236,7 @@ class _Planner:
         def fits(tokens: int) -> bool:
             return used(tokens).total <= self.device.free_bytes
 
-        if not fits(self.least):
+        if not fits(self.least) or not self._fits_host(weights, economy):
             return None
         tokens = self.asked
         if not fits(tokens):
@@ -252,10 +259,18 @@ class _Planner:
             longest.of(*given),
             economy.sliding_bits,
             economy.head_bits,
+            economy.on_host,
             longest.chunk_tokens,
             read,
             self.device.bandwidth / read,
         )
+
+    def _fits_host(self, weights: Weights, economy: Economy) -> bool:
+        free = self.device.host_free_bytes
+        if not economy.on_host or free is None:
+            return True
+        needed = self.budget.pinned_bytes(weights, economy.head_bits)
+        return needed == 0 or needed + _HOST_SPARE_BYTES <= free
 
     def _reasons(self, chosen: Candidate) -> Iterable[str]:
         used, free = gib(chosen.bytes.total), gib(self.device.free_bytes)
@@ -268,6 +283,7 @@ class _Planner:
         given_up = ", ".join(self._given_up(chosen))
         if given_up:
             yield f"Given up for that: {given_up}. {loss_in_words(chosen.divergence).capitalize()}."
+        yield from self._lying_on_host(chosen)
         if self.settings.prefer:
             yield f"--prefer {self.settings.prefer} was asked for."
         elif self.prefer and chosen.weight_bits < 16:
@@ -292,6 +308,15 @@ class _Planner:
             yield f"{chosen.kv_bits} instead of 16 bits of KV cache"
         if chosen.context_tokens < self.asked:
             yield f"{chosen.context_tokens:,} instead of {self.asked:,} tokens of context"
+
+    def _lying_on_host(self, chosen: Candidate) -> Iterable[str]:
+        parts = []
+        if self.shape.per_layer_width:
+            parts.append("per-layer embeddings, of which a token takes a row")
+        if self.shape.vision:
+            parts.append("the image tower, until a picture comes")
+        if chosen.on_host and parts:
+            yield f"{_gib(chosen.bytes.host)} lie in main memory: {'; '.join(parts)}."
 
     def _smaller_model(self, chosen: Candidate) -> Iterable[str]:
         """What a smaller Gemma 4 would do instead, where this one lost what people notice."""
@@ -321,8 +346,11 @@ class _Planner:
             yield f"For that context {' and '.join(missing_for)}."
 
     def _least_total(self, weights: Weights, kv_bits: int, tokens: int) -> int:
-        economies = self._economies(weights)
-        return min(self.budget.of(weights, kv_bits, e, tokens).total for e in economies)
+        return min(
+            self.budget.of(weights, kv_bits, economy, tokens).total
+            for economy in self._economies(weights)
+            if self._fits_host(weights, economy)
+        )
 
     def _plan_by_default(self, shape: ModelShape) -> Candidate | None:
         return plan_by_default(shape, self.device)

@@ -74,7 +74,8 @@ class ModelShape:
         head: output head; 0 when tied to the embedding.
         norms: norm weights and scalars of the text model.
         vision: image tower and projection.
-        audio: audio tower and projection, where the checkpoint has them.
+        vision_largest: values of the largest single tensor among them.
+        audio: audio tower and projection, where the checkpoint has them; nothing loads them.
         hidden, query_heads, vocabulary: widths of the text model.
         vision_hidden, vision_intermediate: widths of the image tower, 0 without one.
         global_kv, sliding_kv: the layers that see everything, and those that see `window` tokens.
@@ -92,6 +93,7 @@ class ModelShape:
     head: int
     norms: int
     vision: int
+    vision_largest: int
     audio: int
     hidden: int
     query_heads: int
@@ -107,6 +109,16 @@ class ModelShape:
     def linears(self) -> int:
         """Weights of the decoder's linear layers, experts and routers included."""
         return sum(m.weights for m in (*self.matrices, *self.experts)) + self.routers
+
+    @property
+    def per_layer_width(self) -> int:
+        """Values that a token looks up for all layers together (E2B, E4B); 0 without."""
+        return self.embedding_row - self.hidden
+
+    @property
+    def per_layer_rows(self) -> int:
+        """Rows of the table that they are looked up in."""
+        return self.embedding_rows - self.vocabulary
 
     @property
     def largest_matrix(self) -> int:
@@ -182,6 +194,7 @@ def _from_sections(config: ConfigSection) -> ModelShape:
         head=vocabulary * hidden if own_head else 0,
         norms=sum(layer.norms for layer in layers) + hidden + ple_width,
         vision=_vision_parameters(vision, hidden) if vision else 0,
+        vision_largest=_largest_in_vision(vision, hidden) if vision else 0,
         audio=_audio_parameters(audio, hidden) if audio else 0,
         hidden=hidden,
         query_heads=text.count("num_attention_heads"),
@@ -302,6 +315,19 @@ def _vision_parameters(vision: ConfigSection, text_hidden: int) -> int:
     standardize = 2 * hidden if vision.flag("standardize") else 0
     layers = vision.count("num_hidden_layers", most=_MOST_LAYERS)
     return layers * layer + patch + positions + standardize + hidden * text_hidden
+
+
+def _largest_in_vision(vision: ConfigSection, text_hidden: int) -> int:
+    """Values of the largest of these: positions, patches or an MLP's matrix, the projection."""
+    if vision.get("model_type") == "gemma4_unified_vision":
+        width = vision.count("mm_embed_dim", 3840)
+        side = vision.count("patch_size", 16) * vision.count("pooling_kernel_size", 3)
+        positions = 2 * vision.count("mm_posemb_size", 1120)
+        projected = vision.count("output_proj_dims", width)
+        return max(width * max(3 * side**2, positions), projected * text_hidden)
+    hidden = vision.count("hidden_size")
+    positions = 2 * vision.count("position_embedding_size", 10_240)
+    return hidden * max(positions, vision.count("intermediate_size"), text_hidden)
 
 
 def _unified_vision_parameters(vision: ConfigSection, text_hidden: int) -> int:

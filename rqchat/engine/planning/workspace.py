@@ -43,6 +43,7 @@ class Workspace:
         exact_tokens: what the cache keeps exact before them.
         packed_tokens: what it has packed at most.
         image_tokens: soft-token budget of a picture.
+        on_host: whether the image tower comes to the device a tensor at a time.
     """
 
     shape: ModelShape
@@ -53,6 +54,7 @@ class Workspace:
     exact_tokens: int
     packed_tokens: int
     image_tokens: int
+    on_host: bool = False
 
     @property
     def total(self) -> int:
@@ -75,7 +77,7 @@ class Workspace:
         values before and after theirs, cosines and sines, and K and V of all exact tokens.
         """
         shape, size, kv = self.shape, self.weights.rest_bytes, self.shape.global_kv
-        apart = shape.embedding_row - shape.hidden
+        apart = shape.per_layer_width
         row = (4 if apart else 3) * shape.hidden + 2 * apart + 2 * self._width
         row += (3 if kv.tied else 4) * self._values + self._angles
         exact = 2 * (self.chunk_tokens + self.exact_tokens) * self._values
@@ -89,7 +91,7 @@ class Workspace:
         On a CPU the latter multiplies float32, which is one and twice its size.
         """
         shape, size, tokens = self.shape, self.weights.rest_bytes, self.chunk_tokens
-        apart = shape.embedding_row - shape.hidden
+        apart = shape.per_layer_width
         row = (7 if apart else 6) * shape.hidden + 2 * apart + 2 * self._values + self._angles
         unpacked = 0 if self.weights.bits >= 16 else self._unpacked_bytes()
         inner = tokens * shape.largest_matrix // shape.hidden * size
@@ -117,7 +119,7 @@ class Workspace:
     def input_bytes(self) -> int:
         """Per-layer inputs of a chunk (E2B, E4B): looked up and projected, and its norm."""
         shape, size = self.shape, self.weights.rest_bytes
-        apart = shape.embedding_row - shape.hidden
+        apart = shape.per_layer_width
         return self.chunk_tokens * (apart * (2 * size + 8) + 2 * shape.hidden * size)
 
     @property
@@ -127,7 +129,8 @@ class Workspace:
         patches = self.image_tokens * _PATCHES_PER_SOFT_TOKEN if shape.vision else 0
         mlp = (3 * shape.vision_intermediate + 5 * shape.vision_hidden) * size + patches
         attention = 8 * shape.vision_hidden * size + patches * (size + 1)
-        return patches * (max(mlp, attention) + _PIXELS * 4)
+        coming = shape.vision_largest * size if self.on_host else 0
+        return patches * (max(mlp, attention) + _PIXELS * 4) + coming
 
     @property
     def _width(self) -> int:
@@ -153,7 +156,7 @@ class Workspace:
         a CPU, whose plan has room for a whole process, they count there alone.
         """
         kv = self.shape.sliding_kv
-        if not self.is_gpu and self.shape.embedding_row == self.shape.hidden:
+        if not self.is_gpu and not self.shape.per_layer_width:
             return 0
         return 2 * (self.chunk_tokens + self.shape.window) * kv.heads * kv.head_dim
 

@@ -34,8 +34,11 @@ def fit_rows(
     columns: int,
     grid: Grid,
     device: torch.device,
+    keep_on: torch.device | None = None,
 ) -> Packed:
-    """The packed form of a matrix that `read` gives some rows of at a time, on `device`.
+    """The packed form of a matrix that `read` gives some rows of at a time on `device`.
+
+    It is kept there, or on `keep_on`.
 
     Raises:
         ModelError: groups do not divide its columns.
@@ -47,6 +50,7 @@ def fit_rows(
             for part in row_parts(rows, columns, part_values(device))
         ),
         rows,
+        keep_on,
     )
 
 

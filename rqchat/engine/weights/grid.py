@@ -107,11 +107,16 @@ class Packed:
         return cls(grid, words, scale, offset)
 
     @classmethod
-    def join(cls, pieces: Iterable[Packed], rows: int) -> Packed:
-        """The matrix of `rows` rows whose rows come in `pieces`, none of which is kept."""
+    def join(
+        cls, pieces: Iterable[Packed], rows: int, device: torch.device | None = None
+    ) -> Packed:
+        """The matrix of `rows` rows whose rows come in `pieces`, none of which is kept.
+
+        It lies on `device`, or where the first piece does.
+        """
         whole, done = None, 0
         for piece in pieces:
-            whole = whole or piece._empty(rows)
+            whole = whole or piece._empty(rows, device or piece.words.device)
             end = done + piece.words.shape[0]
             whole.words[done:end], whole.scale[done:end] = piece.words, piece.scale
             if whole.offset is not None and piece.offset is not None:
@@ -120,10 +125,10 @@ class Packed:
         assert whole is not None and done == rows
         return whole
 
-    def _empty(self, rows: int) -> Packed:
+    def _empty(self, rows: int, device: torch.device) -> Packed:
         """An uninitialized matrix of that many rows on the same grid."""
-        words = self.words.new_empty(rows, self.words.shape[1])
-        scale = self.scale.new_empty(rows, self.scale.shape[1])
+        words = self.words.new_empty(rows, self.words.shape[1], device=device)
+        scale = self.scale.new_empty(rows, self.scale.shape[1], device=device)
         return Packed(
             self.grid, words, scale, None if self.offset is None else torch.empty_like(scale)
         )

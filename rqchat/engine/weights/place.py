@@ -24,6 +24,8 @@ from rqchat.engine.weights.grid import (
     part_values,
     row_parts,
 )
+from rqchat.engine.weights.host_embedding import HostEmbedding, lock_pages
+from rqchat.engine.weights.host_tower import bring_when_used
 from rqchat.engine.weights.modules import (
     DTYPES,
     GRIDS,
@@ -38,6 +40,8 @@ from rqchat.errors import ModelError
 __all__ = ["Recipe", "place_weights"]
 
 _HEAD = "lm_head.weight"
+_PER_LAYER = "embed_tokens_per_layer.weight"
+_HOST = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,15 @@ class Recipe:
         name: what errors call the model.
         weights: the rung: `fp32`, `bf16`, `int8`, `int4`, `int2`, `int8-bnb` or `nf4`.
         head_bits: 16, or 8 for an embedding and head of 8 bits.
-        limit_bytes: what all weights together may take.
+        limit_bytes: what all weights on the device may take together.
+        on_host: whether per-layer embeddings and image tower stay in main memory.
     """
 
     name: str
     weights: str
     head_bits: int
     limit_bytes: int
+    on_host: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -76,6 +82,7 @@ class _Placing:
         self.linears = {name for name in self.wanted if self._is_quantized(name)}
         self.experts = {name for name in self.wanted if self._is_packed_expert(name)}
         self.tables = {name for name in self.wanted if self._is_packed_table(name)}
+        self.hosted = {name for name in self.wanted if recipe.on_host and _is_for_host(name)}
         self.placed_bytes = 0
         # A tied head gets the embedding's weights at the end, even if the checkpoint has it again
         if self.tied:
@@ -144,7 +151,7 @@ class _Placing:
         Raises:
             ModelError: another program took what was free.
         """
-        if left_bytes is not None and self.bytes_of(name) > left_bytes:
+        if name not in self.hosted and left_bytes is not None and self.bytes_of(name) > left_bytes:
             raise ModelError(
                 f"loading {self.recipe.name} stopped: {gib(need_bytes - self.placed_bytes)} of"
                 f" weights are still to come and the device has {gib(left_bytes)} left, less than"
@@ -155,6 +162,9 @@ class _Placing:
     def place(self, name: str) -> None:
         """Reads one tensor and gives it to its module."""
         module, leaf = self._owner(name)
+        if name in self.hosted:
+            self._place_on_host(name, module, leaf)
+            return
         if name in self.linears:
             self._replace(name, self._linear(name, module))
         elif name in self.experts:
@@ -167,13 +177,33 @@ class _Placing:
             setattr(module, leaf, self._dense(name))
         self.placed_bytes += self.bytes_of(name)
 
+    def _place_on_host(self, name: str, module: Any, leaf: str) -> None:
+        """Reads one tensor that no step needs whole."""
+        if not name.endswith(_PER_LAYER):
+            # Not copied where it can be read out of its file
+            with ByteStream(_HOST) as stream:
+                tensor = self._dense(name, stream)
+            is_parameter = leaf in module._parameters
+            setattr(module, leaf, nn.Parameter(tensor, False) if is_parameter else tensor)
+            return
+        shape, dtype, packs = self.source.shape(name), self.recipe.dtype, name in self.tables
+        table = self._packed(name, INT8_ROWS, _HOST) if packs else torch.empty(shape, dtype=dtype)
+        if isinstance(table, torch.Tensor):
+            for part in row_parts(*matrix_of(shape), part_values(self.stream.device)):
+                table[part.start : part.stop] = self.source.rows(name, part, self.stream)
+        embedding = HostEmbedding(table, module.embed_scale, dtype)
+        if self.stream.device.type == "cuda":
+            for tensor in embedding.tensors:
+                lock_pages(tensor, self.recipe.name)
+        self._replace(name, embedding)
+
     def _linear(self, name: str, module: Any) -> nn.Module:
         grid = GRIDS.get(self.recipe.weights)
         if grid:
             return PackedLinear(for_cpu(self._packed(name, grid)), module.bias)
         return bitsandbytes_linear(self._dense(name), module.bias, self.recipe.weights)
 
-    def _packed(self, name: str, grid: Grid) -> Packed:
+    def _packed(self, name: str, grid: Grid, keep_on: torch.device | None = None) -> Packed:
         """The matrix on `grid`: as it is stored, or fitted to it a part at a time."""
         if grid == INT4 and self.source.is_packed(name):
             # On a CPU the codes get another order, so the file's own would be there twice
@@ -186,17 +216,18 @@ class _Placing:
             columns,
             grid,
             self.stream.device,
+            keep_on,
         )
 
-    def _dense(self, name: str) -> torch.Tensor:
+    def _dense(self, name: str, stream: ByteStream | None = None) -> torch.Tensor:
         """The tensor in the recipe's dtype: as it is stored, or converted a part at a time."""
-        dtype, shape = self.recipe.dtype, self.source.shape(name)
+        dtype, shape, stream = self.recipe.dtype, self.source.shape(name), stream or self.stream
         rows, columns = matrix_of(shape)
         if self.source.dtype(name) == dtype:
-            return self.source.rows(name, range(rows), self.stream).view(shape)
-        values = torch.empty(rows, columns, dtype=dtype, device=self.stream.device)
-        for part in row_parts(rows, columns, part_values(self.stream.device)):
-            values[part.start : part.stop] = self.source.rows(name, part, self.stream)
+            return self.source.rows(name, range(rows), stream).view(shape)
+        values = torch.empty(rows, columns, dtype=dtype, device=stream.device)
+        for part in row_parts(rows, columns, part_values(stream.device)):
+            values[part.start : part.stop] = self.source.rows(name, part, stream)
         return values.view(shape)
 
     def _pack_experts(self, name: str, module: Any, leaf: str) -> None:
@@ -219,6 +250,15 @@ class _Placing:
         # A new module is in training mode, whatever the model around it is in
         self.model.set_submodule(path, module.eval().requires_grad_(False))
 
+    def bring_towers(self) -> None:
+        """Lets what lies in main memory, embeddings apart, come to the device when it runs."""
+        parts = self.model.model._modules
+        for name in [name for name in parts if name != "language_model"]:
+            if parts[name] is not None:
+                bring_when_used(parts[name], self.stream.device)
+            # Last: transformers takes the device of a model's first parameter for the model's
+            parts[name] = parts.pop(name)
+
     def tie(self) -> None:
         """Gives the head the embedding's weights."""
         embedding, _ = self._owner(self.embedding)
@@ -236,7 +276,7 @@ def place_weights(
     on_progress: Callable[[int, int], None],
     free_bytes: Callable[[], int | None],
 ) -> int:
-    """Fills `model`, whose parameters are on the meta device; returns the bytes placed.
+    """Fills `model`, whose parameters are on the meta device; returns the bytes on the device.
 
     Args:
         model: from `build_skeleton`.
@@ -251,7 +291,7 @@ def place_weights(
     """
     placing = _Placing(model, source, recipe, stream)
     names = placing.names()
-    need = sum(placing.bytes_of(name) for name in names)
+    need = sum(placing.bytes_of(name) for name in names if name not in placing.hosted)
     if need > recipe.limit_bytes:
         raise ModelError(
             f"{recipe.name} needs {gib(need)} for its weights, {gib(need - recipe.limit_bytes)}"
@@ -268,4 +308,11 @@ def place_weights(
         on_progress(done, total)
     if placing.tied:
         placing.tie()
+    if recipe.on_host:
+        placing.bring_towers()
     return placing.placed_bytes
+
+
+def _is_for_host(name: str) -> bool:
+    """Whether no step needs the tensor whole: per-layer embeddings, and what sees pictures."""
+    return name.endswith(_PER_LAYER) or (".language_model." not in name and name != _HEAD)

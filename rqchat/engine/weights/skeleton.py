@@ -26,6 +26,8 @@ _CLASSES = {
 def build_skeleton(config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> Any:
     """transformers' model for `config`, in eval mode, its parameters on the meta device.
 
+    It has no audio tower.
+
     Buffers that no checkpoint holds, such as the frequencies of the rotary embeddings, are
     computed and lie on `device`.
 
@@ -40,6 +42,7 @@ def build_skeleton(config: Mapping[str, Any], dtype: torch.dtype, device: torch.
             " pip install -U transformers"
         )
     plain = {key: value for key, value in config.items() if key != "quantization_config"}
+    plain["audio_config"] = None  # rqchat takes no sound, and the tower has 0.6 GB
     settings = kind.config_class.from_dict(copy.deepcopy(plain))
     settings.dtype = dtype
     with _default_dtype(dtype), _parameters_on_meta(), no_init_weights():

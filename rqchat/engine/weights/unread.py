@@ -14,14 +14,16 @@ __all__ = ["unread_tensors"]
 
 # Computed anew from the configuration
 _COMPUTED = re.compile(r"rope_freqs\.weight|(.+\.)?rotary_emb\..+")
+_SOUND = re.compile(r"model\.(audio_tower|embed_audio)\..+|(mm\.)?a\..+")  # second as GGUF has it
 _BORROWED = re.compile(r".+\.language_model\.layers\.(\d+)\.self_attn\.[kv]_(proj|norm)\..+")
 
 
 def unread_tensors(model: Any, names: Iterable[str], checkpoint: str) -> list[str]:
     """Those of `names` that a user should hear of.
 
-    Not told: an output head that is tied to the embedding, frequencies that are computed, and keys
-    and values of layers that borrow another's, which checkpoints of E2B and E4B hold.
+    Not told: an output head that is tied to the embedding, frequencies that are computed, what is
+    for sound, and keys and values of layers that borrow another's, which checkpoints of E2B and
+    E4B hold.
 
     Args:
         model: transformers' model, before its layers are packed.
@@ -39,7 +41,8 @@ def unread_tensors(model: Any, names: Iterable[str], checkpoint: str) -> list[st
     for name in names:
         borrowed = _BORROWED.fullmatch(name)
         borrows = borrowed is not None and int(borrowed[1]) >= first_borrowing
-        if name not in known and not borrows and not _COMPUTED.fullmatch(name):
+        expected = borrows or _COMPUTED.fullmatch(name) or _SOUND.fullmatch(name)
+        if name not in known and not expected:
             unread.append(name)
     beside = [name for name in unread if _owner_is_whole(name, modules)]
     if beside:

@@ -38,7 +38,7 @@ def test_plan_json_has_the_contracts_keys(run: Run) -> None:
         "source": "--vram",
     }
     keys = ["weights", "weight_bits", "kv_bits", "context", "chunk", "bytes"]
-    parts = ["weights", "kv_global", "kv_sliding", "workspace", "reserve", "total"]
+    parts = ["weights", "kv_global", "kv_sliding", "workspace", "reserve", "total", "host"]
     for candidate in (record["chosen"], *record["candidates"]):
         assert list(candidate) == keys
         assert list(candidate["bytes"]) == parts

@@ -114,11 +114,11 @@ def test_workspace_and_reserve_are_the_sum_of_their_rows() -> None:
     assert shown["left free on purpose"] == LEFT_FREE_BYTES
 
 
-@pytest.mark.parametrize("row", _rows(8) + _rows(9), ids=lambda row: f"{row[0]} {len(row)}")
+@pytest.mark.parametrize("row", _rows(9) + _rows(10), ids=lambda row: f"{row[0]} {len(row)}")
 def test_the_tables_of_cards_are_what_is_planned(row: list[str]) -> None:
-    """Eight columns for the 31B; nine for the 26B, the last but one the weights'."""
+    """Nine columns for the 31B; ten for the 26B, the last but one the weights'."""
     card = planned_card(int(row[0].split()[0]) * 2**30)
-    shape = _SHAPE if len(row) == 8 else _MIXTURE
+    shape = _SHAPE if len(row) == 9 else _MIXTURE
     try:
         chosen = make_plan(shape, card, Settings()).chosen
     except DoesNotFitError:
@@ -130,6 +130,7 @@ def test_the_tables_of_cards_are_what_is_planned(row: list[str]) -> None:
     assert row[1:] == [
         chosen.weights,
         *map(str, bits),
+        f"{chosen.bytes.host:,}",
         f"{chosen.context_tokens:,}",
         *(f"{size:,} ({size / 2**30:.1f} GiB)" for size in sizes),
     ]
