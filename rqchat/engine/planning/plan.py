@@ -316,7 +316,7 @@ class _Planner:
         if self.shape.vision:
             parts.append("the image tower, until a picture comes")
         if chosen.on_host and parts:
-            yield f"{_gib(chosen.bytes.host)} lie in main memory: {'; '.join(parts)}."
+            yield f"{gib(chosen.bytes.host)} lie in main memory: {'; '.join(parts)}."
 
     def _smaller_model(self, chosen: Candidate) -> Iterable[str]:
         """What a smaller Gemma 4 would do instead, where this one lost what people notice."""
