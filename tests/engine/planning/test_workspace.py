@@ -18,12 +18,15 @@ _31B, _26B, _E4B, _E2B = (known_models()[index].config for index in (0, 1, 3, 4)
 
 
 def _shallow(config: Any) -> dict[str, Any]:
-    """The same with 6 layers, 12 where some borrow: a step's own tensors do not depend on it."""
-    text = dict(config["text_config"])
-    text["num_hidden_layers"] = 12 if text.get("num_kv_shared_layers") else 6
+    """The same with a layer of each kind: a step's own tensors do not depend on their number.
+
+    Where some borrow, as many again, which do.
+    """
+    text, kinds = dict(config["text_config"]), ["sliding_attention", "full_attention"]
     if text.get("num_kv_shared_layers"):
-        text |= {"num_kv_shared_layers": 6, "layer_types": None}
-    return {**config, "text_config": text}
+        text["num_kv_shared_layers"] = 2
+        kinds *= 2
+    return {**config, "text_config": text | {"num_hidden_layers": len(kinds), "layer_types": kinds}}
 
 
 @pytest.mark.parametrize(
