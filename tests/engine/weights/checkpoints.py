@@ -24,9 +24,21 @@ __all__ = [
 ]
 
 EVEN_CONFIG: dict[str, Any] = copy.deepcopy(TINY_CONFIG)
-"""The tiny model with sizes that groups of 64 divide, as in every published one."""
-EVEN_CONFIG["text_config"] |= {"hidden_size": 128, "intermediate_size": 192}
-E_CONFIG = small_e_model(EVEN_CONFIG, hidden_size_per_layer_input=64)
+"""A layer of each kind, with sizes that groups of 64 divide, as in every published one."""
+_LAYERS = ["sliding_attention", "full_attention"]
+EVEN_CONFIG["text_config"] |= {
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "num_hidden_layers": 2,
+    "layer_types": _LAYERS,
+}
+E_CONFIG = small_e_model(
+    EVEN_CONFIG,
+    hidden_size_per_layer_input=64,
+    num_hidden_layers=4,
+    num_kv_shared_layers=2,
+    layer_types=2 * _LAYERS,
+)
 MIXTURE_CONFIG: dict[str, Any] = copy.deepcopy(EVEN_CONFIG)
 """26B-A4B in small."""
 MIXTURE_CONFIG["text_config"] |= {
