@@ -54,7 +54,9 @@ Stream = Literal["out", "err"]
 Renderable = RenderableType  # for those who may not know rich
 
 _PADDING = re.compile(r"(?: |\x1b\[[\d;]*m *\x1b\[0m)+$")
-_PLAIN = str.maketrans("·●━─█▓▒░▌…", "-*=-#=+-|.")  # for streams that lack what we draw with
+_PLAIN = str.maketrans(
+    "·●━─█▓▒░▌…╱▏▎▍▋▊▉", "-*=-#=+-|./||||||"
+)  # for streams that lack what we draw with
 _BLOCK_COLOURS = ("256", "truecolor")  # with fewer a picture of half blocks is none
 _USUAL_CELL = (10, 20)  # pixels, where the terminal does not say
 

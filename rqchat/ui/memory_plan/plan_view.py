@@ -13,6 +13,8 @@ from rqchat.engine.planning.alternatives import Alternative
 from rqchat.engine.planning.formats import loss_in_a_word
 from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.engine.sizes import format_bytes
+from rqchat.ui.looks.bars import share_cells
+from rqchat.ui.looks.start_header import model_title, room_for
 from rqchat.ui.text import format_count, safe_line
 
 __all__ = ["PlanView"]
@@ -23,15 +25,14 @@ _DROPPED = (_TAKEN, 6, 3, 2, 5)  # columns that a narrow screen goes without, th
 _QUALITY_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _WIDEST_BAR = 72
-_TOKENS_A_PAGE = 437  # about 300 words
-_MARK, _PLAIN_MARK = "●", ">"
-# Name, glyph, glyph where there is ASCII alone, and style of each part of the memory
+_MARK = "●"
+# Name, glyph and style of each part of the memory
 _PARTS = (
-    ("weights", "█", "#", "name"),
-    ("KV cache", "▓", "=", "good"),
-    ("workspace", "▒", "-", ""),
-    ("reserve", "░", ":", "note"),
-    ("free", "·", ".", "note"),
+    ("weights", "█", "memory.weights"),
+    ("KV cache", "▓", "memory.cache"),
+    ("workspace", "▒", "memory.work"),
+    ("reserve", "╱", "memory.others"),
+    ("free", "░", "memory.free"),
 )
 
 
@@ -55,7 +56,7 @@ class PlanView:
         yield Text()
         yield self._table(console, options)
         yield Text()
-        yield from self._memory(width, ascii_only=options.ascii_only)
+        yield from self._memory(width)
         yield Text()
         fits, *more = plan.reason.split("\n")
         yield Text(fits)
@@ -70,11 +71,11 @@ class PlanView:
         total = format_bytes(device.total_bytes).replace(".0 ", " ")
         free = f", {device.free_bytes / 2**30:.1f} free" * (device.free_bytes < device.total_bytes)
         source = "" if device.is_gpu else f" {device.source}"
-        return f"{_display_name(self._name)} on {safe_line(device.name)} ({total}{source}{free})"
+        return f"{model_title(self._name)} on {safe_line(device.name)} ({total}{source}{free})"
 
     def _table(self, console: Console, options: ConsoleOptions) -> RenderableType:
         """The rows, with as many columns as the screen is wide enough for."""
-        rows = [self._cells(way, ascii_only=options.ascii_only) for way in self._ways]
+        rows = [self._cells(way) for way in self._ways]
         for count in range(len(_DROPPED) + 1):
             table = self._drawn(rows, _DROPPED[:count])
             # Measured as if there were no limit, or rich would squeeze the columns to fit
@@ -98,17 +99,16 @@ class PlanView:
             table.add_row(*(row[i] for i in shown), style="chosen" if row[0] else None)
         return table
 
-    def _cells(self, way: Alternative, *, ascii_only: bool) -> tuple[str, ...]:
+    def _cells(self, way: Alternative) -> tuple[str, ...]:
         candidate = way.candidate
         taken = not way.model and candidate == self._plan.chosen
-        mark = _PLAIN_MARK if ascii_only else _MARK
         formats = f"{_bits_of(candidate.weights, candidate.weight_bits)}, KV {candidate.kv_bits}"
         bytes_to_load = self._downloads.get((way.hub_name or self._name, candidate.weights), 0)
         return (
-            mark if taken else "",
+            _MARK if taken else "",
             f"{way.model.upper()}, {formats}" if way.model else formats,
             # No bar compares one model with another: nobody has measured that
-            "" if way.model else _quality_bar(candidate.divergence, ascii_only=ascii_only),
+            "" if way.model else _quality_bar(candidate.divergence),
             _quality(way),
             format_count(candidate.context_tokens),
             f"{candidate.tokens_per_s:.0f}" if candidate.tokens_per_s else "",
@@ -116,7 +116,7 @@ class PlanView:
             "taken" if taken else "",
         )
 
-    def _memory(self, width: int, *, ascii_only: bool) -> Iterator[Text]:
+    def _memory(self, width: int) -> Iterator[Text]:
         """A bar of what is held and what is free, and its legend."""
         used, free = self._plan.chosen.bytes, self._plan.device.free_bytes
         sizes = (
@@ -126,11 +126,10 @@ class PlanView:
             used.reserve,
             max(free - used.total, 0),
         )
-        cells = _shares(sizes, min(width - 1, _WIDEST_BAR))
+        cells = share_cells(sizes, min(width - 1, _WIDEST_BAR))
         in_gib = used.total >= 2 * 2**30
         bar, lines = Text(no_wrap=True), [Text()]
-        for (part, glyph, plain, style), size, count in zip(_PARTS, sizes, cells, strict=True):
-            sign = plain if ascii_only else glyph
+        for (part, sign, style), size, count in zip(_PARTS, sizes, cells, strict=True):
             bar.append(sign * count, style)
             amount = f"{size / 2**30:.1f}" if in_gib else format_bytes(size)
             unit = " GiB" if in_gib and part == _PARTS[-1][0] else ""
@@ -141,9 +140,8 @@ class PlanView:
             lines[-1].append("  " if lines[-1].cell_len else "").append_text(entry)
         yield bar
         yield from lines
-        tokens = self._plan.chosen.context_tokens
-        pages = max(round(tokens / _TOKENS_A_PAGE, -1 if tokens > 20_000 else 0), 1)
-        yield Text(f"Room for {format_count(tokens)} tokens, about {pages:,.0f} pages.")
+        room = room_for(self._plan)
+        yield Text(f"{room[0].upper()}{room[1:]}.")
 
     def _speed(self) -> str:
         device = self._plan.device
@@ -152,14 +150,6 @@ class PlanView:
         if device.bandwidth:
             return f"tok/s at most, at {device.bandwidth / 1e9:,.0f} GB/s of memory"
         return "--bandwidth GB/s shows tokens a second"
-
-
-def _display_name(name: str) -> str:
-    """`Gemma 4 31B` for Google's, else the name."""
-    beginning = "google/gemma-4-"
-    if not name.startswith(beginning):
-        return safe_line(name)
-    return f"Gemma 4 {name.removeprefix(beginning).removesuffix('-it')}"
 
 
 def _bits_of(weights: str, bits: int) -> str:
@@ -173,23 +163,8 @@ def _quality(way: Alternative) -> str:
     return loss_in_a_word(way.candidate.divergence)
 
 
-def _quality_bar(divergence: float, *, ascii_only: bool) -> str:
+def _quality_bar(divergence: float) -> str:
     """How much probability the text that 16 bits would write keeps, on the geometric mean."""
     eighths = round(math.exp(-divergence) * _QUALITY_CELLS * 8)
-    if ascii_only:
-        return "#" * round(eighths / 8)
     full, rest = divmod(eighths, 8)
     return "█" * full + (_EIGHTHS[rest] if rest else "")
-
-
-def _shares(sizes: Sequence[int], cells: int) -> list[int]:
-    """Cells of each size that add up to `cells`; what is there at all gets one."""
-    total = max(sum(sizes), 1)
-    shares = [max(size * cells // total, 1 if size else 0) for size in sizes]
-    largest = shares.index(max(shares))
-    shares[largest] += min(cells - sum(shares), 0)
-    # What is left goes where most was cut off
-    by_rest = sorted(range(len(sizes)), key=lambda i: -(sizes[i] * cells % total))
-    for index in by_rest[: cells - sum(shares)]:
-        shares[index] += 1
-    return shares
