@@ -56,6 +56,7 @@ class Shot:
         play: types, and returns when the screen is as it should be.
         columns: of the terminal.
         environment: of the program.
+        program: how Python begins it.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Shot:
     play: Callable[[Stage], None]
     columns: int = 90
     environment: Mapping[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ("-m", "rqchat")
 
 
 class Stage:
@@ -99,7 +101,7 @@ class Stage:
 
     def _started(self, arguments: tuple[str, ...]) -> Terminal:
         return Terminal(
-            ["-m", "rqchat", *arguments],
+            [*self.shot.program, *arguments],
             home=self.home,
             columns=self.shot.columns,
             rows=self.shot.rows,
@@ -136,6 +138,13 @@ def _talk(stage: Stage) -> None:
     stage.say("/context", "free")
     stage.terminal.press("/s")
     stage.terminal.settle(1.0)
+
+
+def _written(stage: Stage) -> None:
+    """An answer that no model wrote: the pocket model knows no Markdown."""
+    stage.terminal.wait_for("room for")
+    stage.say("show me how to count the words of a file", ANSWERED)
+    stage.say("/think show", "They want words.")
 
 
 def _read(stage: Stage) -> None:
@@ -205,9 +214,9 @@ def _help(stage: Stage) -> None:
 
 def _documents(home: Path) -> tuple[str, str]:
     """A document with a fact in it and a longer one."""
-    prose = [_SENTENCES[number % len(_SENTENCES)] for number in range(1_000)]
-    (home / "harbour.txt").write_text("\n".join([*prose[:300], _FACT, *prose[:200]]))
-    (home / "letters.txt").write_text("\n".join([*prose, _FACT]))
+    prose = [_SENTENCES[number % len(_SENTENCES)] for number in range(500)]
+    (home / "harbour.txt").write_text("\n".join([*prose[:100], _FACT, *prose[:60]]))
+    (home / "letters.txt").write_text("\n".join([*prose[:500], _FACT]))
     return "harbour.txt", "letters.txt"
 
 
@@ -216,12 +225,14 @@ def _draw_shapes(path: Path) -> None:
     Image.open(IMAGES / "shapes.png").crop((0, 0, 430, 420)).save(path)
 
 
+WRITTEN = ("-c", "from tests.cli import talker; talker.main()")
 WAY = ("--model", "pocket")
 SHOTS = (
-    Shot("chat", 42, CHAT, _talk),
+    Shot("chat", 48, CHAT, _talk),
+    Shot("answer", 33, (), _written, program=WRITTEN),
     Shot("reading", 24, CHAT, _read),
     Shot("plan", 22, ("plan", "--vram", "24GiB"), _plan),
-    Shot("help", 44, CHAT, _help),
+    Shot("help", 56, CHAT, _help),
     Shot("way-40", 24, WAY, _way, 40),
     Shot("way-80", 24, WAY, _way, 80),
     Shot("way-100", 30, WAY, _way, 100, {"COLORFGBG": "0;15"}),

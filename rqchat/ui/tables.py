@@ -14,6 +14,7 @@ from rqchat.engine.events import Done
 from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.engine.sizes import format_bytes
 from rqchat.ui.finding import Finding
+from rqchat.ui.looks.bars import FULL
 from rqchat.ui.text import format_count, format_seconds, safe_line
 
 __all__ = [
@@ -76,8 +77,8 @@ def context_table(parts: Sequence[ContextPart], context_tokens: int) -> Renderab
     for part in parts:
         label = Text(safe_line(part.label) or "what the model's template adds", no_wrap=True)
         label.overflow = "ellipsis"
-        bar = "#" * round(_BAR_CELLS * part.tokens / max(used, 1))
-        table.add_row(part.kind, format_count(part.tokens), Text(bar, style="good"), label)
+        bar = FULL * round(_BAR_CELLS * part.tokens / max(used, 1))
+        table.add_row(part.kind, format_count(part.tokens), Text(bar, style="accent"), label)
     share = f"{100 * used / max(context_tokens, 1):.1f} %"
     free = format_count(max(context_tokens - used, 0))
     total = f"{format_count(used)} of {format_count(context_tokens)} tokens ({share}), {free} free"
@@ -88,7 +89,7 @@ def help_table(topics: Iterable[tuple[str, Iterable[tuple[str, str]]]]) -> Rende
     """What is typed, and what it does, below the names of its topics."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for topic, rows in topics:
-        table.add_row(Text(topic, style="note"), "")
+        table.add_row(Text(topic, style="accent"), "")
         for typed, meaning in rows:
             table.add_row(Text(f"  {typed}", style="name", overflow="fold"), Text(meaning))
     return table

@@ -18,6 +18,28 @@ from tests.screen_oracle import MISCHIEF
 __all__ = ["Talker", "main"]
 
 MARKDOWN = "# Title\n\nSome **bold** text.\n\n```python\nreturn 1\n```\n\nthe end"
+SHOWN = """A word is whatever stands between blanks, so that `don't` is **one**:
+
+```python
+def count_words(path: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word in open(path).read().split():
+        counts[word] = counts.get(word, 0) + 1  # a new word begins at 0
+    return counts
+```
+
+The manual says of it:
+
+> If *sep* is not given, runs of whitespace are one separator.
+
+| step | cost |
+|---|---|
+| reading | the size of the file |
+| counting | one look-up a word |
+
+1. Try it with a small file.
+2. For a large one, read line by line.
+"""
 SCRIPTS = "日本語のテキスト 👩‍👩‍👧 שלום עולם e\u0301 a\u0308 ✅ | the end"
 ESCAPES = f"before \x1b]0;owned\x07 {' '.join(MISCHIEF)} after"
 
@@ -35,6 +57,7 @@ class Talker(FakeSession):
                 time.sleep(0.01)
         stopped = self._stopped
         begun = options.get("begun", "")
+        self.thoughts = ["They ", "want ", "words."] if turn.text.startswith("show") else []
         script: Any = _script(turn.text, begun)  # as long as it is asked for more
         self.script = script
         for event in super().ask(turn, sampling, **options):
@@ -54,6 +77,8 @@ def _script(question: str, begun: str) -> Iterator[str]:
                 yield f"word{number} "
         case "markdown":
             yield from MARKDOWN
+        case "show":
+            yield from SHOWN
         case "many":
             yield from SCRIPTS
         case "misbehave":

@@ -158,8 +158,8 @@ def test_context(drawn: Draw) -> None:
         ContextPart("frame", "", 100),
     ]
     assert drawn(context_table(parts, 20_000), width=60) == [
-        "document    7,500  ############      book.txt",
-        "question    2,400  ####              Who tells it? Who tell…",
+        "document    7,500  ████████████      book.txt",
+        "question    2,400  ████              Who tells it? Who tell…",
         "frame         100                    what the model's templ…",
         "10,000 of 20,000 tokens (50.0 %), 10,000 free",
     ]

@@ -110,7 +110,7 @@ def _again(session: Session, number: int, kept: Kept, screen: Screen) -> Replaye
     with open_session.interruptible(session) as stop:
         for event in events:
             if isinstance(event, PrefillProgress):
-                screen.status(f"turn {number}: {prefill_status(event, screen.err.width - 1)}")
+                screen.status(f"turn {number}: {prefill_status(event, screen.err.width - 10)}")
             elif isinstance(event, Done):
                 done = event
     screen.clear_status()

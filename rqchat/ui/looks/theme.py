@@ -16,13 +16,15 @@ __all__ = ["DARK", "LIGHT", "Theme", "theme_of"]
 # What the line editor draws; none of them has a colour by name, which it would spell otherwise
 _PROMPT_STYLES = (
     *("prompt", "turn", "continuation", "status", "note", "thought", "accent", "title", "track"),
-    *("mark", "waiting"),
+    *("mark", "waiting", "menu", "menu.current"),
 )
 _SHADES = {  # name -> in the dark theme, in the light one
     "accent": ("#00afd7", "#005faf"),
     "accent.second": ("#0087af", "#5f87d7"),
     "accent.third": ("#5f8787", "#87afd7"),
     "track": ("#585858", "#bcbcbc"),
+    "menu": ("#d0d0d0 on #262626", "#303030 on #eeeeee"),
+    "menu.current": ("bold #ffffff on #005f87", "bold #000000 on #afd7ff"),
     "turn": ("bold #ffffff on #303030", "bold #000000 on #e4e4e4"),
     "warning": ("yellow", "#875f00"),
 }
@@ -45,7 +47,17 @@ class Theme:
     @property
     def prompt_styles(self) -> dict[str, str]:
         """The styles of the line editor, as prompt-toolkit writes them."""
-        return {name: self.styles[name].replace("on #", "bg:#") for name in _PROMPT_STYLES}
+        styles = {name: self.styles[name].replace("on #", "bg:#") for name in _PROMPT_STYLES}
+        menu = "completion-menu"  # as prompt-toolkit calls it
+        return styles | {
+            menu: styles["menu"],
+            f"{menu}.completion": styles["menu"],
+            f"{menu}.meta.completion": styles["menu"],
+            f"{menu}.completion.current": f"noreverse {styles['menu.current']}",
+            f"{menu}.meta.completion.current": f"noreverse {styles['menu.current']}",
+            "scrollbar.background": styles["menu"],
+            "scrollbar.button": styles["menu.current"],
+        }
 
 
 def theme_of(setting: str = "auto") -> Theme:
