@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rqchat.engine.planning.automatic import fitting_models
@@ -114,3 +116,19 @@ def test_the_model_that_is_taken_on_each_card() -> None:
     }
     assert found[8][-1].model.short_name == "12b"
     assert found[8][-1].plan.chosen.context_tokens < 65_536
+
+
+def test_the_host_takes_no_more_than_it_has_and_helps_only_cards_with_their_own_memory() -> None:
+    """E2B keeps 2.35 GB in locked pages there; 2 GiB are left to everything else."""
+    shape = ModelShape.from_config(known_models()[-1].config)
+    card = planned_card(4 * _GIB)
+    enough = replace(card, host_free_bytes=int(2.36e9) + 2 * _GIB)
+
+    assert make_plan(shape, enough, Settings()).chosen.on_host
+    for other in (
+        replace(card, host_free_bytes=int(2.33e9) + 2 * _GIB),
+        replace(card, source="main memory"),
+        replace(card, torch_name="mps"),
+    ):
+        with pytest.raises(DoesNotFitError):
+            make_plan(shape, other, Settings())
