@@ -39,11 +39,9 @@ class HostEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self._dtype = dtype
-        self._grid, words, scale = None, table, None
-        if isinstance(table, Packed):
-            self._grid, words, scale = table.grid, table.words, table.scale
-        self.register_buffer("table", words)
-        self.register_buffer("row_scale", scale)
+        self._grid = table.grid if isinstance(table, Packed) else None
+        self.register_buffer("table", table.words if isinstance(table, Packed) else table)
+        self.register_buffer("row_scale", table.scale if isinstance(table, Packed) else None)
         self.register_buffer("embed_scale", embed_scale, persistent=False)
 
     @property
