@@ -75,7 +75,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             f"rqchat.bench.{name}"
             for name in (
                 *("plan_memory", "memory_case", "load_case", "checkpoint", "random_weights"),
-                *("filling", "meter", "loss", "schema", "decode"),
+                *("filling", "meter", "loss", "schema"),
             )
         ],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),

@@ -11,13 +11,7 @@ from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
 
 # These need torch, the others do not.
-_MODULES = {
-    "decode": "decode",
-    "weights": "weights",
-    "loss": "loss",
-    "memory": "plan_memory",
-    "schema": "schema",
-}
+_MODULES = {"weights": "weights", "loss": "loss", "memory": "plan_memory", "schema": "schema"}
 _NAMES = ("speed", "store", "screen", *_MODULES)
 
 

@@ -13,7 +13,6 @@ import torch
 import transformers
 
 from rotorquant import fuse_layers
-from rotorquant.cpu_layers import shorten_layers
 from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.foreign import border
 from rqchat.engine.generation.chat_template import ChatTemplate
@@ -120,8 +119,6 @@ def load_model(
         revision = model_revision(folder)
     if plan.device.is_gpu:  # fused layers run as Triton kernels
         fuse_layers(model)
-    else:
-        shorten_layers(model)
     return LoadedModel(
         model=model,
         tokenizer=files.tokenizer,
