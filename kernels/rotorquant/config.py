@@ -135,7 +135,8 @@ class RotorQuantConfig:
         """Refuse widths that the key code, the block format or the table does not have."""
         bits = tuple(dict.fromkeys(self.stream_bits(tied=False)))
         if self.tied:  # layers that cannot be store K and V
-            bits += self.stream_bits(tied=True)
+            bits = tuple(dict.fromkeys(bits + self.stream_bits(tied=True)))
+        given = ", ".join(map(str, bits))
         if self.key_code == "qjl" and (self.tied or bits[0] not in QJL_BITS):
             raise ConfigError(
                 f"key_code is 'qjl' with {bits[0]} bits and tied={self.tied}; it needs tied=False "
@@ -143,9 +144,9 @@ class RotorQuantConfig:
             )
         width = BLOCK_BITS.get(self.mode)
         if width is not None and set(bits) - {width, 16}:
-            raise ConfigError(f"mode is {self.mode!r} with bits {bits}; it has {width} bits only")
+            raise ConfigError(f"mode is {self.mode!r} with bits {given}; it has {width} bits only")
         if self.table == "legacy" and set(bits) != {4}:
-            raise ConfigError(f"table is 'legacy' with bits {bits}; it has 4 bits only")
+            raise ConfigError(f"table is 'legacy' with bits {given}; it has 4 bits only")
 
     def stream_bits(self, tied: bool) -> tuple[int, ...]:
         """Widths of what a global layer stores: of the latent if tied, else of K and of V."""

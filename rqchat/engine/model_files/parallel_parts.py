@@ -16,6 +16,7 @@ from contextlib import closing
 from queue import Full, Queue
 
 from rqchat.engine.model_files.http_range import open_range, pause_s
+from rqchat.errors import RqchatError
 
 __all__ = ["PART_BYTES", "NoRangesError", "read_parts"]
 
@@ -26,7 +27,7 @@ _ATTEMPTS = 5  # cuts in a row without a byte in between
 _LOOK_S = 1.0  # how long a thread that nobody reads stays
 
 
-class NoRangesError(Exception):
+class NoRangesError(RqchatError):
     """The server sends files from their beginning alone."""
 
 

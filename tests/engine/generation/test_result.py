@@ -26,7 +26,7 @@ _MOST = 262_144
     ],
 )
 def test_ways_out(asked: Settings, tokens: int, way: str) -> None:
-    plan = make_plan(_31B, planned_card(24 * 2**30), asked)
+    plan = make_plan(_31B, planned_card(23 * 2**30), asked)
     context = plan.chosen.context_tokens
     assert context < tokens
     error = too_long(tokens, plan, _MOST, goes_on=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ _STORED_BITS = {"bf16": 16, "int8": 8, "int4": 4.5}
 _RESERVE = 768 * 2**20  # CUDA's context and what a desktop is left
 
 # Weights, KV bits and tokens on each of `_CARDS`; None where the model does not fit
-_EXPECTED = {
+_EXPECTED: dict[str, list[Any]] = {
     "31b": [
         *(None, None, None, None, None, ("int4", 4, 152_768), ("int4", 8, 262_144)),
         *(("int4", 16, 262_144), ("int8", 16, 262_144), ("bf16", 16, 262_144)),

@@ -95,7 +95,7 @@ def test_the_thin_names() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"mode": "q8_0"}, "'q8_0' with bits .4,.; it has 8 bits only"),
+        ({"mode": "q8_0"}, "'q8_0' with bits 4; it has 8 bits only"),
         ({"key_code": "qjl"}, "needs tied=False"),
         ({"key_code": "qjl", "tied": False, "bits": 2}, "3, 4, 5, 6 bits"),
         ({"table": "legacy", "bits": 3}, "it has 4 bits only"),
