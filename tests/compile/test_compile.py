@@ -24,6 +24,7 @@ KERNELS = {
     *("merge_kernel", "chunk_kernel", "rebuild_kernel", "map_kernel", "mix_kernel", "norm_kernel"),
     *("gate_kernel", "heads_kernel", "append_kernel", "finite_kernel", "scaled_kernel"),
     *("gemv_kernel", "dot_kernel", "expert_gemv_kernel", "expert_dot_kernel"),
+    "gather_rows_kernel",
 }
 
 

@@ -46,9 +46,9 @@ SHARED: dict[str, Any] = {
 }
 
 
-def gemma(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+def gemma(dtype: torch.dtype = torch.float32, branch: float | None = 3.0, **changes: Any) -> Any:
     """Gemma 4: two sliding layers and a global one, `attention_k_eq_v` unless changed."""
-    return _filled(Gemma4ForCausalLM(_text_config(**changes)), 3.0).to(dtype)
+    return _filled(Gemma4ForCausalLM(_text_config(**changes)), branch).to(dtype)
 
 
 def gemma_with_images(**changes: Any) -> Any:

@@ -20,7 +20,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 pytestmark = pytest.mark.slow
 # Prompt and steps: a page is packed at the third of these, and while the third of drafts is read
-SINGLE, DRAFTS = (77, [1] * 4), (75, [5, 1, 16])
+SINGLE, DRAFTS = (77, [1] * 4), (70, [5, 1, 16, 3])
 # Head sizes that kernels are made for.
 SIZES: dict[str, Any] = {
     "head_dim": 32,
@@ -100,7 +100,8 @@ def test_a_cache_decodes_through_the_kernels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    model = gemma(**SIZES | changes).to(DEVICE)
+    # Layers that add little: float16 products would flip codes of int8 windows in the next ones
+    model = gemma(branch=None, **SIZES | changes).to(DEVICE)
     prompt, steps = reading
     tokens = random_tokens(1, prompt + sum(steps)).to(DEVICE)
     device: list[str] = []
