@@ -103,6 +103,25 @@ def test_it_says_that_a_fact_is_not_there(session: ChatSession) -> None:
     assert _answer(session, turn) == "The access code for the south gate is not in the text."
 
 
+@pytest.mark.parametrize(
+    ("note", "question", "value"),
+    [
+        (
+            "The spare key is kept in the blue cabinet.",
+            "Where is the spare key kept?",
+            "blue cabinet",
+        ),
+        ("Anna's birthday is on 12 May.", "When is Anna's birthday?", "12 May"),
+        ("The meeting starts at 14:30.", "When does the meeting start?", "14:30"),
+    ],
+)
+def test_it_reads_a_note_of_one_line(
+    session: ChatSession, note: str, question: str, value: str
+) -> None:
+    turn = UserTurn(question, documents=(Document("stdin", note),))
+    assert value in _answer(session, turn)
+
+
 def test_it_says_what_it_is(session: ChatSession) -> None:
     answer = _answer(session, UserTurn("Who are you?"))
     assert "demonstration model with 3 million parameters" in answer

@@ -32,7 +32,8 @@ def test_a_product_is_that_of_the_values(grid: Grid, rows: int, tokens: int) -> 
     assert (layer.out_features, layer.in_features) == (rows, 96)
     assert out.shape == (2, tokens, rows) and out.dtype == torch.bfloat16
     expected = x.float() @ values.mT
-    torch.testing.assert_close(out.float(), expected + 1, rtol=2**-7, atol=0.15)
+    # Rounded to bfloat16 twice (measured 0.004 beyond); some processors round factors as well
+    torch.testing.assert_close(out.float(), expected + 1, rtol=2**-7, atol=0.03)
     assert torch.equal(layer.packed.dequantize(), values)
 
 
