@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import math
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,12 +16,20 @@ Made = TypeVar("Made")
 
 
 def growth(make: Callable[[int], Made], run: Callable[[Made], object], size: int) -> float:
-    """CPU time of `run` over an input of `2 * size`, divided by that over one of `size`.
+    """By how much the CPU time of `run` grows when its input doubles, around inputs of `size`.
 
-    The best of three each, and no less than `_LEAST_S`. About 2 where the time is linear and 4
-    where it is quadratic; choose `size` so that what is to be refused takes far more than that.
+    The square root of the time over `2 * size` by that over `size / 2`, so that a measurement that
+    is wrong by half moves the result by a fifth. The best of three each, and no less than
+    `_LEAST_S`. About 2 where the time is linear and 4 where it is quadratic; choose `size` so that
+    what is to be refused takes far more than that.
     """
-    return _best_s(run, make(2 * size)) / max(_LEAST_S, _best_s(run, make(size)))
+    gc.collect()
+    gc.freeze()  # what other tests left in memory is not gone through while this one is timed
+    try:
+        long_s, short_s = _best_s(run, make(2 * size)), _best_s(run, make(size // 2))
+    finally:
+        gc.unfreeze()
+    return math.sqrt(long_s / max(_LEAST_S, short_s))
 
 
 def _best_s(run: Callable[[Made], object], made: Made) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from rqchat.ui.code_lines import CodeLines
 from rqchat.ui.console import Drawing, Screen, Stream
 from rqchat.ui.markdown import InChat, MarkdownAnswer
 from rqchat.ui.markdown_blocks import Block, BlockSplitter, code_blocks
+from tests.growth import growth
 from tests.ui.test_screen import Terminal
 
 SOURCE = """# Title
@@ -173,15 +173,11 @@ def test_in_a_chat_an_answer_has_a_mark_and_its_code_a_number(
 def test_drawing_takes_time_that_grows_with_the_length(
     monkeypatch: pytest.MonkeyPatch, begin: str, line: str
 ) -> None:
-    def cost_s(lines: int) -> float:
-        begun_s = time.process_time()
+    def run(lines: int) -> None:
         draw(monkeypatch, begin + lines * line)
-        return time.process_time() - begun_s
 
-    cost_s(20)  # what is loaded once
-    count = 150 if begin else 4_500
-    # 4 where it is linear and 16 where it is quadratic: a busy machine may double either
-    assert min(cost_s(4 * count) for _ in range(2)) < 9 * min(cost_s(count) for _ in range(2))
+    run(20)  # what is loaded once
+    assert growth(int, run, 300 if begin else 9_000) < 3
 
 
 def test_a_long_string_keeps_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:

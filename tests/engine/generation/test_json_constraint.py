@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rqchat.engine.generation.sampling import Sampler
 from rqchat.engine.generation.text_stream import CHANNEL_END, CHANNEL_START
 from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import InputError, RqchatError, UsageError
+from tests.growth import growth
 from tests.helpers import byte_tokenizer
 
 TOKENIZER: Any = byte_tokenizer()
@@ -29,23 +29,19 @@ THOUGHT_START, THOUGHT_END = (
 )
 
 
-def _cpu_of_a_constant(characters: int) -> float:
-    """Processor seconds of an answer that can only be one text."""
+def _write_constant(characters: int) -> None:
+    """An answer that can only be one text, token by token."""
     constraint = CONSTRAINTS.for_schema(json.dumps({"const": "x" * characters}), thinking=False)
     logits, tokens = torch.zeros(VOCABULARY), []
-    begun_s = time.process_time()
     while not constraint.is_over:
         tokens.append(int(constraint.mask(logits).argmax()))
         constraint.accept(tokens[-1])
     assert json.loads(TOKENIZER.decode(tokens)) == "x" * characters
-    return time.process_time() - begun_s
 
 
 def test_a_long_constant_costs_each_token_little() -> None:
     """The library tokenizes all that is to come for every token, which is skipped."""
-    short, long = (min(_cpu_of_a_constant(n) for _ in range(3)) for n in (1000, 2000))
-
-    assert long / short < 3
+    assert growth(int, _write_constant, 1_000) < 3
 
 
 def test_a_schema_that_would_take_minutes_is_refused() -> None:
