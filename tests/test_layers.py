@@ -95,7 +95,8 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 }
 LATE_IMPORTS = (
     *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__", "rotorquant.ops.dispatch"),
-    "rqchat.engine.weights.bitsandbytes_layers",  # slow to import, optional, seldom needed
+    # slow to import and seldom needed
+    *("rqchat.engine.weights.bitsandbytes_layers", "rqchat.engine.inputs.picture_levels"),
 )
 
 

@@ -26,7 +26,8 @@ from rqchat.engine.events import (
 )
 from rqchat.ui.console import ReaderGoneError, Screen
 from rqchat.ui.editor.typeahead import keys_kept
-from rqchat.ui.stream import AnswerView, load_status, prefill_status
+from rqchat.ui.progress import load_status, prefill_status
+from rqchat.ui.stream import AnswerView
 
 
 class Terminal(io.StringIO):

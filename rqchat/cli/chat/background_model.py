@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Protocol
 
 from rqchat.cli import open_session
@@ -13,7 +14,7 @@ from rqchat.engine.session_api import Session
 from rqchat.engine.settings import Settings
 from rqchat.errors import RqchatError
 from rqchat.ui.console import Screen
-from rqchat.ui.stream import load_status
+from rqchat.ui.progress import load_status
 
 __all__ = ["BackgroundModel", "ModelHost", "SessionStart"]
 
@@ -140,6 +141,7 @@ class BackgroundModel:
         if start.messages:
             session.restore(start.messages)
         session.thinking = start.thinking
+        import_module("rqchat.ui.stream")  # so that the first answer does not wait for it
         self.is_loading = False
         try:
             self._host.opened(session)

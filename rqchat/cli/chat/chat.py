@@ -39,14 +39,12 @@ from rqchat.ui.looks.start_header import (
     model_title,
     room_for,
 )
-from rqchat.ui.markdown import InChat
 from rqchat.ui.markdown_blocks import code_blocks
-from rqchat.ui.resumed_chat import show_resumed
-from rqchat.ui.stream import AnswerView
 from rqchat.ui.tables import chat_status
 
 if TYPE_CHECKING:
     from rqchat.ui.editor.line_editor import LineEditor
+    from rqchat.ui.stream import AnswerView
 
 __all__ = ["Chat"]
 
@@ -163,6 +161,8 @@ class Chat:
 
     def show_saved(self, saved: SavedConversation) -> None:
         """Where a saved conversation ended; a question without answer is at the prompt again."""
+        from rqchat.ui.resumed_chat import show_resumed
+
         code_blocks = _code_block_count(saved.messages[:-2])
         show_resumed(self._screen, saved.record, saved.messages[-2:], code_blocks)
         if saved.pending is not None:
@@ -175,6 +175,10 @@ class Chat:
 
     def new_view(self, begun: str = "", *, recalls: bool = False) -> AnswerView:
         """A place on the screen for the next answer."""
+        # Markdown takes a tenth of a second to import, which the prompt does not wait for
+        from rqchat.ui.markdown import InChat
+        from rqchat.ui.stream import AnswerView
+
         return AnswerView(
             self._screen,
             fold=self.fold_thoughts,

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -114,6 +114,8 @@ def _packages(devices: Sequence[DeviceInfo], driver: str | None) -> list[Finding
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata  # which loads the parser of mails, for every start
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -122,6 +124,8 @@ def _version(name: str) -> str | None:
 
 def _least(name: str) -> str:
     """The oldest version of a package that rqchat's own metadata admits; empty where unknown."""
+    from importlib import metadata
+
     try:
         requirements = metadata.requires("rqchat") or []
     except metadata.PackageNotFoundError:  # run from its sources

@@ -102,7 +102,7 @@ def _again(session: Session, number: int, kept: Kept, screen: Screen) -> Replaye
     from rqchat.engine.conversations.receipt import Receipt
     from rqchat.engine.conversations.replay import Replayed, changes, replay_sampling
     from rqchat.engine.events import Done, PrefillProgress
-    from rqchat.ui.stream import prefill_status
+    from rqchat.ui.progress import prefill_status
 
     receipt, sampling = kept.receipt, replay_sampling(kept)
     done: Done | None = None

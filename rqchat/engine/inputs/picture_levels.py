@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
 __all__ = ["Levels", "levels_of"]
@@ -31,6 +31,8 @@ class Levels:
 
     def apply(self, image: Image.Image) -> Image.Image:
         """A part of the picture in 8 bits, mode `L`."""
+        import numpy as np  # a tenth of a second of every start, for pictures that are seldom
+
         values = np.asarray(image)
         if self.flips:
             return Image.fromarray(values ^ np.uint8(0x80))
@@ -73,7 +75,9 @@ def levels_of(image: Image.Image) -> Levels | None:
 
 def _range(image: Image.Image, is_unsigned: bool) -> tuple[float, float]:
     """The least and the greatest finite value; 0 and 0 where there is none."""
-    low, high = np.inf, -np.inf
+    import numpy as np
+
+    low, high = math.inf, -math.inf
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
