@@ -77,7 +77,11 @@ class ChatSession:
         image_token = getattr(loaded.model.config, "image_token_id", None)
         if patches and image_token != self._writer.image_ids()[1]:
             raise self._mixed(f"config.json has {image_token} for a picture's token")
-        self._constraints = Constraints(loaded.tokenizer, loaded.stop_ids, config.vocab_size)
+        suppressed = sorted(loaded.suppressed_ids)
+        self._constraints = Constraints(
+            loaded.tokenizer, loaded.stop_ids, config.vocab_size, suppressed
+        )
+        self._suppressed = torch.tensor(suppressed, dtype=torch.long, device=loaded.model.device)
         self._steps = Steps(recorder or recorder_for(loaded.model.device))
         self._stop = threading.Event()
 
@@ -307,9 +311,10 @@ class ChatSession:
         loaded = self._loaded
         if sampling.temperature is None:
             sampling = dataclasses.replace(sampling, temperature=loaded.temperature)
-        if schema is None:
-            return Sampler(sampling)
-        return Sampler(sampling, self._constraints.for_schema(schema, thinking=self.thinking))
+        constraint = None
+        if schema is not None:
+            constraint = self._constraints.for_schema(schema, thinking=self.thinking)
+        return Sampler(sampling, constraint, self._suppressed)
 
     def _keep(self, turn: UserTurn, generation: Generation) -> None:
         """Adds question and answer to the conversation; an interruption without text adds none."""

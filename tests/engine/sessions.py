@@ -72,7 +72,7 @@ def script(monkeypatch: pytest.MonkeyPatch, text: str, *, then: int = _EOS) -> N
         seed = 0
         is_over = False
 
-        def __init__(self, settings: SamplingSettings) -> None:
+        def __init__(self, *_: Any) -> None:
             self._tokens = iter(tokens)
 
         def draw(self, logits: torch.Tensor) -> torch.Tensor:

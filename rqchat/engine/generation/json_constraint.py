@@ -24,8 +24,16 @@ _FORCED_BYTES = 256  # of a text that has to come, before it is written without 
 class Constraints:
     """Makes constraints for one model; its vocabulary is laid out once, for the first of them."""
 
-    def __init__(self, tokenizer: Any, stop_ids: Collection[int], vocabulary_size: int) -> None:
-        """For a fast tokenizer, the tokens that end an answer, and the number of logits."""
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop_ids: Collection[int],
+        vocabulary_size: int,
+        suppressed_ids: Collection[int] = (),
+    ) -> None:
+        """For a fast tokenizer, the tokens that end an answer, the number of logits, and the tokens
+        that are never drawn."""
+        self._suppressed_ids = frozenset(suppressed_ids)
         self._tokenizer, self._vocabulary_size = tokenizer, vocabulary_size
         self._stop_ids = sorted(stop_ids)
         self._words: LLTokenizer | None = None
@@ -49,7 +57,10 @@ class Constraints:
             self._tokenizer.convert_tokens_to_ids(t) for t in (CHANNEL_START, CHANNEL_END)
         )
         matcher = LLMatcher(self._words, schema_grammar(schema), log_level=0)
-        return Constraint(matcher, self._words, self._stop_ids, start if thinking else None, end)
+        thought_start = start if thinking else None
+        return Constraint(
+            matcher, self._words, self._stop_ids, thought_start, end, self._suppressed_ids
+        )
 
 
 class Constraint:
@@ -67,11 +78,13 @@ class Constraint:
         stop_ids: list[int],
         thought_start: int | None,
         thought_end: int,
+        suppressed_ids: frozenset[int] = frozenset(),
     ) -> None:
         """`Constraints.for_schema` creates them; no `thought_start` allows no thought."""
         self._matcher, self._words = matcher, words
         self._check()
         self._stops = torch.tensor(stop_ids)
+        self._suppressed_ids = suppressed_ids
         self._thought_start, self._thought_end = thought_start, thought_end
         self._in_thought = False
 
@@ -96,6 +109,12 @@ class Constraint:
             self._spell_out(allowed, forced)
         if self._thought_start is not None:
             allowed[self._thought_start] = True
+        allowed[sorted(self._suppressed_ids)] = False
+        if not allowed.any():
+            raise RqchatError(
+                "the answer cannot be held to the schema: what has to come next is among the tokens"
+                " that the model's generation_config.json suppresses; change one or the other"
+            )
         return logits.masked_fill(_on_device(~allowed, logits.device), float("-inf"))
 
     def _allowed(self, size: int) -> Tensor:
@@ -111,8 +130,9 @@ class Constraint:
         return token if self._begins(text, token) else self._words.tokenize_bytes(text[:1])[0]
 
     def _begins(self, text: bytes, token: int) -> bool:
-        is_text = not self._words.is_special_token(token)
-        return is_text and text.startswith(self._words.decode_bytes([token]))
+        if token in self._suppressed_ids or self._words.is_special_token(token):
+            return False
+        return text.startswith(self._words.decode_bytes([token]))
 
     def _spell_out(self, allowed: Tensor, text: bytes) -> None:
         """Mends `allowed` [vocabulary] where the library lets the tokenizer choose the one token.

@@ -20,8 +20,15 @@ class Sampler:
     Chance comes from Python: a seed means the same on every device, and nothing waits for one.
     """
 
-    def __init__(self, settings: SamplingSettings, constraint: Constraint | None = None) -> None:
-        """Draws by `settings`, and only what `constraint` lets through."""
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        constraint: Constraint | None = None,
+        suppressed: Tensor | None = None,
+    ) -> None:
+        """Draws by `settings`, only what `constraint` lets through, and nothing `suppressed`, int64
+        [tokens] on the device of the logits."""
+        self._suppressed = suppressed
         self._settings, self._constraint = settings, constraint
         self._temperature = 1.0 if settings.temperature is None else settings.temperature
         self.seed = secrets.randbits(31) if settings.seed is None else settings.seed
@@ -38,6 +45,8 @@ class Sampler:
 
         Until `accept` another draw is the same one again.
         """
+        if self._suppressed is not None:
+            logits = logits.index_fill(0, self._suppressed, float("-inf"))
         if self._constraint is not None:
             logits = self._constraint.mask(logits)
         if self._temperature == 0:

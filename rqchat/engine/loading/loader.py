@@ -54,6 +54,7 @@ class LoadedModel:
         revision: which weights exactly, as `model_revision` says it.
         template: its chat template; None stands for the tokenizer's.
         folder: of its files; None for a model that was made in memory.
+        suppressed_ids: tokens that are never drawn.
     """
 
     model: Any
@@ -66,6 +67,7 @@ class LoadedModel:
     revision: str = ""
     template: ChatTemplate | None = None
     folder: Path | None = None
+    suppressed_ids: frozenset[int] = frozenset()
 
     @property
     def side_patches(self) -> int:
@@ -129,6 +131,7 @@ def load_model(
         revision=revision,
         template=files.template,
         folder=folder,
+        suppressed_ids=files.suppressed_ids,
         load_s=time.perf_counter() - begun_s,
     )
 

@@ -15,7 +15,7 @@ import transformers
 
 from rqchat.engine.foreign import border
 from rqchat.engine.generation.chat_template import ChatTemplate
-from rqchat.engine.generation.control_tokens import stop_tokens
+from rqchat.engine.generation.control_tokens import stop_tokens, suppressed_tokens
 from rqchat.engine.loading.patches_12b import MergedPatches
 from rqchat.engine.model_files.json_object import read_object
 from rqchat.errors import ModelError
@@ -34,6 +34,7 @@ class SmallFiles(NamedTuple):
         template: its chat template.
         image_processor: on pillow.
         stop_ids: tokens that end an answer.
+        suppressed_ids: tokens that are never drawn.
         temperature: of answers, where nobody asks for another.
     """
 
@@ -41,6 +42,7 @@ class SmallFiles(NamedTuple):
     template: ChatTemplate
     image_processor: Any
     stop_ids: frozenset[int]
+    suppressed_ids: frozenset[int]
     temperature: float
 
 
@@ -76,8 +78,9 @@ def read_small_files(folder: Path, config: Mapping[str, Any], name: str) -> Smal
         # What lies beyond the vocabulary can never be drawn
         stops = stop_tokens(given, tokenizer, template).intersection(known)
     with _reading(_GENERATION, name):
+        suppressed = suppressed_tokens(given, tokenizer, stops).intersection(known)
         temperature = _temperature(manner)
-    return SmallFiles(tokenizer, template, image_processor, stops, temperature)
+    return SmallFiles(tokenizer, template, image_processor, stops, suppressed, temperature)
 
 
 def _reading(what: str, name: str) -> Any:
