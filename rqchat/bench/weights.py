@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.nn import functional
@@ -27,7 +27,7 @@ from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
 try:
     import gemlite
 except Exception:  # without a GPU it raises whatever its probe of the GPU raises
-    gemlite = None
+    gemlite = cast("Any", None)
 
 __all__ = ["main"]
 

@@ -136,6 +136,7 @@ def _checked_text(context: typer.Context, parameter: Any, value: Any) -> Any:
     Raises:
         UsageError: `value` holds some.
     """
+    # pyrefly: ignore [implicit-any-type-argument]
     given = value if isinstance(value, list | tuple) else [value]
     if not any(name in (parameter.metavar or "") for name in _NAMES_OF_FILES):
         for text in given:

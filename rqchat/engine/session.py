@@ -64,7 +64,7 @@ class ChatSession:
             side_patches=patches,
             template=loaded.template,
         )
-        self._stored = None
+        self._stored: PrefixCache | None = None
         if folder is not None:
             self._stored = PrefixCache(
                 folder, loaded.model, opened.name, loaded.revision, plan.chosen

@@ -14,8 +14,8 @@ class Chat(Terminal):
     """The program in a home of its own."""
 
     def __init__(self, home: Path, *options: str, **changes: Any) -> None:
-        size = {"columns": 100, "rows": 40}
-        super().__init__(["-m", "rqchat", *options], home=home, **size | changes)
+        size: dict[str, Any] = {"columns": 100, "rows": 40, **changes}
+        super().__init__(["-m", "rqchat", *options], home=home, **size)
         self.home = home
 
     def say(self, line: str, *expected: str) -> str:

@@ -119,7 +119,10 @@ def all_cases(few: bool) -> list[Case]:
 def launches_of(cases: Iterable[Case], wanted: Container[str]) -> Iterator[Launch]:
     """Every launch of these cases, with the code of those that are wanted."""
     noted: list[tuple[str, str, Any]] = []
-    record(lambda *launch: noted.append(launch[:3]), lambda digest: digest in wanted)
+    record(
+        lambda name, digest, made, *_: noted.append((name, digest, made)),
+        lambda digest: digest in wanted,
+    )
     for case in cases:
         pretend(case.card)
         noted.clear()

@@ -36,7 +36,7 @@ LENGTHS = ((2, 47), (16, 64), (33, 129), (48, 336), (40, 200), (16, 33), (64, 63
 
 def main() -> int:
     made: dict[str, set[str]] = defaultdict(set)
-    record(lambda *launch: made[launch[0]].add(launch[1]), lambda digest: False)
+    record(lambda name, digest, *_: made[name].add(digest), lambda digest: False)
     pretend(86)
     book = make_codebook(lloyd_max(3), torch.device("cpu"))
     exact = torch.zeros(1, HEADS, CAPACITY, HEAD_DIM, dtype=torch.bfloat16)

@@ -42,7 +42,8 @@ _EOS = SPECIAL_TOKENS.index("<turn|>")
 
 
 def open_session(folder: Path, **asked: Any) -> ChatSession:
-    return ChatSession.open(Settings(model=str(folder), device="cpu", **{"kv_bits": 16, **asked}))
+    asked = {"kv_bits": 16, **asked}
+    return ChatSession.open(Settings(model=str(folder), device="cpu", **asked))
 
 
 def over(opened: ChatSession, recorder: Any = None, **chosen: Any) -> ChatSession:

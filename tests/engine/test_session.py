@@ -107,7 +107,8 @@ class TestOneAnswer:
         events = list(session.ask(turn))
 
         kinds = [type(event) for event in events]
-        assert kinds == sorted(kinds, key=[PrefillProgress, ThoughtDelta, TextDelta, Done].index)
+        order: list[type[Event]] = [PrefillProgress, ThoughtDelta, TextDelta, Done]
+        assert kinds == sorted(kinds, key=order.index)
         progress = [event for event in events if isinstance(event, PrefillProgress)]
         done_tokens = [event.done_tokens for event in progress]
         assert done_tokens == sorted(set(done_tokens))

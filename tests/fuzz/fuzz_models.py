@@ -62,6 +62,7 @@ def _places(value: Any) -> Any:
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, below in items:
         yield value, key
+        # pyrefly: ignore [implicit-any-type-argument]
         if isinstance(below, dict | list):
             yield from _places(below)
 

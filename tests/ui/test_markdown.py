@@ -92,7 +92,7 @@ def blocks_of(pieces: list[str]) -> list[Block]:
 @given(st.lists(st.integers(0, len(SOURCE)), max_size=20))
 def test_where_the_pieces_end_makes_no_difference(cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), len(SOURCE)]
-    pieces = [SOURCE[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    pieces: list[str] = [SOURCE[a:b] for a, b in zip(ends, ends[1:], strict=False)]
     assert blocks_of(pieces) == blocks_of([SOURCE])
 
 

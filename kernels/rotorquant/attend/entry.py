@@ -85,6 +85,7 @@ class _ForwardOnly(torch.autograd.Function):
     """Raises when gradients are requested, which the kernels would leave out silently."""
 
     @staticmethod
+    # pyrefly: ignore [bad-override]
     def forward(ctx: Any, output: torch.Tensor, *sources: Any) -> torch.Tensor:
         return output.view_as(output)
 

@@ -134,7 +134,7 @@ class Side:
         # No pairs: rows count as not readable in place, so that they are decoded first.
         if way.undone:
             self._codec.pairs = None
-        self._queries = None
+        self._queries: TiedQueries | None = None
         if way.tied:
             self._queries = TiedQueries(layer.tie, self._codec, layer.device)
         self._streams = [layer.value] if way.tied else [layer.key(), layer.value]

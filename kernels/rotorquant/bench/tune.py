@@ -186,12 +186,11 @@ def _run_and_record(step: Step, requested: dict[launches.Key, tuple[int, ...]]) 
         requested[key] = look_up(key, estimated)
         return requested[key]
 
-    # By name, as mypy takes a function for a constant
-    setattr(launches, "timed", recording)  # noqa: B010
+    launches.timed = recording
     try:
         return step()
     finally:
-        setattr(launches, "timed", look_up)  # noqa: B010
+        launches.timed = look_up
 
 
 def source(path: Path) -> str:

@@ -123,6 +123,8 @@ class Report:
                     | ({"question": question} if self._output.several else {})
                     | _record(text, session, done, saved_as, dropped_tokens)
                 )
+            case _:
+                pass  # it has been written while it came
         if self._output.stats:
             self._screen.aside(stats_table(done))
         # Later prompts begin with what this process has read, which is nothing to mention.

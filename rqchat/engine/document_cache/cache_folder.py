@@ -185,7 +185,8 @@ def _digests(keys: Sequence[int], lengths: Iterable[int]) -> Iterator[tuple[int,
 def _read_label(path: Path) -> EntryLabel | None:
     try:
         fields: dict[str, Any] = json.loads(path.with_suffix(_LABEL).read_text(encoding="utf-8"))
-        return EntryLabel(**{**fields, "names": tuple(map(str, fields["names"]))})
+        fields["names"] = tuple(map(str, fields["names"]))
+        return EntryLabel(**fields)
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

@@ -50,12 +50,13 @@ class Renderer:
             trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
         )
         environment.filters["tojson"] = _tojson
-        environment.globals |= {
+        known: dict[str, Any] = {
             "raise_exception": _raise_exception,
             "strftime_now": _strftime_now,
             "dict": _Dictionaries(),
             "namespace": _PlainNamespace,
         }
+        environment.globals.update(known)
         self._compiled = environment.from_string(template)
 
     def render(self, values: Mapping[str, Any]) -> str:

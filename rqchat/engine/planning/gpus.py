@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rqchat.engine.planning.gpu_bandwidth import bandwidth_of, memory_bandwidth
 from rqchat.engine.planning.gpu_troubles import (
@@ -29,7 +29,7 @@ from rqchat.engine.settings import visible_gpus
 try:
     import pynvml
 except ImportError:
-    pynvml = None
+    pynvml = cast("Any", None)
 
 __all__ = ["DeviceInfo", "find_gpus", "gpu_troubles", "nvidia_driver", "parse_nvidia_smi"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,7 +76,7 @@ def lock_pages(tensor: torch.Tensor, name: str) -> None:
         ModelError: the driver does not.
     """
     address = tensor.data_ptr()
-    driver = torch.cuda.cudart()
+    driver: Any = torch.cuda.cudart()
     failed = int(driver.cudaHostRegister(address, tensor.nbytes, 0))
     if failed:
         raise ModelError(

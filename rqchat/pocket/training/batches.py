@@ -236,8 +236,8 @@ class Steps(Dataset[tuple[str, Batch]]):
     def __init__(self, maker: BatchMaker, mix: Sequence[tuple[str, int, float]]) -> None:
         self._maker, self._mix = maker, mix
 
-    def __getitem__(self, step: int) -> tuple[str, Batch]:
-        return self._maker.draw(step, self._mix)
+    def __getitem__(self, index: int) -> tuple[str, Batch]:
+        return self._maker.draw(index, self._mix)
 
     def from_step(self, step: int, workers: int) -> Iterable[tuple[str, Batch]]:
         """Those of `step` and later, in order, drawn ahead by `workers` processes."""

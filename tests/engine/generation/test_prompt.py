@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ def test_content_ends_with_the_last_document_or_picture(writer: PromptWriter) ->
 def test_the_pocket_model_reads_documents_as_it_was_trained_to() -> None:
     """In training, documents and question were one text."""
     folder = resolve_model(Settings(model="pocket"), cpu_device()).folder
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     writer = PromptWriter(tokenizer, None, 70, side_patches=512)
     message = Message("user", "What?", (), (Document("a", "One."), Document("b", "x>")))
 
@@ -253,7 +254,7 @@ def test_a_model_without_template_or_image_tokens_is_refused() -> None:
 def test_the_pocket_models_tokenizer_is_safe_too() -> None:
     folder = resolve_model(Settings(model="pocket"), cpu_device()).folder
     assert folder is not None
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     writer = PromptWriter(tokenizer, None, 70, side_patches=0)
     spelled = "".join(writer.control_tokens.values())
 

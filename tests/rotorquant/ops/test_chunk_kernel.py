@@ -47,9 +47,11 @@ def draw(
 ) -> Given:
     """Queries that lie as a projection leaves them, keys and values in larger buffers."""
     query = torch.randn(batch, length, heads * group, head_dim, device=DEVICE).transpose(1, 2)
-    streams = torch.randn(2, batch, heads, keys + 5, head_dim, device=DEVICE).to(dtype)
+    key, value = torch.randn(2, batch, heads, keys + 5, head_dim, device=DEVICE).to(dtype)[
+        ..., :keys, :
+    ]
     # Scores have a spread of about 2.
-    return (2 * query).to(dtype), *streams[..., :keys, :], head_dim**-0.5, rules
+    return (2 * query).to(dtype), key, value, float(head_dim**-0.5), rules
 
 
 def check(own: torch.Tensor | Part, wanted: torch.Tensor | Part, dtype: torch.dtype) -> None:

@@ -85,6 +85,7 @@ class _TiledAttention(torch.autograd.Function):
     """
 
     @staticmethod
+    # pyrefly: ignore [bad-override]
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         patches = query.shape[1]
         weights = query.new_empty(len(query), patches, patches)

@@ -206,7 +206,8 @@ def _train(trainer: _Trainer, out: Path, minutes: float, seed: int) -> Iterator[
 
 def scene_from_dict(data: dict[str, Any]) -> Scene:
     """The inverse of dataclasses.asdict for a Scene."""
-    return Scene(**{**data, "shapes": tuple(Shape(**shape) for shape in data["shapes"])})
+    fields: dict[str, Any] = {**data, "shapes": tuple(Shape(**each) for each in data["shapes"])}
+    return Scene(**fields)
 
 
 @torch.no_grad()
