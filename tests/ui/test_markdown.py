@@ -177,7 +177,7 @@ def test_drawing_takes_time_that_grows_with_the_length(
         draw(monkeypatch, begin + lines * line)
 
     run(20)  # what is loaded once
-    assert growth(int, run, 300 if begin else 9_000) < 3
+    assert growth(int, run, 200 if begin else 6_000) < 3
 
 
 def test_a_long_string_keeps_its_colour(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,6 @@ def check(
     ("kind", "mode", "bits"),
     [
         ("tied", "aligned", 4),
-        ("tied", "hadamard", 4),
         ("tied", "aligned", 16),
         ("calibrated", "aligned", 5),
         ("split", "haar", 4),

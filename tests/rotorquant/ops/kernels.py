@@ -16,8 +16,8 @@ from rotorquant.ops.planes import PACKED_BITS, planes_of
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 # How a width is unpacked does not depend on the size of a head; large heads take the interpreter
-# seconds, so it reads them in widths with one plane and with two
-_INTERPRETED = {128: (2, 6), 256: (5, 8), 512: (3, 4)}
+# seconds, so it reads those of Gemma in widths with one plane and with two, the others in one
+_INTERPRETED = {32: (5,), 128: (6,), 256: (8,), 512: (3, 4)}
 
 
 def widths_and_heads(head_dims: Iterable[int]) -> list[tuple[int, int]]:

@@ -84,13 +84,12 @@ def chain(
 @pytest.mark.parametrize(
     ("changes", "options", "reading"),
     [
-        ({}, {"bits": 4}, SINGLE),
         ({}, {"bits": 3, "mode": "planar", "sliding_bits": 8, "max_tokens": 200}, SINGLE),
         (UNTIED, {"bits": 4, "mode": "hadamard"}, SINGLE),
         ({}, {"bits": 4}, DRAFTS),
         (UNTIED, {"bits": 16, "sliding_bits": 8}, DRAFTS),
     ],
-    ids=["tied", "tied, int8 windows", "untied", "tied, drafts", "untied exact, drafts"],
+    ids=["tied, int8 windows", "untied", "tied, drafts", "untied exact, drafts"],
 )
 def test_a_cache_decodes_through_the_kernels(
     changes: dict[str, Any],
