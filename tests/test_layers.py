@@ -54,7 +54,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
-        *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "llguidance", "pynvml"),
+        *(
+            "huggingface_hub",
+            "jinja2",
+            "bitsandbytes",
+            "pypdf",
+            "pypdfium2",
+            "llguidance",
+            "pynvml",
+        ),
     ),
     **dict.fromkeys(
         [f"rqchat.engine.weights.kernels.{name}" for name in ("linear", "experts", "gather")],

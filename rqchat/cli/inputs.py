@@ -13,6 +13,7 @@ from rqchat.engine.conversation import UserTurn
 from rqchat.engine.inputs.clipboard import read_clipboard
 from rqchat.engine.inputs.documents import MAX_DOCUMENT_BYTES, Document
 from rqchat.engine.inputs.mentioned_pictures import mentioned_pictures
+from rqchat.engine.inputs.pdf import PageRanges, check_pages_used
 from rqchat.engine.inputs.pictures import MAX_PICTURE_BYTES, Picture, decode_picture
 from rqchat.engine.inputs.references import ReferenceReader, read_stream
 from rqchat.errors import InputError, UsageError
@@ -38,6 +39,7 @@ class Inputs:
         files: paths of texts and pictures, folders, patterns, URLs, or `-`.
         clipboard: what the clipboard holds is wanted too.
         encoding: of the documents; None finds it out.
+        pages: of PDF files, as written; None is all of them.
         offline: URLs are refused.
     """
 
@@ -48,6 +50,7 @@ class Inputs:
     files: Sequence[str] = ()
     clipboard: bool = False
     encoding: str | None = None
+    pages: str | None = None
     offline: bool = False
 
     @property
@@ -70,7 +73,8 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
     if named > 1:
         raise UsageError("'-' stands for standard input, which can be read only once")
     show = partial(show_input_event, screen)
-    reader = ReferenceReader(show, offline=inputs.offline, encoding=inputs.encoding)
+    pages = PageRanges.parse(inputs.pages) if inputs.pages is not None else None
+    reader = ReferenceReader(show, inputs.offline, inputs.encoding, pages)
     questions = _questions(inputs, reader, screen)
     is_piped = not named and sys.stdin is not None and not is_terminal("stdin")
     if not questions and not is_piped:
@@ -81,12 +85,14 @@ def gather_turns(inputs: Inputs, screen: Screen) -> tuple[UserTurn, ...]:
         if data.strip():
             piped = reader.decode(data, _STDIN_NAME)
             if questions:
-                attached.insert(0, piped)
+                attached[:0] = piped
             questions = questions or (_checked(_text(piped)),)
         elif not questions:
             raise UsageError(_NO_QUESTION)
         elif _may_carry_data():
             screen.note("standard input is empty: no document was read", style="warning")
+    if pages is not None:
+        check_pages_used(pages, attached)
     pictures = tuple(each for each in attached if isinstance(each, Picture))
     documents = tuple(each for each in attached if isinstance(each, Document))
     return tuple(
@@ -107,19 +113,20 @@ def _questions(inputs: Inputs, reader: ReferenceReader, screen: Screen) -> tuple
     """All questions of the command line; none where standard input may be it."""
     several = list(inputs.questions)
     if inputs.questions_file is not None:
-        several += _text(_read(inputs.questions_file, reader, screen)[0]).splitlines()
+        several += _text(_read(inputs.questions_file, reader, screen)).splitlines()
         several = [question for question in several if question.strip()]
     if several and inputs.prompt is not None:
         raise UsageError("give one PROMPT, or several questions with --question; not both")
     if inputs.prompt == STDIN:
-        several = [_text(*_read(STDIN, reader, screen))]
+        several = [_text(_read(STDIN, reader, screen))]
     elif inputs.prompt is not None:
         several = [inputs.prompt]
     return tuple(_checked(question) for question in several)
 
 
-def _text(item: Document | Picture) -> str:
+def _text(items: Sequence[Document | Picture]) -> str:
     """What is to be a question."""
+    item = items[-1]
     if isinstance(item, Picture):
         raise UsageError(f"{item.name} is a picture, not a question about it; {_NO_QUESTION}")
     return item.text
@@ -146,7 +153,7 @@ def _attachments(
 
 def _read(name: str, reader: ReferenceReader, screen: Screen) -> tuple[Document | Picture, ...]:
     if name == STDIN:
-        return (reader.decode(read_stdin(screen), _STDIN_NAME),)
+        return reader.decode(read_stdin(screen), _STDIN_NAME)
     return reader.read(name)
 
 

@@ -37,6 +37,7 @@ __all__ = [
     "Continue",
     "GivenOptions",
     "Group",
+    "Pages",
     "Quiet",
     "Resume",
     "accepts",
@@ -133,6 +134,10 @@ Continue = Annotated[
 Resume = Annotated[
     str | None,
     typer.Option("--resume", "-r", metavar="ID", help="Go on with this one, by id or name."),
+]
+Pages = Annotated[
+    str | None,
+    typer.Option(metavar="PAGES", help="Of PDF files, such as 3, 3-9, 12- or 1,4-6; else all."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No notices and no progress; errors stay.")]
 

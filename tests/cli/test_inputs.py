@@ -12,6 +12,7 @@ from rqchat.engine.inputs import folders
 from tests.cli.conftest import Run
 from tests.cli.fake_session import FakeSession
 from tests.helpers import WebPages, pdf_bytes
+from tests.pdf_files import scan_pdf_bytes
 
 
 def _turn(session: FakeSession) -> UserTurn:
@@ -109,10 +110,28 @@ def test_pdf_by_its_content_from_file_and_pipe(
 ) -> None:
     (tmp_path / "whale").write_bytes(pdf_bytes("Call me Ishmael.", ""))
     result = run("ask", "-f", str(tmp_path / "whale"), "Who?")
-    assert _texts(session) == ["Call me Ishmael."]
-    assert "1 of 2 pages hold no text" in result.err
+    assert _texts(session) == ["[page 1]\nCall me Ishmael.\n\n[page 2, shown as a picture below]"]
+    assert "1 of 2 pages read as pictures (2)" in result.err
     run("ask", "Who?", stdin=pdf_bytes("Piped."))
     assert _texts(session) == ["Piped."]
+
+
+def test_a_scan_however_it_is_given(
+    run: Run, session: FakeSession, tmp_path: Path, web: WebPages
+) -> None:
+    data = scan_pdf_bytes("red", "lime", "blue")
+    web.pages["/scan"] = (200, {"Content-Type": "application/pdf"}, data)
+    (tmp_path / "scan.pdf").write_bytes(data)
+    for name in (str(tmp_path / "scan.pdf"), f"'{tmp_path}/scan.pdf'", f"{web.root}/scan", "-"):
+        piped = data if name == "-" else b""
+        assert run("ask", "-f", name, "--pages", "2-3", "What?", stdin=piped).code == 0
+        names = [picture.name.split(" of ")[0] for picture in _turn(session).pictures]
+        assert (names[-2:], _texts(session)) == (["page 2", "page 3"], [])
+    result = run("ask", "--pages", "4", "What?", stdin=data)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "standard input has 3 pages, and --pages 4 asks for others" in result.err
+    assert run("ask", "--pages", "4", "What?", stdin=b"text").code == 2
+    assert run("ask", "--questions", "-", stdin=data).code == 2
 
 
 def test_html_by_name_or_look_and_text_that_speaks_of_them(

@@ -24,6 +24,7 @@ from rqchat.engine.conversations.recorder import RecordedTurn
 from rqchat.engine.events import Done
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.mentioned_pictures import mentioned_pictures
+from rqchat.engine.inputs.pdf import PageRanges, check_pages_used
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.inputs.reference_paths import split_paths
 from rqchat.engine.inputs.references import ReferenceReader
@@ -76,7 +77,7 @@ class Chat:
         *,
         sampling: SamplingSettings | None = None,
         thinking: bool = False,
-        piped: Document | Picture | None = None,
+        piped: tuple[Document | Picture, ...] = (),
         pictures: str = "auto",
     ) -> None:
         self.sampling = sampling or SamplingSettings()
@@ -138,9 +139,9 @@ class Chat:
         if self._unanswered is not None:
             self.attachments.put_back(self._unanswered, session)
             self._unanswered = None
-        if self._piped is not None:
-            self.say(self.attachments.add(self._piped, session))
-            self._piped = None
+        if self._piped:
+            self.say(self.attachments.add_all(self._piped[0].name, self._piped, session))
+            self._piped = ()
 
     def recording(
         self, session: Session, request: TurnRequest
@@ -228,21 +229,24 @@ class Chat:
             else:
                 self.attach(picture)
 
-    def attach_files(self, reference: str) -> None:
-        """Attach the texts and pictures that a path, a folder, a pattern or a URL names.
+    def attach_files(self, reference: str, pages: PageRanges | None = None) -> None:
+        """Attach the texts and pictures that a path, a folder, a pattern or a URL names, of PDF
+        files those `pages`.
 
         Raises:
             RqchatError: it cannot be had or used.
         """
-        items = self._reader().read(reference)
+        items = self._reader(pages).read(reference)
+        if pages is not None:
+            check_pages_used(pages, items)
         if len(items) == 1:
             self.attach(items[0])
         else:
-            self.say(self.attachments.add_folder(reference, items, self.session()))
+            self.say(self.attachments.add_all(reference, items, self.session()))
 
-    def _reader(self) -> ReferenceReader:
+    def _reader(self, pages: PageRanges | None = None) -> ReferenceReader:
         show = partial(show_input_event, self._screen)
-        return ReferenceReader(show, offline=self.model.settings.offline)
+        return ReferenceReader(show, offline=self.model.settings.offline, pages=pages)
 
     def show(self, renderable: Renderable) -> None:
         """A table that is no answer."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.inputs.pictures import Picture, soft_token_count
+from rqchat.engine.inputs.pictures import Picture, is_page_name, soft_token_count
 from rqchat.errors import UsageError
 from rqchat.ui.text import format_count
 
@@ -76,13 +77,21 @@ class PendingAttachments:
             chip = f"File {number}: {self._attached[-1].name}"
         return f"[{chip}, {format_count(self._attached[-1].tokens)} tokens]"
 
-    def add_folder(self, name: str, items: tuple[Picture | Document, ...], session: Session) -> str:
-        """Attach all of a folder; returns one chip for it, such as `[src: 12 files, 999 tokens]`.
+    def add_all(self, name: str, items: tuple[Picture | Document, ...], session: Session) -> str:
+        """Attach what belongs together: one thing as `add` does, else under one chip, such as
+        `[src: 12 files, 999 tokens]` or `[scan.pdf: 3 pages as pictures, 840 tokens]`.
 
         Raises:
             InputError: the model cannot use it; nothing is attached then.
         """
-        self._append(f"{name}: {format_count(len(items))} files", items, session)
+        if len(items) == 1:
+            return self.add(items[0], session)
+        pages = [each for each in items if isinstance(each, Picture) and is_page_name(each.name)]
+        what = f"{format_count(len(items))} files"
+        if pages and len(items) - len(pages) <= 1:  # of one PDF file, with its text or without
+            text = "text and " if len(items) > len(pages) else ""
+            what = f"{text}{format_count(len(pages))} pages as pictures"
+        self._append(f"{name}: {what}", items, session)
         return f"[{self._attached[-1].label}]"
 
     def place_of(self, picture: Picture, session: Session) -> int:
@@ -121,8 +130,12 @@ class PendingAttachments:
     def put_back(self, turn: UserTurn, session: Session) -> None:
         """Attach what came with `turn` and nothing else."""
         self.clear()
-        for picture in turn.pictures:
-            self.add(picture, session)
+        for of_file, together in groupby(turn.pictures, _file_of_page):
+            if of_file:
+                self.add_all(of_file, tuple(together), session)
+            else:
+                for picture in together:
+                    self.add(picture, session)
         for document in turn.documents:
             self.add(document, session)
 
@@ -140,3 +153,8 @@ class PendingAttachments:
             tokens += session.count_tokens(UserTurn("", documents=documents))
             tokens -= session.count_tokens(UserTurn(""))
         self._attached.append(Attached(name, items, tokens))
+
+
+def _file_of_page(picture: Picture) -> str:
+    """The PDF file that a picture is a page of; empty for none."""
+    return picture.name.partition(" of ")[2] if is_page_name(picture.name) else ""

@@ -73,7 +73,7 @@ def run_chat(
             piped=piped,
             pictures=chat_settings.pictures,
         )
-        editor = _open_editor(chat, screen.theme, from_terminal=piped is not None)
+        editor = _open_editor(chat, screen.theme, from_terminal=bool(piped))
         sys.setswitchinterval(_SWITCH_S)
         chat.editor = editor
         editor.vi = chat_settings.keys == "vi"
@@ -96,16 +96,17 @@ def _greet(screen: Screen, saved: SavedConversation | None) -> None:
         screen.note(f"rqchat {__version__} · {HELP_HINT}")
 
 
-def _piped(screen: Screen) -> Document | Picture | None:
+def _piped(screen: Screen) -> tuple[Document | Picture, ...]:
     """What is on standard input, which may take its time to come."""
     if is_terminal("stdin"):
-        return None
+        return ()
     screen.status(f"reading {_PIPED}")
     reader = ReferenceReader(partial(show_input_event, screen))
-    item = reader.decode(read_stdin(screen), _PIPED)
-    if isinstance(item, Document):
-        screen.note(f"read {_PIPED}: {format_count(len(item.text))} characters")
-    return item
+    items = reader.decode(read_stdin(screen), _PIPED)
+    for item in items:
+        if isinstance(item, Document):
+            screen.note(f"read {_PIPED}: {format_count(len(item.text))} characters")
+    return items
 
 
 def _open_editor(chat: Chat, theme: Theme, *, from_terminal: bool) -> LineEditor:

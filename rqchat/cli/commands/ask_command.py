@@ -62,6 +62,7 @@ def ask(
         str | None,
         typer.Option(metavar="NAME", help="Of the documents, where it is not Unicode."),
     ] = None,
+    pages: options.Pages = None,
     schema: Annotated[
         str | None,
         typer.Option(
@@ -127,6 +128,8 @@ def ask(
 
     git diff | rqchat ask --json --temperature 0 "Write a commit message."
 
+    rqchat ask -f scan.pdf --pages 3-9 "What was agreed, and on which page?"
+
     rqchat ask -f contract.pdf -q "Who signs?" -q "Until when?"
 
     rqchat ask -c "And who else?"
@@ -149,6 +152,7 @@ def ask(
         files=file or (),
         clipboard=clipboard,
         encoding=encoding,
+        pages=pages,
         offline=settings.offline,
     )
     several = inputs.has_several

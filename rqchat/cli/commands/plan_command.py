@@ -42,6 +42,7 @@ def plan(
             help="Count its tokens, as `ask -f` reads it, and say whether it fits; repeatable.",
         ),
     ] = None,
+    pages: options.Pages = None,
     every: Annotated[
         bool, typer.Option("--all", help="Every way that fits, with where its bytes go.")
     ] = False,
@@ -69,7 +70,7 @@ def plan(
     else:
         screen.table(_drawn_plan(source, memory_plan, every=every))
     if doc:
-        _measure(doc, source, memory_plan, screen, offline=settings.offline)
+        _measure(doc, pages, source, memory_plan, screen, offline=settings.offline)
 
 
 def _drawn_plan(source: ModelSource, memory_plan: MemoryPlan, *, every: bool) -> Renderable:
@@ -142,16 +143,26 @@ def size_of(vram: str | None) -> int | None:
 
 
 def _measure(
-    names: list[str], source: ModelSource, memory_plan: MemoryPlan, screen: Screen, *, offline: bool
+    names: list[str],
+    pages: str | None,
+    source: ModelSource,
+    memory_plan: MemoryPlan,
+    screen: Screen,
+    *,
+    offline: bool,
 ) -> None:
     """Says how many tokens the documents have; with exit code 4 where they do not fit."""
+    from rqchat.engine.inputs.pdf import PageRanges, check_pages_used
     from rqchat.engine.inputs.references import ReferenceReader
     from rqchat.engine.measure.document_tokens import check_context, count_tokens
     from rqchat.ui.input_events import show_input_event
     from rqchat.ui.text import format_count
 
-    reader = ReferenceReader(partial(show_input_event, screen), offline=offline)
+    ranges = PageRanges.parse(pages) if pages is not None else None
+    reader = ReferenceReader(partial(show_input_event, screen), offline=offline, pages=ranges)
     items = [each for name in names for each in reader.read(name)]
+    if ranges is not None:
+        check_pages_used(ranges, items)
     counts = count_tokens(items, source, memory_plan.image_tokens)
     for item, count in zip(items, counts, strict=True):
         screen.note(f"{item.name}: {format_count(count)} tokens", style="name")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rqchat.engine.conversation import Message
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.inputs.pictures import Picture
+from rqchat.engine.inputs.pictures import Picture, is_page_name
 
 __all__ = ["SLOT", "Content", "stand_in"]
 
@@ -51,7 +51,10 @@ class Content:
         parts: list[dict[str, str]] = []
         if opening:
             parts.append({"type": "text", "text": opening + self._add(_GAP)})
-        parts += [{"type": "image"}] * len(message.pictures)
+        for picture in message.pictures:
+            if is_page_name(picture.name):
+                parts.append({"type": "text", "text": self._add(f"\n{picture.name}:\n")})
+            parts.append({"type": "image"})
         self.pictures.extend(message.pictures)
         parts.append({"type": "text", "text": self._add(question)})
         return {"role": message.role, "content": parts}

@@ -44,12 +44,12 @@ class Document:
     Attributes:
         name: the file, or what the user calls it; printable, whatever the file's name is.
         text: all of it.
-        note: what the user should know of it, such as pages without text; empty for nothing.
+        pages: how many pages of a PDF file were read for it; 0 for other texts.
     """
 
     name: str
     text: str
-    note: str = field(default="", compare=False)
+    pages: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))

@@ -14,7 +14,7 @@ from pathlib import Path
 from rqchat.engine.inputs.documents import MAX_DOCUMENT_BYTES, Document
 from rqchat.engine.inputs.pdf import looks_like_pdf
 from rqchat.engine.inputs.pictures import MAX_PICTURE_BYTES, Picture, looks_like_picture
-from rqchat.errors import InputError
+from rqchat.errors import InputError, printable
 
 __all__ = [
     "MAX_FOLDER_BYTES",
@@ -34,7 +34,7 @@ MAX_FOLDER_FILES = 5_000
 MAX_FOLDER_BYTES = 64_000_000  # of text
 MAX_FOLDER_PICTURES = 100
 MAX_FOLDER_PIXELS = 300_000_000  # as they are kept, which takes 900 MB
-Decode = Callable[[bytes, str], Document | Picture]
+Decode = Callable[[bytes, str], tuple[Document | Picture, ...]]
 _GIT_LIMIT_S = 30.0
 _LOOKED_AT_BYTES = 8_192
 _NEVER_SOURCE = frozenset(("__pycache__", "node_modules"))
@@ -47,12 +47,14 @@ class FolderFiles:
     """What was found in a folder.
 
     Attributes:
-        items: one for each text, PDF file and picture, in the order of their names.
+        items: of each text, PDF file and picture, in the order of their names.
+        names: of the files that they come from.
         left_out: names of the other files: binary, empty, damaged, in another encoding, or not to
             be read.
     """
 
     items: tuple[Document | Picture, ...]
+    names: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
@@ -84,6 +86,7 @@ def read_files(paths: Iterable[Path], whole: str, decode: Decode) -> FolderFiles
         InputError: there are more than the limits.
     """
     items: list[Document | Picture] = []
+    names: list[str] = []
     left_out: list[str] = []
     room = _Room(whole)
     for path in sorted(paths):
@@ -94,18 +97,21 @@ def read_files(paths: Iterable[Path], whole: str, decode: Decode) -> FolderFiles
         is_text = data is not None and not _is_packed(data, name)
         room.take(text_bytes=len(data) if data and is_text else 0)
         try:
-            item = decode(data, name) if data is not None else None
+            found = decode(data, name) if data is not None else ()
         except InputError:
-            item = None
-        if item is None:
+            found = ()
+        if not found:
             left_out.append(name)
             continue
-        if isinstance(item, Picture):
-            room.take(files=1, pictures=1, pixels=item.image.width * item.image.height)
-        else:
-            room.take(files=1, text_bytes=0 if is_text else len(item.text))
-        items.append(item)
-    return FolderFiles(tuple(items), tuple(left_out))
+        room.take(files=1)
+        for item in found:
+            if isinstance(item, Picture):
+                room.take(pictures=1, pixels=item.image.width * item.image.height)
+            else:
+                room.take(text_bytes=0 if is_text else len(item.text))
+        items += found
+        names.append(printable(name))
+    return FolderFiles(tuple(items), tuple(names), tuple(left_out))
 
 
 def matching_files(pattern: str) -> list[Path]:

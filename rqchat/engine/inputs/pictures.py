@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import os.path
+import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,9 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "Picture",
     "decode_picture",
+    "is_page_name",
     "looks_like_picture",
+    "page_name",
     "read_picture",
     "resized_size",
     "soft_token_count",
@@ -58,6 +61,7 @@ _STARTS = (
 )
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
+_PAGE_NAME = re.compile(r"page \d+ of .+")
 _QUARTER_TURNS = (
     *(Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE),
     *(Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
@@ -167,6 +171,16 @@ def looks_like_picture(data: bytes, name: str = "") -> bool:
     return data.startswith(_STARTS) or is_bmp or is_webp or is_phones or suffix in PICTURE_SUFFIXES
 
 
+def page_name(number: int, file_name: str) -> str:
+    """What a picture of a page is called; the model is told, so that answers can cite it."""
+    return f"page {number} of {file_name}"
+
+
+def is_page_name(name: str) -> bool:
+    """Whether a picture is one of a page. Names are all that saved conversations keep of that."""
+    return _PAGE_NAME.fullmatch(name) is not None
+
+
 def soft_token_count(width: int, height: int, budget: int) -> int:
     """Soft tokens of a picture, without the two markers around them."""
     new_width, new_height = resized_size(width, height, budget)
@@ -198,7 +212,7 @@ def _kind(data: bytes) -> str:
     if start.startswith((b"<!doctype html", b"<html")):
         return "a web page, not the picture itself"
     if start.startswith(b"%pdf-"):
-        return "a PDF file, which --file takes for its text"
+        return "a PDF file, which --file takes"
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return "a HEIC picture, as phones make them; save it as a JPEG first"
     if start[4:8] == b"ftyp" and start[8:12] in _AVIF_BRANDS:

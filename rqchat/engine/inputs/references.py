@@ -26,7 +26,7 @@ from rqchat.engine.inputs.documents import (
 )
 from rqchat.engine.inputs.folders import FolderFiles, matching_files, read_files, read_folder
 from rqchat.engine.inputs.html import html_charset, html_text, looks_like_html
-from rqchat.engine.inputs.pdf import looks_like_pdf, pdf_document
+from rqchat.engine.inputs.pdf import PageRanges, looks_like_pdf, read_pdf
 from rqchat.engine.inputs.pictures import (
     MAX_PICTURE_BYTES,
     Picture,
@@ -54,11 +54,13 @@ class ReferenceReader:
         on_event: gets `InputProgress`, `FilesRead` and `InputNotice`.
         offline: URLs are refused.
         encoding: of documents; None finds it out.
+        pages: of PDF files; None reads them whole.
     """
 
     on_event: Callable[[InputEvent], None]
     offline: bool = False
     encoding: str | None = None
+    pages: PageRanges | None = None
 
     def picture(self, reference: str) -> Picture:
         """The picture that `reference` names: a path as typed or dropped, `file://`, or a URL.
@@ -87,51 +89,55 @@ class ReferenceReader:
                 return (decode_picture(page.data, reference),)
             is_html = page.media_type in _HTML_TYPES
             encoding = self.encoding or _known(page.charset)
-            return (self._document(page.data, reference, encoding, is_html),)
+            return self._document(page.data, reference, encoding, is_html)
         path = one_path(reference)
         if os.path.isdir(path):  # unlike the method, False for names that are too long
             return self._several(reference, read_folder(path, self._in_folder))
         # A file whose name looks like a pattern is meant before the pattern.
         if not os.path.exists(path) and (paths := _matches(reference)):
             return self._several(reference, read_files(paths, reference, self._in_folder))
-        return (self.decode(self._bytes(path, MAX_DOCUMENT_BYTES, "a file"), str(path)),)
+        return self.decode(self._bytes(path, MAX_DOCUMENT_BYTES, "a file"), str(path))
 
-    def decode(self, data: bytes, name: str) -> Document | Picture:
-        """A picture, text, or the text of a PDF file or an HTML page, whichever `data` is.
+    def decode(self, data: bytes, name: str) -> tuple[Document | Picture, ...]:
+        """A picture, text, the text of an HTML page, or text and pictures of the pages of a PDF
+        file, whichever `data` is.
 
         Raises:
             UsageError: there is no such encoding.
             InputError: it is neither text nor a picture.
         """
         if looks_like_picture(data, name):
-            return decode_picture(data, name)
+            return (decode_picture(data, name),)
         is_html = name.lower().endswith(_HTML_SUFFIXES)
         return self._document(data, name, self.encoding, is_html)
 
-    def _in_folder(self, data: bytes, name: str) -> Document | Picture:
+    def _in_folder(self, data: bytes, name: str) -> tuple[Document | Picture, ...]:
         """As `decode`, but for pages, which are source there."""
         if looks_like_picture(data, name) or looks_like_pdf(data):
             return self.decode(data, name)
-        return decode_document(data, name, encoding=self.encoding)
+        return (decode_document(data, name, encoding=self.encoding),)
 
-    def _document(self, data: bytes, name: str, encoding: str | None, is_html: bool) -> Document:
+    def _document(
+        self, data: bytes, name: str, encoding: str | None, is_html: bool
+    ) -> tuple[Document | Picture, ...]:
         """As `decode`, of what is no picture; `is_html` is what the name or the server says."""
         if looks_like_pdf(data):
             with self._progress("reading", name):
-                document = pdf_document(data, name)
-            if document.note:
-                self.on_event(InputNotice(document.note))
-            return document
+                content = read_pdf(data, name, self.pages)
+            if content.note:
+                self.on_event(InputNotice(content.note))
+            text = () if content.document is None else (content.document,)
+            return (*text, *content.pictures)
         is_html = is_html or looks_like_html(data)
         if is_html:
             encoding = encoding or _known(html_charset(data))
         document = decode_document(data, name, encoding=encoding)
         if not is_html:
-            return document
+            return (document,)
         text = html_text(document.text)
         if not text.strip():
             raise InputError(f"{name} is a page without text; a script may write it in a browser")
-        return Document(name, text)
+        return (Document(name, text),)
 
     def _bytes(self, path: Path, max_bytes: int, wanted: str) -> bytes:
         """As `read_bytes`; of a named pipe and the like says that it waits."""
@@ -145,8 +151,7 @@ class ReferenceReader:
             raise InputError(
                 f"{reference} matches no texts and no pictures; check the spelling and the folder"
             )
-        names = tuple(item.name for item in found.items)
-        self.on_event(FilesRead(reference, names, found.left_out, self.encoding or "utf-8"))
+        self.on_event(FilesRead(reference, found.names, found.left_out, self.encoding or "utf-8"))
         return found.items
 
     def _fetch(self, url: str, max_bytes: int) -> Download:

@@ -16,6 +16,7 @@ from rqchat.ui.looks.theme import Theme
 from tests.cli.conftest import CTRL_C, CTRL_D, ENTER, NoGpuError, Run, Talk, texts
 from tests.cli.fake_session import FakeSession
 from tests.cli.keyboard import Keyboard
+from tests.pdf_files import scan_pdf_bytes
 
 
 def test_system_prompt_from_the_command_line(
@@ -109,6 +110,20 @@ def test_home_is_a_tilde(
     _, err = talk("/file ~/notes.txt", "What?")
     assert "[File 1: notes.txt, 3 tokens]" in err
     assert [document.text for document in session.asked[0][0].documents] == ["alpha beta gamma"]
+
+
+def test_pages_of_a_pdf_file_are_attached_with_one_chip(
+    talk: Talk, session: FakeSession, tmp_path: Path
+) -> None:
+    (tmp_path / "my scan.pdf").write_bytes(scan_pdf_bytes("red", "lime", "blue"))
+    name = f"'{tmp_path}/my scan.pdf'"
+    _, err = talk(f"/file --pages 2-3 {name} What?", name, "And?", "/file --pages x a", "/retry")
+    assert re.search(r"my scan.pdf: 2 pages as pictures, \d+ tokens\]", err)
+    assert re.search(r"my scan.pdf'?: 3 pages as pictures, \d+ tokens\]", err)  # as if dropped
+    assert "--pages is 'x'" in err
+    named = [[picture.name for picture in turn.pictures] for turn, _ in session.asked]
+    assert named[0] == ["page 2 of my scan.pdf", "page 3 of my scan.pdf"]
+    assert [len(each) for each in named] == [2, 3, 3]
 
 
 def test_a_folder_is_attached_with_one_chip(

@@ -117,11 +117,12 @@ def test_plan_counts_a_document(
 
 def test_plan_counts_what_ask_would_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("one two three")
-    (tmp_path / "contract.pdf").write_bytes(pdf_bytes("one two three", "four"))
+    (tmp_path / "contract.pdf").write_bytes(pdf_bytes("one two three", ""))
     documents = ["--doc", str(tmp_path / "contract.pdf"), "--doc", str(tmp_path)]
     result = run("plan", "--model", "pocket", "--device", "cpu", *documents)
     assert result.code == 0
     assert re.search(r"contract\.pdf: \d+ tokens", result.err)
+    assert re.search(r"page 2 of contract\.pdf: \d+ tokens", result.err)
     assert re.search(r"a\.py: \d+ tokens", result.err)
 
 

@@ -56,6 +56,14 @@ def test_a_conversation_in_gemmas_format(writer: PromptWriter) -> None:
     )
 
 
+def test_pages_are_named_where_they_stand(writer: PromptWriter) -> None:
+    pages = (_picture(48, 48), Picture("page 3 of a.pdf", 48, 48, Image.new("RGB", (48, 48))))
+    text = _text(writer.write([Message("user", "Which page?", pages, (Document("a", "x"),))]))
+    start = text.index("</document>")
+    soft = "<|image>" + "<|image|>" * 64 + "<image|>"
+    assert text[start:].startswith(f"</document>\n\n{soft}\npage 3 of a.pdf:\n{soft}Which page?")
+
+
 def test_content_ends_with_the_last_document_or_picture(writer: PromptWriter) -> None:
     text = (Document("a.txt", "One."), Document("b.txt", "Two."))
     asked = [

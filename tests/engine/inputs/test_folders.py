@@ -32,12 +32,16 @@ def code(tmp_path: Path) -> Path:
     return folder
 
 
+def _decode(data: bytes, name: str) -> tuple[Document, ...]:
+    return (decode_document(data, name),)
+
+
 def _names(found: folders.FolderFiles, folder: Path) -> list[str]:
     return [str(Path(item.name).relative_to(folder)) for item in found.items]
 
 
 def test_text_files_in_order_of_their_names(code: Path) -> None:
-    found = read_folder(code, decode_document)
+    found = read_folder(code, _decode)
     assert _names(found, code) == ["build/out.txt", "main.py", "src/a.py", "src/b.txt"]
     texts = [item.text for item in found.items if isinstance(item, Document)]
     assert texts[1:3] == ["import a", "x = 1"]
@@ -48,15 +52,15 @@ def test_gitignore_is_obeyed(code: Path) -> None:
     (code / ".gitignore").write_text("build/\n")
     environment = os.environ | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
     subprocess.run(["git", "init", "-q"], cwd=code, check=True, env=environment)
-    assert _names(read_folder(code, decode_document), code) == [
+    assert _names(read_folder(code, _decode), code) == [
         *(".gitignore", ".hidden/notes.txt", "main.py", "src/a.py", "src/b.txt"),
     ]
-    assert _names(read_folder(code / "src", decode_document), code) == ["src/a.py", "src/b.txt"]
+    assert _names(read_folder(code / "src", _decode), code) == ["src/a.py", "src/b.txt"]
 
 
 def test_no_text_at_all(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no texts and no pictures"):
-        read_folder(tmp_path, decode_document)
+        read_folder(tmp_path, _decode)
 
 
 def test_too_many_files_or_bytes_are_refused_not_cut(
@@ -64,15 +68,15 @@ def test_too_many_files_or_bytes_are_refused_not_cut(
 ) -> None:
     monkeypatch.setattr(folders, "MAX_FOLDER_FILES", 3)
     with pytest.raises(InputError, match=r"more than 3 files, .* name a part of it"):
-        read_folder(code, decode_document)
+        read_folder(code, _decode)
     monkeypatch.setattr(folders, "MAX_FOLDER_FILES", 4)
-    assert len(read_folder(code, decode_document).items) == 4
+    assert len(read_folder(code, _decode).items) == 4
     monkeypatch.setattr(folders, "MAX_FOLDER_BYTES", 10)
     with pytest.raises(InputError, match="more than"):
-        read_folder(code, decode_document)
+        read_folder(code, _decode)
 
 
 def test_large_binary_files_do_not_count(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MAX_FOLDER_BYTES", 100)
     (code / "big.bin").write_bytes(bytes(1000))
-    assert len(read_folder(code, decode_document).items) == 4
+    assert len(read_folder(code, _decode).items) == 4

@@ -24,8 +24,9 @@ def test_reading_speaks_in_events(tmp_path: Path) -> None:
     events: list[InputEvent] = []
     reader = ReferenceReader(events.append)
     scan, broken = str(tmp_path / "scan.pdf"), str(tmp_path / "broken.pdf")
-    (item,) = reader.read(scan)
-    assert isinstance(item, Document) and item.text == "Call me Ishmael."
+    item, page = reader.read(scan)
+    assert isinstance(item, Document) and "Call me Ishmael." in item.text
+    assert page.name == "page 2 of scan.pdf"
     begun, over, notice = events
     assert (begun, over) == (InputProgress("reading", scan), InputProgress("reading", scan, True))
     assert isinstance(notice, InputNotice) and notice.text.startswith(f"{scan}: 1 of 2 pages")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+
 from rqchat.cli.chat.chat import Chat
 from rqchat.cli.chat.slash.registry import PATHS, Command, words
 from rqchat.engine.inputs.clipboard import read_clipboard
 from rqchat.engine.inputs.documents import Document
+from rqchat.engine.inputs.pdf import PageRanges
 from rqchat.engine.inputs.reference_paths import split_question
 from rqchat.errors import UsageError
 from rqchat.ui.editor.folded_pastes import FOLD_CHARACTERS
 
 __all__ = ["COMMANDS"]
+
+_PAGES = re.compile(r"--pages[ =]\s*(\S+)\s*")
 
 
 def _image(chat: Chat, argument: str) -> None:
@@ -22,9 +27,12 @@ def _image(chat: Chat, argument: str) -> None:
 
 
 def _file(chat: Chat, argument: str) -> None:
+    pages = None
+    if found := _PAGES.match(argument):
+        pages, argument = PageRanges.parse(found[1]), argument[found.end() :]
     references, question = _references_and_question(argument, "/file notes.txt")
     for reference in references:
-        chat.attach_files(reference)
+        chat.attach_files(reference, pages)
     if question:
         chat.ask(question)
 
@@ -54,7 +62,7 @@ COMMANDS = (
     ),
     Command(
         "/file",
-        "PATH... [TEXT]",
+        "[--pages 3-9] PATH... [TEXT]",
         "attach text, PDF, HTML, pictures, folders, URLs; ask TEXT",
         _file,
         PATHS,
