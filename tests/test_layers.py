@@ -54,15 +54,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
-        *(
-            "huggingface_hub",
-            "jinja2",
-            "bitsandbytes",
-            "pypdf",
-            "pypdfium2",
-            "llguidance",
-            "pynvml",
-        ),
+        *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "pypdfium2", "llguidance"),
+        *("pynvml", "gguf"),
     ),
     **dict.fromkeys(
         [f"rqchat.engine.weights.kernels.{name}" for name in ("linear", "experts", "gather")],
@@ -105,6 +98,7 @@ LATE_IMPORTS = (
     *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__", "rotorquant.ops.dispatch"),
     # slow to import and seldom needed
     *("rqchat.engine.weights.bitsandbytes_layers", "rqchat.engine.inputs.picture_levels"),
+    "rqchat.engine.weights.files.gguf_codebooks",
 )
 
 

@@ -126,7 +126,9 @@ _MODEL = "Model and memory"
 _ANSWER = "Answer"
 _NO_CACHE = "Read long documents anew, and keep nothing of them."
 _THINK = "Let the model think first; thoughts go to standard error."
-_WHICH_MODEL = "31b, 26b-a4b, 12b, e4b, e2b, a hub id, a folder, or 'pocket'; else what fits here."
+_WHICH_MODEL = (
+    "31b, 26b-a4b, 12b, e4b, e2b, a hub id, folder, GGUF file or 'pocket'; else what fits here."
+)
 
 Continue = Annotated[
     bool, typer.Option("--continue", "-c", help="Go on with the latest conversation.")

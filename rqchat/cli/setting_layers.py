@@ -61,7 +61,9 @@ class Sourced:
 
 
 KEYS = (
-    Key("model", "model", "google/gemma-4-31B-it", "hub id, folder, 'pocket', or 'auto'"),
+    Key(
+        "model", "model", "google/gemma-4-31B-it", "hub id, folder, GGUF file, 'pocket', or 'auto'"
+    ),
     Key("weights", "weights", "int4", "precision of the weights"),
     Key("kv-bits", "kv_bits", 4, "bits of the KV cache"),
     Key("head-bits", "head_bits", 8, "bits of embedding and output head"),

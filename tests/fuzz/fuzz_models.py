@@ -21,7 +21,8 @@ from rqchat.engine.generation.json_constraint import Constraints
 from rqchat.engine.generation.json_schema import read_schema
 from rqchat.engine.generation.prompt import PromptWriter
 from rqchat.engine.loading.open_model import OpenedModel
-from rqchat.engine.model_files.gguf_precision import gguf_precision
+from rqchat.engine.model_files.gguf.gguf_files import gguf_files as files_of
+from rqchat.engine.model_files.gguf.gguf_precision import gguf_precision
 from rqchat.engine.model_files.resolve import check_weights, resolve_model
 from rqchat.engine.planning.devices import planned_card
 from rqchat.engine.planning.plan import make_plan
@@ -164,7 +165,7 @@ def gguf_files(random: Random, folder: Path) -> None:
     )
     data = data if random.random() < 0.7 else _spoiled_bytes(random, data[:200]) + data[200:]
     (folder / "model.gguf").write_bytes(data)
-    gguf_precision(folder, "it")
+    gguf_precision(files_of(folder, "it"), "it")
 
 
 def tokenizers(random: Random, folder: Path) -> None:

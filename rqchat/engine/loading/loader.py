@@ -117,8 +117,9 @@ def load_model(
     with _model_errors(source.name):
         # First what is read at once: a damaged tokenizer is not to be found after the weights
         files = read_small_files(small, read_config(small, source.name), source.name)
-        model, weight_bytes = _fill(source, folder, small, plan, on_event, weights)
-        revision = model_revision(folder)
+        place = source.file or folder
+        model, weight_bytes = _fill(source, place, small, plan, on_event, weights)
+        revision = model_revision(place, source.name)
     if plan.device.is_gpu:  # fused layers run as Triton kernels
         fuse_layers(model)
     return LoadedModel(
@@ -172,6 +173,22 @@ def _notice_loss(source: ModelSource, plan: MemoryPlan, on_event: Callable[[Even
                 f" {bits} bits, and read at {bits}"
             )
         )
+    if held and held.converted and weights in ("int8", "int4"):
+        kinds = ", ".join(held.converted)
+        lost = 100 * weights_of(weights).error
+        on_event(
+            Notice(
+                f"{kinds} blocks of {source.name} are converted to {weights} weights, which are off"
+                f" by about {lost:.2g} % of each matrix's power"
+            )
+        )
+    if source.file and not source.config["vision_config"]:
+        on_event(
+            Notice(
+                f"there is no mmproj file of the same model beside {source.file.name}, so it sees"
+                " no pictures"
+            )
+        )
     no_4_bits = not source.formats and checkpoint_of(source.name, "int4") == source.name
     if weights == "int2":
         lost, with_4_bits = weights_of("int2").error, weights_of("int4").error
@@ -187,13 +204,13 @@ def _notice_loss(source: ModelSource, plan: MemoryPlan, on_event: Callable[[Even
 
 def _fill(
     source: ModelSource,
-    folder: Path,
+    place: Path,
     small: Path,
     plan: MemoryPlan,
     on_event: Callable[[Event], None],
     weights: WeightSource | None,
 ) -> tuple[Any, int]:
-    """The model with the weights in `folder`, configured by `small`, and the bytes they take."""
+    """The model with the weights in `place`, configured by `small`, and the bytes they take."""
     device, chosen = torch.device(plan.device.torch_name), plan.chosen
     recipe = Recipe(
         source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights, chosen.on_host
@@ -201,7 +218,7 @@ def _fill(
     # A packed checkpoint has a config.json of its own; what ties the head is the planned model's
     config = read_config(small, source.name)
     config["tie_word_embeddings"] = source.shape.head == 0
-    weights = weights or open_source(folder, config, source.name)
+    weights = weights or open_source(place, config, source.name)
     model = build_skeleton(config, recipe.dtype, device)
     unread = unread_tensors(model, weights.names(), source.name)
     with ByteStream(device) as stream:

@@ -17,6 +17,9 @@ from rqchat.engine.foreign import border
 from rqchat.engine.generation.chat_template import ChatTemplate
 from rqchat.engine.generation.control_tokens import stop_tokens, suppressed_tokens
 from rqchat.engine.loading.patches_12b import MergedPatches
+from rqchat.engine.model_files.gguf.gguf_config import gguf_generation, soft_tokens
+from rqchat.engine.model_files.gguf.gguf_files import GgufFiles, gguf_files
+from rqchat.engine.model_files.gguf.gguf_tokenizer import gguf_tokenizer, special_tokens
 from rqchat.engine.model_files.json_object import read_object
 from rqchat.errors import ModelError
 
@@ -46,27 +49,35 @@ class SmallFiles(NamedTuple):
     temperature: float
 
 
-def read_small_files(folder: Path, config: Mapping[str, Any], name: str) -> SmallFiles:
-    """Reads the small files in `folder`.
+def read_small_files(place: Path, config: Mapping[str, Any], name: str) -> SmallFiles:
+    """Reads the small files in a folder, or what a GGUF file has instead of them.
 
     Args:
-        folder: holds them.
+        place: holds them.
         config: the model's config.json.
         name: what errors call the model.
 
     Raises:
         ModelError: one is missing or damaged.
     """
-    with _reading("tokenizer", name):
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+    if place.is_file():
+        files = gguf_files(place, name)
+        tokenizer, manner = _gguf_tokenizer(files, name), gguf_generation(files)
+        vision = config.get("vision_config") or {}
+        processor: Any = transformers.Gemma4ImageProcessorPil(
+            max_soft_tokens=soft_tokens(files),
+            **{key: vision[key] for key in ("patch_size", "pooling_kernel_size") if key in vision},
         )
-        if getattr(tokenizer, "backend_tokenizer", None) is None:
-            raise ValueError("there is no tokenizer.json")
+    else:
+        tokenizer = _tokenizer(place, name)
+        with _reading("image processor (preprocessor_config.json)", name):
+            processor = transformers.Gemma4ImageProcessorPil.from_pretrained(
+                place, local_files_only=True, trust_remote_code=False
+            )
+        has_manner = (place / _GENERATION).is_file()
+        manner = read_object(place / _GENERATION, name) if has_manner else {}
     with _reading("image processor (preprocessor_config.json)", name):
-        image_processor = _image_processor(folder, config)
-    has_manner = (folder / _GENERATION).is_file()
-    manner = read_object(folder / _GENERATION, name) if has_manner else {}
+        image_processor = _image_processor(processor, config)
     template = ChatTemplate(tokenizer)
     with _reading("end of an answer", name):
         given = {
@@ -89,10 +100,27 @@ def _reading(what: str, name: str) -> Any:
     )
 
 
-def _image_processor(folder: Path, config: Mapping[str, Any]) -> Any:
-    processor: Any = transformers.Gemma4ImageProcessorPil.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+def _tokenizer(folder: Path, name: str) -> Any:
+    with _reading("tokenizer", name):
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise ValueError("there is no tokenizer.json")
+    return tokenizer
+
+
+def _gguf_tokenizer(files: GgufFiles, name: str) -> Any:
+    backend = gguf_tokenizer(files, name)
+    with _reading("tokenizer", name):
+        tokenizer: Any = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=backend, **special_tokens(files, backend)
+        )
+        tokenizer.chat_template = files.fields.get("tokenizer.chat_template")
+    return tokenizer
+
+
+def _image_processor(processor: Any, config: Mapping[str, Any]) -> Any:
     budget = processor.max_soft_tokens
     if type(budget) is not int or not 0 < budget <= _MOST_SOFT_TOKENS:
         raise ValueError(f"max_soft_tokens is {reprlib.repr(budget)}")

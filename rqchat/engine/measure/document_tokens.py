@@ -11,6 +11,8 @@ from tokenizers import Tokenizer
 from rqchat.engine.foreign import border
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture, soft_token_count
+from rqchat.engine.model_files.gguf.gguf_files import gguf_files
+from rqchat.engine.model_files.gguf.gguf_tokenizer import gguf_tokenizer
 from rqchat.engine.model_files.resolve import ModelSource
 from rqchat.engine.planning.known_models import checkpoint_of
 from rqchat.engine.planning.plan import MemoryPlan
@@ -31,11 +33,14 @@ def count_tokens(
     Raises:
         ModelError: the tokenizer is not on this machine, or is damaged.
     """
-    file = _tokenizer_file(source)
+    file = source.file or _tokenizer_file(source)
     with border(
         lambda cause: ModelError(f"{file} cannot be read: {cause}; download the model again")
     ):
-        tokenizer = Tokenizer.from_file(str(file))
+        if source.file is not None:
+            tokenizer = gguf_tokenizer(gguf_files(file, source.name), source.name)
+        else:
+            tokenizer = Tokenizer.from_file(str(file))
         return [
             soft_token_count(each.width, each.height, image_tokens)
             if isinstance(each, Picture)

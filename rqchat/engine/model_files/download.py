@@ -27,6 +27,7 @@ import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.foreign import cause_of
+from rqchat.engine.model_files.gguf.gguf_remote import RemoteFiles
 from rqchat.engine.model_files.http_range import is_of_hub
 from rqchat.engine.model_files.parallel_parts import NoRangesError, read_parts
 from rqchat.engine.proxies import proxy_for, tls_context
@@ -43,6 +44,7 @@ _SPARE_BYTES = 2**28  # what a full disk should keep for others
 _RESTARTS = 5  # of a file whose server sends it from the beginning alone
 _TIMEOUT_S = 30.0
 _REPORT_S = 0.25
+_BEGINNING_BYTES = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,15 @@ def local_folder(repository: str) -> Path | None:
         return None
 
 
-def pull(repository: str, patterns: Sequence[str], on_event: Callable[[Event], None]) -> Pulled:
+def pull(
+    repository: str,
+    patterns: Sequence[str],
+    on_event: Callable[[Event], None],
+    check: Callable[[RemoteFiles], None] | None = None,
+) -> Pulled:
     """Brings the files of `repository` that match `patterns` here, and verifies every one.
+
+    `check` gets the files before any is downloaded; what it raises ends the pull.
 
     Raises:
         ModelError: no such model, a login is missing, the disk is full, the connection broke for
@@ -96,7 +105,10 @@ def pull(repository: str, patterns: Sequence[str], on_event: Callable[[Event], N
         ]
         if not files:
             raise ModelError(f"{repository} holds no files such as {', '.join(patterns)}")
-        return _Pull(repository, str(info.sha), files, on_event).run()
+        job = _Pull(repository, str(info.sha), files, on_event)
+        if check is not None:
+            check([(job.url(file), file.size_bytes, job.beginning(file)) for file in files])
+        return job.run()
 
 
 @contextmanager
@@ -237,6 +249,18 @@ class _Pull:
                 " on a larger disk"
             )
 
+    def url(self, file: RemoteFile) -> str:
+        """Where the file is on the hub."""
+        return hub.hf_hub_url(self.repository, file.name, revision=self.commit)
+
+    def beginning(self, file: RemoteFile) -> bytes:
+        """What is on this machine of the file's first bytes."""
+        for path in (self.blobs / file.key, self._part(file)):
+            if path.is_file():
+                with path.open("rb") as here:
+                    return here.read(_BEGINNING_BYTES)
+        return b""
+
     def _part(self, file: RemoteFile) -> Path:
         return self.blobs / f"{file.key}.part"
 
@@ -257,11 +281,12 @@ class _Pull:
 
     def _read(self, file: RemoteFile, out: FileIO) -> Digest:
         """Appends what is missing to `out`; the digest is of all that it holds then."""
-        url = hub.hf_hub_url(self.repository, file.name, revision=self.commit)
         digest, restarts = self._hash(file, Path(out.name)), 0
         while True:
             try:
-                pieces = read_parts(url, out.tell(), file.size_bytes, is_whole=restarts > 0)
+                pieces = read_parts(
+                    self.url(file), out.tell(), file.size_bytes, is_whole=restarts > 0
+                )
                 with closing(pieces):
                     for piece in pieces:
                         self._write(out, piece)

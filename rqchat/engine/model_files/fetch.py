@@ -7,6 +7,9 @@ from pathlib import Path
 
 from rqchat.engine.events import Event, ignore
 from rqchat.engine.model_files.download import Pulled, local_folder, pull
+from rqchat.engine.model_files.gguf.gguf_files import gguf_files, gguf_place
+from rqchat.engine.model_files.gguf.gguf_remote import check_of_gguf
+from rqchat.engine.model_files.gguf.gguf_tokenizer import has_tokenizer
 from rqchat.engine.model_files.resolve import (
     POCKET,
     SMALL_FILES,
@@ -14,7 +17,7 @@ from rqchat.engine.model_files.resolve import (
     check_weights,
     is_here,
 )
-from rqchat.engine.planning.known_models import checkpoint_of, gguf_base
+from rqchat.engine.planning.known_models import checkpoint_of, gguf_base, known_model
 from rqchat.engine.sizes import format_bytes
 from rqchat.errors import ModelError
 
@@ -66,7 +69,7 @@ def fetch_model(
         ModelError: not to be had, or files are missing or damaged.
     """
     if source.folder is not None:
-        check_weights(source.folder, source.name)
+        check_weights(source.file or source.folder, source.name)
         return source.folder
     repository = checkpoint_of(source.name, weights or "")
     folder = local_folder(repository)
@@ -92,23 +95,31 @@ def fetch_small_files(
     offline: bool,
     on_event: Callable[[Event], None] = ignore,
 ) -> Path:
-    """Where tokenizer and configuration lie: `folder`, or the repository beside GGUF files.
+    """Where tokenizer and configuration lie: `folder`, the repository beside GGUF files, or the
+    GGUF file itself.
 
     Raises:
         ModelError: they are not to be had.
     """
-    base = gguf_base(source.name)
-    if base is None or (folder / _TOKENIZER).is_file():
+    if source.file is not None:
+        return source.file
+    if (folder / _TOKENIZER).is_file() or not gguf_place(folder):
         return folder
-    local = local_folder(base)
+    known = known_model(gguf_base(source.name) or source.name)
+    local = local_folder(known.name) if known else None
     if local is not None and (local / _TOKENIZER).is_file():
         return local
+    files = gguf_files(folder, source.name)
+    if has_tokenizer(files):
+        return files.texts[0]
+    if known is None:
+        return folder
     if offline:
         raise ModelError(
-            f"{source.name} takes its tokenizer from {base}, which is not on this machine; leave"
-            " out --offline once"
+            f"{source.name} takes its tokenizer from {known.name}, which is not on this machine;"
+            " leave out --offline once"
         )
-    return pull(base, SMALL_FILES, on_event).folder
+    return pull(known.name, SMALL_FILES, on_event).folder
 
 
 def pull_model(
@@ -126,9 +137,13 @@ def pull_model(
         ModelError: see `pull`; or the hub's files are no whole model.
     """
     repository = checkpoint_of(source.name, weights or "")
-    weight_files = "*.gguf" if gguf_base(source.name) else "*.safetensors"
-    patterns = SMALL_FILES if small else (*SMALL_FILES, weight_files)
-    pulled = pull(repository, patterns, on_event)
-    if not small:
-        check_weights(pulled.folder, repository)
+    base = gguf_base(repository)
+    if small:
+        return pull(base or repository, SMALL_FILES, on_event)
+    if base is None:
+        pulled = pull(repository, (*SMALL_FILES, "*.safetensors"), on_event)
+    else:
+        check = check_of_gguf(source.config, repository)
+        pulled = pull(repository, (*SMALL_FILES, "*.gguf"), on_event, check)
+    check_weights(pulled.folder, repository)
     return pulled

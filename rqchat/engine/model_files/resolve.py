@@ -14,8 +14,10 @@ import huggingface_hub as hub
 import huggingface_hub.constants  # which the package does not load by itself
 
 from rqchat.engine.model_files.download import hub_errors, local_folder
-from rqchat.engine.model_files.gguf_precision import GgufPrecision, gguf_precision
-from rqchat.engine.model_files.json_object import INDEX_FILE, read_object, weight_map
+from rqchat.engine.model_files.gguf.gguf_config import gguf_config
+from rqchat.engine.model_files.gguf.gguf_files import gguf_files, gguf_place
+from rqchat.engine.model_files.gguf.gguf_precision import GgufPrecision, gguf_precision
+from rqchat.engine.model_files.json_object import read_object, weight_map
 from rqchat.engine.model_files.quantization import check_quantization
 from rqchat.engine.planning.automatic import fitting_models
 from rqchat.engine.planning.formats import weights_of
@@ -39,7 +41,6 @@ __all__ = [
     "SMALL_FILES",
     "ModelSource",
     "check_weights",
-    "holds_gguf",
     "is_here",
     "model_folder",
     "model_revision",
@@ -70,11 +71,13 @@ class ModelSource:
         name: what `--json` calls it: `pocket`, the hub id, or the folder's whole path.
         config: its config.json.
         folder: where its files lie; None while a hub model is not on this machine yet.
+        file: the GGUF file that it is all in; None where its folder has a config.json.
     """
 
     name: str
     config: dict[str, Any]
     folder: Path | None
+    file: Path | None = None
 
     @property
     def shape(self) -> ModelShape:
@@ -95,9 +98,10 @@ class ModelSource:
         Raises:
             ModelError: they are damaged.
         """
-        if self.folder is None or not holds_gguf(self.folder):
+        place = self.file or self.folder
+        if place is None or not gguf_place(place):
             return None
-        return gguf_precision(self.folder, self.name)
+        return gguf_precision(gguf_files(place, self.name), self.name)
 
     @property
     def formats(self) -> tuple[str, ...] | None:
@@ -120,11 +124,11 @@ class ModelSource:
         """
         if self.folder is not None:
             return 0
-        shape = self.shape
-        if self.formats is None and checkpoint_of(self.name, weights) == self.name:
+        shape, repository = self.shape, checkpoint_of(self.name, weights)
+        if self.formats is None and repository == self.name:
             return 2 * shape.parameters
         packed = Budget(shape, 0, True, 0, 0).weight_bytes(weights_of("int4"), 16)
-        if gguf_base(self.name):
+        if gguf_base(repository):
             return packed - int((2 - _Q6_K_BYTES) * shape.embedding)
         return packed + 2 * shape.vocabulary * shape.hidden
 
@@ -157,7 +161,7 @@ def resolve_model(settings: Settings, device: DeviceInfo) -> ModelSource:
     if quantization != {"quant_method": GGUF_METHOD}:
         check_quantization(quantization, source.name)
     if source.folder is not None:
-        check_weights(source.folder, source.name)
+        check_weights(source.file or source.folder, source.name)
     return source
 
 
@@ -192,30 +196,37 @@ def _automatic(device: DeviceInfo, settings: Settings) -> str:
     return POCKET
 
 
-def read_config(folder: Path, name: str) -> dict[str, Any]:
-    """The config.json in `folder`.
+def read_config(place: Path, name: str) -> dict[str, Any]:
+    """The config.json in the folder `place`, or what the GGUF file `place` has instead.
 
     Raises:
         ModelError: it is missing or damaged.
     """
-    return read_object(folder / "config.json", name)
+    if place.is_file():
+        return gguf_config(gguf_files(place, name), name)
+    return read_object(place / "config.json", name)
 
 
 def _looks_like_path(text: str) -> bool:
     # The id of a model on the hub has one slash.
-    return text.startswith((".", "/", "~")) or text.count("/") != 1 or Path(text).is_dir()
+    is_path = text.startswith((".", "/", "~")) or text.count("/") != 1
+    return is_path or text.lower().endswith(".gguf") or Path(text).exists()
 
 
 def _from_folder(folder: Path, name: str) -> ModelSource:
     if not folder.exists():
         raise ModelError(
             f"there is no model {name!r}; give {_short_names(name)}, a hub id such as"
-            f" {DEFAULT_GPU_MODEL}, a folder, or {POCKET!r}"
+            f" {DEFAULT_GPU_MODEL}, a folder, a GGUF file, or {POCKET!r}"
         )
+    if gguf_place(folder) and not (folder / "config.json").is_file():
+        files = gguf_files(folder, name)
+        file = files.texts[0]
+        return ModelSource(name, gguf_config(files, name), file.parent, file)
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"{name} is no model: a model folder holds config.json, tokenizer.json and"
-            " .safetensors or .gguf files"
+            " .safetensors files, or a GGUF file, which can be named itself"
         )
     return ModelSource(name, read_config(folder, name), folder)
 
@@ -260,18 +271,22 @@ def _download_config(name: str, offline: bool) -> Path:
             raise ModelError(f"{name} holds no config.json, so it is no model for rqchat") from None
 
 
-def check_weights(folder: Path, name: str) -> None:
+def check_weights(place: Path, name: str) -> None:
     """Every safetensors file that the model names is there and not empty, or a GGUF file is.
+
+    Args:
+        place: the folder, or the GGUF file.
+        name: what errors call the model.
 
     Raises:
         ModelError: it is not, or the weights are pickled.
     """
-    shards = weight_map(folder, name)
+    shards = weight_map(place, name)
     wanted = [_WEIGHTS] if shards is None else sorted(set(shards.values()))
-    missing = [shard for shard in wanted if not _has_bytes(folder / shard)]
-    if not missing or holds_gguf(folder):
+    missing = [shard for shard in wanted if not _has_bytes(place / shard)]
+    if not missing or gguf_place(place):
         return
-    if (folder / "pytorch_model.bin").exists():
+    if (place / "pytorch_model.bin").exists():
         raise ModelError(
             f"{name} holds pickled weights (pytorch_model.bin), which can run code when loaded;"
             " only safetensors are accepted"
@@ -282,12 +297,6 @@ def check_weights(folder: Path, name: str) -> None:
     )
 
 
-def holds_gguf(folder: Path) -> bool:
-    """Whether the weights in `folder` are GGUF files."""
-    safetensors = any((folder / file).exists() for file in (_WEIGHTS, INDEX_FILE))
-    return not safetensors and any(folder.glob("*.gguf"))
-
-
 def _has_bytes(path: Path) -> bool:
     try:
         return os.stat(path).st_size > 0
@@ -295,8 +304,10 @@ def _has_bytes(path: Path) -> bool:
         return False
 
 
-def model_revision(folder: Path) -> str:
-    """The commit of a hub snapshot, else `sha256:` and 16 digits that change when the files do.
+def model_revision(place: Path, name: str = "") -> str:
+    """The revision of the model in the folder `place`, or of the one that a GGUF file is of.
+
+    The commit of a hub snapshot, else `sha256:` and 16 digits that change when the files do.
 
     Files up to 64 MiB count whole. Of larger ones their length, their beginning and 64 samples
     spread over them do: a changed weight file differs nearly everywhere, and reading all of one
@@ -305,10 +316,16 @@ def model_revision(folder: Path) -> str:
     Raises:
         OSError: a file cannot be read.
     """
-    if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
-        return folder.name
+    if place.parent.name == "snapshots" and _COMMIT.fullmatch(place.name):
+        return place.name
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in _REVISION_PATTERNS for path in folder.glob(pattern)}):
+    if place.is_file():
+        # Others may lie beside it
+        files = gguf_files(place, name)
+        parts = {*files.texts, *([files.tower] if files.tower else ())}
+    else:
+        parts = {path for pattern in _REVISION_PATTERNS for path in place.glob(pattern)}
+    for path in sorted(parts):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         _add_content(digest, path)
     return f"sha256:{digest.hexdigest()[:16]}"

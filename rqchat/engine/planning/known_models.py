@@ -40,7 +40,8 @@ class KnownModel:
     Attributes:
         name: its hub id.
         config: what the plan reads of its config.json.
-        has_qat: whether Google published quantization-aware 4-bit weights of it.
+        has_qat: whether Google published quantization-aware 4-bit weights of it as safetensors;
+            there are GGUF files of all.
     """
 
     name: str
@@ -51,6 +52,11 @@ class KnownModel:
     def short_name(self) -> str:
         """What people type: `31b`, `26b-a4b`, `e4b`."""
         return self.name.removeprefix(_BEGINNING).removesuffix("-it").lower()
+
+    @property
+    def packed_repository(self) -> str:
+        """The hub id of Google's quantization-aware 4-bit weights."""
+        return self.name + (_QAT if self.has_qat else _QAT_GGUF)
 
     @property
     def repositories(self) -> tuple[str, ...]:
@@ -80,10 +86,10 @@ def full_name(text: str) -> str:
 def checkpoint_of(name: str, weights: str) -> str:
     """The hub id that `weights` of the model `name` are made from.
 
-    Google's 4-bit weights, where there are any, serve 2 bits, too: less to download.
+    Google's 4-bit weights serve 2 bits, too: less to download.
     """
     known = known_model(name)
-    return name + _QAT if known and known.has_qat and weights in ("int4", "int2") else name
+    return known.packed_repository if known and weights in ("int4", "int2") else name
 
 
 def gguf_base(name: str) -> str | None:

@@ -20,7 +20,7 @@ __all__ = ["COMMIT", "REPOSITORY", "Hub", "serve"]
 
 REPOSITORY = "someone/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-_LARGE = ".safetensors"
+_LARGE = (".safetensors", ".gguf")
 
 
 class Hub:
@@ -142,7 +142,7 @@ class _HubHandler(_Handler):
             gated = hub.refused == "GatedRepo"
             status = HTTPStatus.FORBIDDEN if gated else HTTPStatus.NOT_FOUND
             self.send(status, headers={"X-Error-Code": hub.refused})
-        elif self.path.startswith(f"/api/models/{REPOSITORY}"):
+        elif self.path.startswith("/api/models/"):
             self.send(HTTPStatus.OK, hub.describe())
         elif name not in hub.files:
             self.send(HTTPStatus.NOT_FOUND, headers={"X-Error-Code": "EntryNotFound"})

@@ -20,6 +20,7 @@ from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.settings import Settings
 from rqchat.errors import ModelError
 from tests.engine.model_files.hub_server import COMMIT, REPOSITORY, Hub, serve
+from tests.engine.weights.gguf_models import write_gguf_folder
 from tests.helpers import TINY_CONFIG
 
 SOURCE = ModelSource(REPOSITORY, TINY_CONFIG, None)
@@ -253,6 +254,30 @@ def test_the_configuration_comes_alone(hub: Hub, cache: Path) -> None:
     del hub.files["config.json"]
     with pytest.raises(ModelError, match="someone/tiny holds no config.json"):
         _look_up()
+
+
+@pytest.mark.parametrize("blocks", [2, 15])
+def test_a_gguf_file_that_cannot_be_used_is_not_downloaded(
+    hub: Hub, tiny_folder: Path, tmp_path: Path, cache: Path, blocks: int
+) -> None:
+    write_gguf_folder(tiny_folder, tmp_path)
+    key = b"blk.1.ffn_up.weight"
+    data = (tmp_path / "tiny.gguf").read_bytes()
+    # Behind a name stand the number of dimensions, two of them, and the type of the blocks
+    place = data.index(key) + len(key) + 4 + 16
+    assert data[place] == 2
+    data = data[:place] + bytes([blocks]) + data[place + 1 :]
+    lost = data.replace(key, b"blk.1.ffn_xx.weight") if blocks == 2 else data
+    mmproj = (tmp_path / "mmproj-tiny.gguf").read_bytes()
+    hub.files = {"mmproj.gguf": mmproj, "tiny.gguf": lost + bytes(2**23)}
+    source = ModelSource("google/gemma-4-26B-A4B-it", TINY_CONFIG, None)
+
+    said = r"lacks 1 tensors.*blk\.1\.ffn_up" if blocks == 2 else "has blocks of GGUF type 15"
+    with pytest.raises(ModelError, match=said):
+        pull_model(source, weights="int4")
+
+    assert hub.requests == [f"bytes=0-{len(mmproj) - 1}", f"bytes=0-{2**22 - 1}"]
+    assert not [*cache.glob("models--*/blobs/*")]
 
 
 def test_offline_never_asks(hub: Hub) -> None:
