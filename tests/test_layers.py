@@ -76,7 +76,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
             f"rqchat.bench.{name}"
             for name in (
                 *("plan_memory", "memory_case", "load_case", "checkpoint", "random_weights"),
-                *("filling", "meter", "loss", "schema"),
+                *("filling", "meter", "loss", "schema", "decode"),
             )
         ],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),

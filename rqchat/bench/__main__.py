@@ -11,7 +11,13 @@ from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
 
 # These need torch, the others do not.
-_MODULES = {"weights": "weights", "loss": "loss", "memory": "plan_memory", "schema": "schema"}
+_MODULES = {
+    "decode": "decode",
+    "weights": "weights",
+    "loss": "loss",
+    "memory": "plan_memory",
+    "schema": "schema",
+}
 _NAMES = ("speed", "store", "screen", *_MODULES)
 
 

@@ -19,7 +19,14 @@ from rotorquant.ops.attend.launch import ROWS_LIMIT
 from rotorquant.ops.chunk import Rules, chunk_output, chunk_part, has_kernel, reach_of
 from rotorquant.ops.rebuild import Twist, rebuild
 
-__all__ = ["HISTORY_TOKENS", "attend_chunk", "attend_history", "attend_keys", "is_chunk"]
+__all__ = [
+    "HISTORY_TOKENS",
+    "attend_chunk",
+    "attend_history",
+    "attend_keys",
+    "attend_step",
+    "is_chunk",
+]
 
 HISTORY_TOKENS = 8192  # K and V of four heads of 512 values in 16 bits: 64 MiB
 _ROWS = 1024  # that change their space at a time, in float32: 8 MiB of four such heads
@@ -55,6 +62,18 @@ def attend_chunk(
     past = key.shape[2] - query.shape[2]
     reach = None if blocks is None else reach_of(blocks, past)
     return chunk_output(query, key, value, scaling, Rules(past, window, reach, key_mask), before)
+
+
+def attend_step(queries: Queries, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Attention output [B, 1, heads, D] of one query that sees all keys [B, H, N, D], by torch."""
+    query = queries.query
+    batch, heads, _, head_dim = query.shape
+    # The queries that share a key head stand in for queries of several tokens
+    grouped = query.reshape(batch, key.shape[1], -1, head_dim)
+    found = torch.nn.functional.scaled_dot_product_attention(
+        grouped, key, value, scale=queries.scaling
+    )
+    return found.reshape(batch, 1, heads, head_dim)
 
 
 def attend_keys(

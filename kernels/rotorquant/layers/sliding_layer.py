@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
-from rotorquant.attend.prompt_chunk import attend_keys
+from rotorquant.attend.prompt_chunk import attend_keys, attend_step
 from rotorquant.attend.views import Queries, check_capacity, check_chunk, handles
 from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import CacheStateError, SnapshotError
@@ -35,19 +36,21 @@ class SlidingView:
         layer: whose view it is.
         key, value: [B, H, N, D].
         window: for keys in order of the sequence; None where every key is seen by one query.
-        indices: [N], where in the sequence each key stands.
+        indices: gives [N], where in the sequence each key stands.
     """
 
     layer: SlidingLayer
     key: torch.Tensor
     value: torch.Tensor
     window: int | None
-    indices: torch.Tensor
+    indices: Callable[[], torch.Tensor]
 
     def attend(self, queries: Queries) -> torch.Tensor:
         """Attention output [B, T, heads, D] over the keys of this view."""
+        if self.window is None and queries.key_mask is None and not self.key.is_cuda:
+            return attend_step(queries, self.key, self.value)  # its own picture hides nothing
         mask, blocks = (
-            None if each is None else each.index_select(1, self.indices)
+            None if each is None else each.index_select(1, self.indices())
             for each in (queries.key_mask, queries.blocks)
         )
         here = Queries(queries.query, queries.scaling, mask, blocks)
@@ -97,9 +100,9 @@ class SlidingLayer(StoringLayer[Ring]):
             return handles(RingStep(self.store, old, lambda: self._ordered(old), self.dense))
         if tokens == 1 and self._config.sliding_bits == 16 and returns_views:
             self.store.write(streams, self.record_past)
-            key, value, indices = self.store.in_use()
+            key, value = self.store.in_use()
             # The one query sees every slot, so it takes the last place among them.
-            return handles(SlidingView(self, key, value, None, indices))
+            return handles(SlidingView(self, key, value, None, self.store.places_in_use))
         # Gathered before the write: the chunk may push out what its first queries see.
         past_key, past_value, indices = self.store.history(tokens)
         key = torch.cat((past_key, key_states), dim=2)
@@ -107,7 +110,7 @@ class SlidingLayer(StoringLayer[Ring]):
         self.store.write(streams, self.record_past)
         if not returns_views:
             return key, value
-        return handles(SlidingView(self, key, value, self.window, indices))
+        return handles(SlidingView(self, key, value, self.window, lambda: indices))
 
     def steps_on_device(self) -> bool:
         """Whether decode steps find what they read by lengths on the device."""
@@ -124,7 +127,7 @@ class SlidingLayer(StoringLayer[Ring]):
     def _ordered(self, old: Exact) -> SlidingView:
         """The keys in order of a step that the ring holds already."""
         key, value, indices = self.store.with_old(old)
-        return SlidingView(self, key, value, self.window, indices)
+        return SlidingView(self, key, value, self.window, lambda: indices)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""

@@ -44,6 +44,7 @@ class Ring:
             self.empty = like.new_empty(batch, heads, 0, head_dim)
         # The first two stay 0: the decode kernel reads three, and a ring has one kind of token.
         self.counts = counters(3, like.device)
+        self._count = self.counts[2:]
         self.length = 0
         self.window, self._bits = window, bits
         rows = self._encode([self.empty, self.empty])
@@ -64,7 +65,7 @@ class Ring:
     @length.setter
     def length(self, tokens: int) -> None:
         self._length = tokens
-        self.counts[2:].fill_(tokens)
+        self._count.fill_(tokens)
 
     @property
     def nbytes(self) -> int:
@@ -85,13 +86,16 @@ class Ring:
         key, value = self._decode([rows.index_select(2, places) for rows in self.slots.rows()])
         return key, value, indices
 
-    def in_use(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Views of K and V of the slots in use (16 bits), and where in the sequence each stands."""
-        used = min(self.length, self.window)
-        places = torch.arange(used, device=self.empty.device)
+    def in_use(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of K and V of the slots in use (16 bits)."""
+        key, value = self.slots.rows(0, min(self.length, self.window))
+        return key, value
+
+    def places_in_use(self) -> torch.Tensor:
+        """Where in the sequence what lies in each slot in use stands."""
+        places = torch.arange(min(self.length, self.window), device=self.empty.device)
         last = self.length - 1
-        key, value = self.slots.rows(0, used)
-        return key, value, last - (last - places) % self.window
+        return last - (last - places) % self.window
 
     def write(self, streams: list[torch.Tensor], record: bool) -> None:
         """Add tokens, K and V [B, H, T, D]; `record` keeps what they push out."""
@@ -101,10 +105,10 @@ class Ring:
         elif self._past.length:
             self._past.truncate(0)
         kept = min(tokens, self.window)
-        latest = [stream[:, :, tokens - kept :].detach() for stream in streams]
+        latest = [stream.detach().narrow(2, tokens - kept, kept) for stream in streams]
         if tokens <= min(STEP_TOKENS, self.window):  # places from the device, for captured graphs
             put = append if self._bits == 16 else append_scaled
-            put(self.slots.whole(), latest, self.counts[2:])
+            put(self.slots.whole(), latest, self._count)
             self._length += tokens
             return
         self.length += tokens

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from rotorquant import fuse_layers
+from rotorquant.cpu_layers import shorten_layers
 from rqchat.engine.events import Event, LoadProgress, Notice
 from rqchat.engine.foreign import border
 from rqchat.engine.generation.chat_template import ChatTemplate
@@ -122,6 +123,8 @@ def load_model(
         revision = model_revision(place, source.name)
     if plan.device.is_gpu:  # fused layers run as Triton kernels
         fuse_layers(model)
+    else:
+        shorten_layers(model)
     return LoadedModel(
         model=model,
         tokenizer=files.tokenizer,

@@ -62,12 +62,12 @@ def test_a_broken_cache_is_not_kept(call: str, tmp_path: Path) -> None:
 
 
 def test_a_late_check_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `bool` of a tensor is a wait on a GPU."""
+    """Every `item` of a tensor is a wait on a GPU."""
     model, tokens = gemma(), random_tokens(1, 9)
     waits = 0
-    original = torch.Tensor.__bool__
+    original = torch.Tensor.item
 
-    def counted(self: torch.Tensor) -> bool:
+    def counted(self: torch.Tensor) -> float:
         nonlocal waits
         waits += 1
         return original(self)
@@ -76,7 +76,7 @@ def test_a_late_check_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     for name, cache in (("late", _late(model)), ("at once", RotorQuantCache(model))):
         read(model, cache, tokens)
         with monkeypatch.context() as patch:
-            patch.setattr(torch.Tensor, "__bool__", counted)
+            patch.setattr(torch.Tensor, "item", counted)
             waits = 0
             read(model, cache, tokens[:, :1])
             counts[name] = waits

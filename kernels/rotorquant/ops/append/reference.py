@@ -19,8 +19,15 @@ def append(
     buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
     """Store rows [B, H, T, ...] of every stream in its buffer [B, H, slots, ...]."""
-    tokens = rows[0].shape[2]
-    places = (count + torch.arange(tokens, device=count.device)) % buffers[0].shape[2]
+    tokens, slots = rows[0].shape[2], buffers[0].shape[2]
+    if count.device.type == "cpu":  # where nothing has to wait for a number
+        place = int(count) % slots
+        if place + tokens <= slots:
+            for buffer, new in zip(buffers, rows, strict=True):
+                buffer.narrow(2, place, tokens).copy_(new)
+            count += tokens
+            return
+    places = (count + torch.arange(tokens, device=count.device)) % slots
     for buffer, new in zip(buffers, rows, strict=True):
         buffer.index_copy_(2, places, new)
     count += tokens

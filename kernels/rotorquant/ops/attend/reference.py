@@ -38,6 +38,7 @@ __all__ = [
 SCORE_BUDGET = 2**23  # scores in memory at once: 32 MiB in float32
 TILE_KEYS = 4096
 QUERY_STEP = 256
+_STEP_ROWS = 64  # of a decode step; more would hold several parts of some size at a time
 EMPTY_TOP = -1e30  # finite, so that exp(-inf - top) is 0 and never NaN
 
 
@@ -98,32 +99,28 @@ def attend_packed(
 ) -> Part:
     """The part of packed or plain rows, all of which every query [B, H, R, D] sees."""
     batch, heads, rows, _ = query.shape
-    part = empty(query)
     count = key.primary.shape[2]
-    value_table = table if value_table is None else value_table
     step = max(1, SCORE_BUDGET // (batch * heads * min(TILE_KEYS, count)))
+    # A decode step needs no part to write to: each tile is one
+    whole = rows <= _STEP_ROWS and key_mask is None and count > 0
+    part = None if whole else empty(query)
     for low in range(0, count, TILE_KEYS):
         keys = slice(low, min(low + TILE_KEYS, count))
-        stored = _stored(key, table, keys)
-        values = stored if value is None else _stored(value, value_table, keys)
-        value_scale = (key if value is None else value).scale
-        features = None if rope is None else _rope_features(stored, rope, keys)
+        tile = _tile_of(key, value, table, table if value_table is None else value_table, keys)
+        waves = None if rope is None else _waves(rope, keys)
+        features = None if rope is None or waves is None else _rope_features(tile.key, rope, waves)
         for start in range(0, rows, step):
             chosen = slice(start, start + step)
-            scores = query[:, :, chosen] @ stored.mT
-            if rope is not None and features is not None:
-                scores += rope.query[:, :, chosen] @ features.mT
-            # Rows are scored without their scale, which is then one factor for each key.
-            if key.scale is not None:
-                scores *= key.scale[:, :, None, keys].float()
-            if rope is not None and rope.bias is not None:
-                waves = torch.cat(_waves(rope, keys), dim=-1)
-                scores += rope.bias[:, :, chosen] @ waves.mT
+            scores = _scores(query, tile, rope, waves, features, None if whole else chosen)
             if key_mask is not None:
                 scores.masked_fill_(~key_mask[:, None, None, keys], -torch.inf)
-            scale = None if value_scale is None else value_scale[:, :, None, keys].float()
-            _advance(Part(*(field[:, :, chosen] for field in part)), scores, values, scale)
-    return part
+            if part is None or whole:
+                more = _part_of(scores, tile.value, tile.value_scale)
+                part = more if part is None else join(part, more)
+            else:
+                own = Part(*(field[:, :, chosen] for field in part))
+                _advance(own, scores, tile.value, tile.value_scale)
+    return empty(query) if part is None else part
 
 
 def attend_exact(
@@ -137,6 +134,11 @@ def attend_exact(
 ) -> Part:
     """The part of exact keys for queries [B, H, G, T, D] that see what lies before them."""
     batch, heads, group, length, _ = query.shape
+    if length == 1 and window is None and key_mask is None and blocks is None:
+        seen = slice(0, query_start + 1)
+        if query_start < TILE_KEYS:  # one tile, of which the query sees everything
+            scores = query @ key[:, :, None, seen].float().mT
+            return _part_of(scores, value[:, :, None, seen].float(), None)
     part = empty(query)
     step = max(1, SCORE_BUDGET // (batch * heads * group * min(TILE_KEYS, key.shape[2])))
     step = min(step, QUERY_STEP if window is None else max(64, min(window, 1024)))
@@ -181,6 +183,14 @@ def empty(query: torch.Tensor) -> Part:
     return Part(column, torch.zeros_like(column), torch.zeros_like(query))
 
 
+def _part_of(scores: torch.Tensor, values: torch.Tensor, scale: torch.Tensor | None) -> Part:
+    """The part of one tile that hides nothing; `scores` is overwritten."""
+    top = scores.amax(-1, keepdim=True)
+    weight = scores.sub_(top).exp_()
+    mass = weight.sum(-1, keepdim=True)
+    return Part(top, mass, (weight if scale is None else weight.mul_(scale)) @ values)
+
+
 def _advance(
     part: Part, scores: torch.Tensor, values: torch.Tensor, scale: torch.Tensor | None
 ) -> None:
@@ -194,6 +204,31 @@ def _advance(
     part.top.copy_(top)
 
 
+class _Tile(NamedTuple):
+    """Some keys and their values, unscaled and in storage order [B, H, n, D] float32.
+
+    key_scale, value_scale: [B, H, 1, n] float32, or None: rows are looked up without it.
+    """
+
+    key: torch.Tensor
+    value: torch.Tensor
+    key_scale: torch.Tensor | None
+    value_scale: torch.Tensor | None
+
+
+def _tile_of(
+    key: Rows,
+    value: Rows | None,
+    table: torch.Tensor | None,
+    value_table: torch.Tensor | None,
+    keys: slice,
+) -> _Tile:
+    stored, scale = _stored(key, table, keys), _scale(key, keys)
+    if value is None:
+        return _Tile(stored, stored, scale, scale)
+    return _Tile(stored, _stored(value, value_table, keys), scale, _scale(value, keys))
+
+
 def _stored(rows: Rows, table: torch.Tensor | None, keys: slice) -> torch.Tensor:
     """Unscaled values [B, H, n, D] float32 in storage order."""
     if table is None or rows.scale is None:
@@ -202,11 +237,41 @@ def _stored(rows: Rows, table: torch.Tensor | None, keys: slice) -> torch.Tensor
     return lookup(rows.primary[:, :, keys], extra, table)
 
 
-def _rope_features(stored: torch.Tensor, rope: Rope, keys: slice) -> torch.Tensor:
+def _scale(rows: Rows, keys: slice) -> torch.Tensor | None:
+    return None if rows.scale is None else rows.scale[:, :, None, keys].float()
+
+
+def _scores(
+    query: torch.Tensor,
+    tile: _Tile,
+    rope: Rope | None,
+    waves: tuple[torch.Tensor, torch.Tensor] | None,
+    features: torch.Tensor | None,
+    chosen: slice | None,
+) -> torch.Tensor:
+    """Scores [B, H, R, n] of some queries, by default of all."""
+
+    def own(rows: torch.Tensor) -> torch.Tensor:
+        return rows if chosen is None else rows[:, :, chosen]
+
+    scores = own(query) @ tile.key.mT
+    if rope is not None and features is not None:
+        scores += own(rope.query) @ features.mT
+    # Rows are scored without their scale, which is then one factor for each key.
+    if tile.key_scale is not None:
+        scores *= tile.key_scale
+    if rope is not None and waves is not None and rope.bias is not None:
+        scores += own(rope.bias) @ torch.cat(waves, dim=-1).mT
+    return scores
+
+
+def _rope_features(
+    stored: torch.Tensor, rope: Rope, waves: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
     """[B, H, n, 4 r]: c z1, c z2, s z1, s z2."""
-    cos, sin = _waves(rope, keys)
-    one, two = stored.index_select(-1, rope.first), stored.index_select(-1, rope.second)
-    return torch.cat((cos * one, cos * two, sin * one, sin * two), dim=-1)
+    places = torch.cat((rope.first, rope.second))
+    pairs = stored.index_select(-1, places).unflatten(-1, (2, -1))
+    return torch.cat([pairs * wave.unsqueeze(-2) for wave in waves], dim=-2).flatten(-2)
 
 
 def _waves(rope: Rope, keys: slice) -> tuple[torch.Tensor, torch.Tensor]:
