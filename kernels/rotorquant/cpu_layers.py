@@ -36,7 +36,7 @@ def shorten_layers(model: nn.Module) -> int:
         and not any(hasattr(module, "_hf_hook") for module in layer.modules())
     ]
     decoders = [m for m in model.modules() if isinstance(m, modeling_gemma4.Gemma4TextModel)]
-    norms = {
+    norms: dict[nn.Module, Norm] = {
         norm: Norm(norm)
         for owner in (*decoders, *layers)
         for norm in owner.children()
@@ -226,7 +226,8 @@ def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _length(wide: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
-    return torch.linalg.vector_norm(wide, dim=-1, keepdim=True).hypot_(least)
+    length: torch.Tensor = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    return length.hypot_(least)
 
 
 def _least(values: int, eps: float) -> torch.Tensor:
