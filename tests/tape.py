@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from rotorquant.layers import finite_check
 from rotorquant.ops import decode
+from rotorquant.ops.append import reference as append_reference
 from rotorquant.ops.decode import reference
 
 __all__ = ["WAITS", "Tape", "TapeRecorder", "decodes_on_device"]
@@ -130,6 +131,7 @@ def decodes_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "dispatch", SimpleNamespace(on_gpu=lambda tensor: True))
     monkeypatch.setattr(decode, "HEAD_DIMS", (16, 32, 64, 128))
     monkeypatch.setattr(finite_check.FiniteCheck, "deferred_on", ("cpu", "cuda"))
+    monkeypatch.setattr(append_reference, "_is_read_at_once", lambda count: False)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[torch.Tensor]:

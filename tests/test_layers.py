@@ -76,11 +76,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
             f"rqchat.bench.{name}"
             for name in (
                 *("plan_memory", "memory_case", "load_case", "checkpoint", "random_weights"),
-                *("filling", "meter", "loss", "schema", "decode"),
+                *("meter", "loss", "schema"),
             )
         ],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),
     ),
+    # It counts what a step of the library calls.
+    "rqchat.bench.decode": ("rqchat", "rqchat.bench", "rqchat.engine", "rotorquant", *NUMERIC),
     # It draws what no model has written.
     "rqchat.bench.drawing": ("rqchat.bench", "rqchat.ui", "rqchat.engine.events"),
     # It fills a store first.

@@ -1,6 +1,6 @@
 """One rung of `python -m rqchat.bench memory` in a process of its own: JSON in, a line per context.
 
-The weights are random and made on the device, the context is filled and not read (`filling.py`);
+The weights are random and made on the device, the context is filled and not read;
 what is measured then is real: two chunks of text, a picture, a question, and an answer.
 """
 
@@ -15,18 +15,19 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import torch
 from PIL import Image
 
 import rqchat
 from rqchat.bench.checkpoint import copy_small_files
-from rqchat.bench.filling import prefill
 from rqchat.bench.meter import AllocatorMeter, TensorMeter, meter_of
 from rqchat.bench.random_weights import MID_TEXT, RandomSource
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.events import Done
 from rqchat.engine.generation.generate import Steps
+from rqchat.engine.generation.prompt import Prompt
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture
 from rqchat.engine.loading.loader import LoadedModel, load_model
@@ -48,6 +49,8 @@ POCKET_FOLDER = Path(rqchat.__file__).parent / POCKET
 _PACKED = ("int4", "int2")  # made from Google's 4-bit files, as with a model of the catalog
 _FIRST_TOKENS, _TIMED_TOKENS, _LONGER = 8, 32, 4
 _SPARE_TOKENS = 64
+_FILL_TOKENS = 4096
+_REAL_CHUNKS = 2  # text left to read before the picture
 _SIDE_PIXELS = 768  # a picture of the default 280 soft tokens
 
 
@@ -202,7 +205,7 @@ def _answered(
     for name in ("mark", "rewind"):  # copies in the host's memory
         setattr(cache, name, meter.ignoring(getattr(cache, name)))
     first, second = (_turn(session, color) for color in ("grey", "white"))
-    filled = prefill(session, session._write(first))
+    filled = _prefill(session, session._write(first))
     meter.restart()
     _ask(session, first, _FIRST_TOKENS)
     session._messages = ()  # what was filled stays
@@ -296,6 +299,55 @@ def main() -> None:
     for found in measure(Case(**json.loads(sys.argv[1]))):
         sys.stdout.write(json.dumps(asdict(found)) + "\n")
         sys.stdout.flush()
+
+
+def _prefill(session: ChatSession, prompt: Prompt) -> int:
+    """Makes `session` hold the beginning of `prompt`; how many tokens that are.
+
+    What a cache occupies does not depend on what was read, and reading 256K tokens with 31 billion
+    weights takes minutes on any card. Every token goes through the cache's own `update`, chunk by
+    chunk, so rings, exact windows and packed pages are those of a prompt of that length.
+
+    What is left is a text of two chunks at least, the picture, and the question.
+    """
+    chunk_tokens, prefix = session.plan.chosen.chunk_tokens, session._prefix
+    ahead = prompt.images[0].start if prompt.images else prompt.content_tokens
+    tokens = max(ahead - _REAL_CHUNKS * chunk_tokens, 0)
+    prefix.reset()
+    _fill_cache(session._loaded.model, prefix.cache, tokens, chunk_tokens)
+    prefix.extend(prompt.keys[:tokens])
+    if tokens:
+        prefix.mark()
+    return tokens
+
+
+def _fill_cache(model: Any, cache: Any, tokens: int, chunk_tokens: int) -> None:
+    """Stores `tokens` random tokens in the empty `cache` of `model`, the last ones in chunks."""
+    text = model.model.language_model
+    draw = torch.Generator(model.device).manual_seed(0)
+    done = 0
+    with torch.no_grad():
+        while done < tokens:
+            left = tokens - done - 2 * chunk_tokens
+            step = min(_FILL_TOKENS if left >= _FILL_TOKENS else chunk_tokens, tokens - done)
+            places = torch.arange(done, done + step, device=model.device).unsqueeze(0)
+            # The cache takes positions from here, as it does in a forward pass
+            nothing = torch.empty(1, 0, device=model.device, dtype=model.dtype)
+            text.rotary_emb(nothing, places, text.config.layer_types[0])
+            for layer in text.layers:
+                _store(layer.self_attn, cache, step, draw, model)
+            done += step
+
+
+def _store(attention: Any, cache: Any, tokens: int, draw: torch.Generator, model: Any) -> None:
+    if attention.is_kv_shared_layer:
+        return
+    heads = attention.k_proj.out_features // attention.head_dim
+    shape = 1, heads, tokens, attention.head_dim
+    key, value = (
+        torch.randn(shape, generator=draw, device=model.device).to(model.dtype) for _ in range(2)
+    )
+    cache.update(key, value, attention.layer_idx)
 
 
 if __name__ == "__main__":

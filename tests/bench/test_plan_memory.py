@@ -83,7 +83,7 @@ def test_a_filled_context_occupies_what_a_read_one_does(
 ) -> None:
     case = Case(tiny, "bf16", (1600,), device="cpu")
     (filled,) = _outcomes(case)
-    monkeypatch.setattr(memory_case, "prefill", lambda session, prompt: 0)
+    monkeypatch.setattr(memory_case, "_prefill", lambda session, prompt: 0)
     (read,) = _outcomes(case)
 
     assert filled.read_tokens < read.read_tokens == read.prompt_tokens == filled.prompt_tokens

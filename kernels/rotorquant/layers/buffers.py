@@ -81,8 +81,8 @@ class TokenBuffer:
 
     def rows(self, low: int = 0, high: int | None = None) -> list[torch.Tensor]:
         """Views of tokens `low` to `high`, by default of all in use."""
-        stop = self.length if high is None else high
-        return [tensor.narrow(2, low, max(0, stop - low)) for tensor in self._tensors]
+        stop = self.length if high is None else min(high, self.capacity)
+        return [tensor.narrow(2, min(low, stop), max(0, stop - low)) for tensor in self._tensors]
 
     def append(self, rows: Sequence[torch.Tensor]) -> None:
         """Add tokens, which must fit."""

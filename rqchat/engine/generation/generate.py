@@ -217,8 +217,10 @@ class Generation:
         """Runs `inputs` on top of the cache; the logits [1, vocabulary] of the last token."""
         model = self._loaded.model
         given = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-        # Each call costs a CPU less in this mode; captured steps on a GPU were never tried in it
-        mode = torch.inference_mode if model.device.type == "cpu" else torch.no_grad
+        # Calls cost a CPU less in inference mode. Nothing can be captured in it, and a chunk of a
+        # prompt has so much to do for each call that it gains nothing
+        small = model.device.type == "cpu" and given["input_ids"].shape[1] == 1
+        mode = torch.inference_mode if small and not self._steps.ahead else torch.no_grad
         with torch.cuda.device_of(given["input_ids"]), mode():
             output = model(
                 **given, past_key_values=self._prefix.cache, use_cache=True, logits_to_keep=1

@@ -29,11 +29,11 @@ def _breaking(
     monkeypatch: pytest.MonkeyPatch, recorder: TapeRecorder, error: Exception, times: int
 ) -> None:
     """The first `times` recordings break off with `error` in the middle of the model."""
-    forward, calls = Gemma4TextDecoderLayer.forward, 0
+    layer, calls = Gemma4TextDecoderLayer.__call__, 0
 
     def limited(self: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal calls
-        output = forward(self, *args, **kwargs)
+        output = layer(self, *args, **kwargs)
         recording = isinstance(torch.utils._python_dispatch._get_current_dispatch_mode(), Tape)
         if recording and len(recorder.tapes) <= times:
             calls += 1
@@ -41,7 +41,7 @@ def _breaking(
                 raise error
         return output
 
-    monkeypatch.setattr(Gemma4TextDecoderLayer, "forward", limited)
+    monkeypatch.setattr(Gemma4TextDecoderLayer, "__call__", limited)
 
 
 def test_out_of_memory_at_the_capture_steps_down(

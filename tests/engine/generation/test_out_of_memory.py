@@ -36,15 +36,15 @@ def _text(events: list[Event]) -> str:
 
 def _small_device(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], bool]) -> None:
     """The device has no room at those calls of a decoder layer, counted from 0."""
-    forward, calls = Gemma4TextDecoderLayer.forward, iter(range(10**9))
+    layer, calls = Gemma4TextDecoderLayer.__call__, iter(range(10**9))
 
     def limited(self: Any, *args: Any, **kwargs: Any) -> Any:
-        output = forward(self, *args, **kwargs)  # a layer's cache has its tokens by then
+        output = layer(self, *args, **kwargs)  # a layer's cache has its tokens by then
         if fails(next(calls)):
             raise torch.OutOfMemoryError("no room")
         return output
 
-    monkeypatch.setattr(Gemma4TextDecoderLayer, "forward", limited)
+    monkeypatch.setattr(Gemma4TextDecoderLayer, "__call__", limited)
 
 
 # 6 layers: the prompt of some 100 tokens takes 7 chunks, 42 calls; then come 6 for each token

@@ -58,11 +58,11 @@ def reference_model(config: dict[str, Any], tensors: dict[str, torch.Tensor]) ->
     return model.eval()
 
 
-def logits_of(model: Any) -> torch.Tensor:
-    """Of a fixed text, float32."""
-    with torch.no_grad():
+def logits_of(model: Any, *, own_layers: bool = False) -> torch.Tensor:
+    """Of a fixed text, float32; with `own_layers` summed in the order of transformers' layers."""
+    with torch.set_grad_enabled(own_layers):  # the short layers of a CPU have no gradients
         logits: torch.Tensor = model(input_ids=_IDS).logits
-    return logits.float()
+    return logits.detach().float()
 
 
 def divergence(reference: torch.Tensor, found: torch.Tensor) -> float:

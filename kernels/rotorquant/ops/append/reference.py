@@ -20,7 +20,7 @@ def append(
 ) -> None:
     """Store rows [B, H, T, ...] of every stream in its buffer [B, H, slots, ...]."""
     tokens, slots = rows[0].shape[2], buffers[0].shape[2]
-    if count.device.type == "cpu":  # where nothing has to wait for a number
+    if _is_read_at_once(count):
         place = int(count) % slots
         if place + tokens <= slots:
             for buffer, new in zip(buffers, rows, strict=True):
@@ -54,3 +54,8 @@ def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> 
     sums = key.sum(dtype=torch.float32) + value.sum(dtype=torch.float32)
     # 0 for every finite sum; NaN for the others, which stays, whatever is added later.
     total += sums.detach() * 0.0
+
+
+def _is_read_at_once(count: torch.Tensor) -> bool:
+    """Whether the host need not wait to know how many tokens there are."""
+    return count.device.type == "cpu"
