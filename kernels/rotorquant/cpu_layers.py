@@ -189,6 +189,7 @@ class Layer:
         self._module = module
         self._after_attention = norms[module.post_attention_layernorm]
         self._after_mlp = norms[module.post_feedforward_layernorm]
+        self._after_inputs: Norm | None = None
         if module.hidden_size_per_layer_input:
             self._after_inputs = norms[module.post_per_layer_input_norm]
 
@@ -204,7 +205,7 @@ class Layer:
         states = self._after_attention.add_to(hidden_states, attended)
         fed = layer.mlp(layer.pre_feedforward_layernorm(states))
         states = self._after_mlp.add_to(states, fed)
-        if layer.hidden_size_per_layer_input:
+        if self._after_inputs is not None:
             gated = layer.act_fn(layer.per_layer_input_gate(states)) * per_layer_input
             states = self._after_inputs.add_to(states, layer.per_layer_projection(gated))
         return states.mul_(layer.layer_scalar)

@@ -80,7 +80,7 @@ def _pocket(length: int) -> dict[str, float]:
     """Steps behind `length` tokens, by our layers and cache and by `generate` of transformers."""
     opened = open_model(Settings(model="pocket", device="cpu"), lambda event: None)
     folder = Path(rqchat.__file__).parent / "pocket"
-    plain = transformers.Gemma4ForConditionalGeneration.from_pretrained(
+    plain: Any = transformers.Gemma4ForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa"
     ).eval()
     own, theirs = make_cache(opened), transformers.DynamicCache(config=plain.config.text_config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 __all__ = [
+    "HEAD_COPY_ROW_BYTES",
     "HEAD_ERROR",
     "KV_DIVERGENCE",
     "KV_ERROR",
@@ -23,6 +24,8 @@ LEAST_WEIGHT_BITS = 4
 KV_ERROR = {16: 0.0, 8: 4.1e-5, 6: 6.4e-4, 5: 2.5e-3, 4: 9.5e-3, 3: 3.45e-2, 2: 0.1175}
 # The head's own error is that of int8 weights; it is one of some hundred matrices
 HEAD_ERROR = {16: 0.0, 8: 1e-6}
+HEAD_COPY_ROW_BYTES = 12
+"""Beside each row of the copy of an 8-bit head on a CPU: scale, zero point, sum of its codes."""
 
 # Mean KL divergence of the next token in nats, every token scored, with a calibration
 # (docs/benchmarks/fidelity.md)

@@ -8,19 +8,24 @@ tensors are kept to the bit, float16 ones of a GGUF file are rounded by 2**-9 at
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from rqchat.engine.planning.formats import HEAD_COPY_ROW_BYTES
 from rqchat.engine.weights.grid import INT4, INT8_ROWS, Packed, row_parts
 
-__all__ = ["CpuInt4", "CpuInt4Experts", "CpuInt8", "for_cpu"]
+__all__ = ["CpuHead", "CpuInt4", "CpuInt4Experts", "CpuInt8", "for_cpu"]
 
 ROW_STEP = 64  # rows of a tile of codes with AVX-512, half of it without
 # Measured on AVX2, 6,144 x 1,536, one thread, the product and float32 through unpacked parts:
 # 128 rows 69 and 75 ms, 256 rows 151 and 102, 512 rows 299 and 175. bfloat16 took 1,047 for 512
 _DENSE_ROWS = 192
+_HEAD_ROWS = 2**15
+_HALF_STEPS = 63  # of FBGEMM's 127 with sums that cannot overflow 16 bits
+_TINY = 1e-30
 _PART_VALUES = 2**19  # unpacked at a time; of 2**18 to 2**23 the fastest
 
 
@@ -174,6 +179,59 @@ class CpuInt8:
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Values [rows, columns], computed in float32."""
         return (self.codes.float() * self.scale.float().unsqueeze(-1)).to(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuHead(CpuInt8):
+    """The same matrix with a copy in the order of FBGEMM, whose 8-bit products read memory faster.
+
+    Attributes:
+        parts: the copy, `_HEAD_ROWS` rows each.
+    """
+
+    parts: tuple[Any, ...]
+
+    @classmethod
+    def over(cls, table: CpuInt8) -> CpuInt8:
+        """The head of these rows; `table` itself where torch has no FBGEMM, or no longer has it."""
+        there = hasattr(torch, "_make_per_channel_quantized_tensor")
+        if not there or "fbgemm" not in torch.backends.quantized.supported_engines:
+            return table
+        # In parts, as torch copies what it packs
+        pieces = zip(table.codes.split(_HEAD_ROWS), table.scale.split(_HEAD_ROWS), strict=True)
+        return cls(table.codes, table.scale, tuple(_for_fbgemm(*piece) for piece in pieces))
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes of the copy."""
+        return self.codes.numel() + self.codes.shape[0] * HEAD_COPY_ROW_BYTES
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """As of `CpuInt8`, more exact: x is rounded to two digits of 127 steps, not to bfloat16."""
+        count, given = x.shape[0], torch.zeros(2 * x.shape[0] + 1, x.shape[1])
+        unit = x.float().abs().amax(-1, keepdim=True).clamp_min(_TINY) / _HALF_STEPS
+        scaled = x.float() / unit
+        high = torch.round(scaled, out=given[:count])
+        torch.round((scaled - high) * (2 * _HALF_STEPS), out=given[count:-1])
+        # FBGEMM chooses its steps by the extremes, which are to be 127 apart: steps of 1, then
+        given[-1, 0], given[-1, 1] = _HALF_STEPS + 1, -_HALF_STEPS
+        given.nan_to_num_(0.0, 0.0, 0.0)  # it refuses them; `unit` brings them back
+        found = [torch.ops.quantized.linear_dynamic(given, part, True) for part in self.parts]
+        out = torch.cat(found, dim=1)
+        digits = out[:count].add_(out[count:-1], alpha=0.5 / _HALF_STEPS)
+        return digits.mul_(unit).to(x.dtype)
+
+
+def _for_fbgemm(codes: torch.Tensor, scale: torch.Tensor) -> Any:
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "fbgemm"  # it decides who packs
+    try:
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        with warnings.catch_warnings(action="ignore"):  # torch means to replace these tensors
+            rows = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
+        return torch.ops.quantized.linear_prepack(rows, None)
+    finally:
+        torch.backends.quantized.engine = before
 
 
 def for_cpu(packed: Packed, experts: int = 1) -> Any:  # each module knows which it takes

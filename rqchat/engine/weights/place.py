@@ -12,7 +12,7 @@ from torch import nn
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.sizes import gib
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
-from rqchat.engine.weights.cpu_matrix import for_cpu
+from rqchat.engine.weights.cpu_matrix import CpuHead, CpuInt8, for_cpu
 from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.fit import fit_rows
 from rqchat.engine.weights.grid import (
@@ -241,9 +241,15 @@ class _Placing:
     def _pack_table(self, name: str, module: Any) -> None:
         packed = for_cpu(self._packed(name, INT8_ROWS))
         if name == _HEAD:
-            self._replace(name, PackedLinear(packed))
+            self._put_head(packed)
         else:
             self._replace(name, PackedEmbedding(packed, module.embed_scale, self.recipe.dtype))
+
+    def _put_head(self, table: Packed | CpuInt8) -> None:
+        head = CpuHead.over(table) if isinstance(table, CpuInt8) else table
+        if isinstance(head, CpuHead):
+            self.placed_bytes += head.copy_bytes
+        self._replace(_HEAD, PackedLinear(head))
 
     def _replace(self, name: str, module: nn.Module) -> None:
         path, _, _ = name.rpartition(".")
@@ -263,7 +269,7 @@ class _Placing:
         """Gives the head the embedding's weights."""
         embedding, _ = self._owner(self.embedding)
         if isinstance(embedding, PackedEmbedding):
-            self._replace(_HEAD, PackedLinear(embedding.packed))
+            self._put_head(embedding.packed)
         else:
             self.model.lm_head.weight = embedding.weight
 

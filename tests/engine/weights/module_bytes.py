@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from rqchat.engine.weights.cpu_matrix import CpuHead
+
 __all__ = ["module_bytes"]
 
 
@@ -19,7 +21,10 @@ def module_bytes(model: nn.Module) -> int:
     for module in model.modules():
         for tensor in _tensors_of(module):
             seen[tensor.data_ptr()] = tensor.nbytes
-    return sum(seen.values())
+    heads = [
+        packed for m in model.modules() if isinstance(packed := getattr(m, "packed", 0), CpuHead)
+    ]
+    return sum(seen.values()) + sum(head.copy_bytes for head in heads)
 
 
 def _tensors_of(module: nn.Module) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.weights import cpu_matrix
-from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt8, for_cpu
+from rqchat.engine.weights.cpu_matrix import CpuHead, CpuInt4, CpuInt8, for_cpu
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
@@ -76,6 +76,24 @@ def test_only_the_rows_of_an_embedding_that_are_asked_for_are_unpacked() -> None
 
     assert torch.equal(embedding(torch.tensor([[3, 1]])), 8 * values[[3, 1]].unsqueeze(0))
     assert torch.equal(embedding.weight[3, :], values[3])
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_a_head_keeps_more_of_x_than_bfloat16_would(tokens: int) -> None:
+    table = for_cpu(packed(INT8_ROWS, 200, 96))
+    head = CpuHead.over(table)
+    x = torch.randn(tokens, 96, generator=torch.Generator().manual_seed(1))
+    x[:, 3] *= 50  # a channel far beyond the others, as models have them
+    wanted = x @ table.dequantize().mT
+
+    def error(found: torch.Tensor) -> float:
+        return float((found - wanted).norm() / wanted.norm())
+
+    assert error(head.product(x)) < min(2e-3, error(table.product(x)))
+    assert head.product(x.bfloat16()).dtype == torch.bfloat16
+    assert head.product(torch.zeros(1, 96)).eq(0).all()
+    x[0, 0] = torch.nan
+    assert head.product(x)[0].isnan().all() and head.product(x)[1:].isfinite().all()
 
 
 def test_a_grid_without_a_product_stays_as_it_is() -> None:
