@@ -12,9 +12,10 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig
 
-from tests.engine.weights.checkpoints import is_decoder_linear, tensors_of
+from tests.engine.weights.checkpoints import is_decoder_linear
 
 __all__ = ["blocks_of", "write_gguf", "write_gguf_folder"]
 
@@ -162,8 +163,9 @@ def _describe_text(writer: Any, config: Mapping[str, Any]) -> None:
     writer.add_head_count_kv([per_layer[layer].num_key_value_heads for layer in range(layers)])
     writer.add_layer_norm_rms_eps(full.rms_norm_eps)
     heads = {is_sliding: per_layer[n].head_dim for n, is_sliding in enumerate(sliding)}
-    writer.add_key_length(heads[False])
-    writer.add_key_length_swa(heads[True])
+    for is_sliding, mark in ((False, ""), (True, "_swa")):
+        for add in ("add_key_length", "add_value_length", "add_rope_dimension_count"):
+            getattr(writer, add + mark)(heads[is_sliding])
     writer.add_sliding_window(full.sliding_window)
     writer.add_sliding_window_pattern(sliding)
     writer.add_shared_kv_layers(shared)
@@ -214,6 +216,11 @@ def _describe_image_part(writer: Any, config: Mapping[str, Any], soft_tokens: in
     writer.add_vision_embedding_length(vision.hidden_size)
     writer.add_vision_feed_forward_length(vision.intermediate_size)
     writer.add_vision_block_count(vision.num_hidden_layers)
+    writer.add_vision_patch_size(vision.patch_size)
+    writer.add_vision_image_size(224)  # unused, but llama.cpp asks for it
+    writer.add_vision_image_mean([0.0] * 3)
+    writer.add_vision_image_std([1.0] * 3)
+    writer.add_vision_use_gelu(True)
     writer.add_vision_head_count(vision.num_attention_heads)
     writer.add_vision_attention_layernorm_eps(1e-6)
 
@@ -275,7 +282,7 @@ def write_gguf_folder(
     source: Path, target: Path, linears: str | Iterator[str] = "Q4_0", **options: Any
 ) -> dict[str, torch.Tensor]:
     """The model in `source` as a text model and an `mmproj` beside it, and nothing else."""
-    tensors = tensors_of(source)
+    tensors = load_file(source / "model.safetensors")
     if "model.vision_embedder.patch_dense.weight" in tensors:
         # Published names of the 12B, which its modules do not have
         tensors = {
