@@ -1,6 +1,6 @@
-"""Decoding on a CPU: E2B's shapes at 4 bits against bf16, the pocket model against transformers.
+"""Decoding on a CPU: E2B's shapes at 4, 8 and 16 bits, the pocket model against transformers.
 
-One thread and its processor time, both of a pair in turn, the best of some rounds: other programs
+One thread and its processor time, all in turn, the best of some rounds: other programs
 on the machine then count little. Of E2B 12 layers of 35 are made, with random weights and the
 whole head; its time for a token is that of the head and 35 / 12 times the rest.
 """
@@ -59,15 +59,15 @@ def main() -> None:
     sys.stdout.write(f"{json.dumps(figures, indent=1)}\n")
 
 
-def _best(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of processor time of two things that take turns."""
-    found: list[list[float]] = [[], []]
+def _best(*things: Callable[[], object]) -> list[float]:
+    """Seconds of processor time of things that take turns."""
+    found: list[list[float]] = [[] for _ in things]
     for _ in range(_ROUNDS):
-        for times, once in zip(found, (first, second), strict=True):
+        for times, once in zip(found, things, strict=True):
             begun_s = time.process_time()
             once()
             times.append(time.process_time() - begun_s)
-    return min(found[0]), min(found[1])
+    return [min(times) for times in found]
 
 
 def _read(model: Any, cache: Any, ids: torch.Tensor, mode: Callable[[], Any]) -> None:
@@ -116,9 +116,9 @@ def _pocket(length: int) -> dict[str, float]:
     }
 
 
-def _e2b() -> dict[str, float]:
+def _e2b() -> dict[str, dict[str, float]]:
     config = next(model.config for model in known_models() if model.name == _MODEL)
-    models = {weights: _random(config, weights) for weights in ("int4", "bf16")}
+    models = {weights: _random(config, weights) for weights in ("int4", "int8", "bf16")}
     steps = [
         partial(_read, m, RotorQuantCache(m, bits=4), torch.tensor([[7]]), torch.inference_mode)
         for m in models.values()
@@ -127,7 +127,7 @@ def _e2b() -> dict[str, float]:
     heads = [partial(model.lm_head, hidden) for model in models.values()]
     for warm in (*steps, *heads):
         warm()
-    step, head = _best(steps[0], steps[1]), _best(heads[0], heads[1])
+    step, head = _best(*steps), _best(*heads)
     share = config["text_config"]["num_hidden_layers"] / _LAYERS
     whole = [one + share * (all_ - one) for one, all_ in zip(head, step, strict=True)]
     device, shape = cpu_device(), ModelShape.from_config(config)
@@ -136,12 +136,8 @@ def _e2b() -> dict[str, float]:
         for weights in models
     ]
     return {
-        "int4 ms": 1e3 * whole[0],
-        "bf16 ms": 1e3 * whole[1],
-        "times as fast": whole[1] / whole[0],
-        "int4 GB": totals[0] / 1e9,
-        "bf16 GB": totals[1] / 1e9,
-        "of the memory": totals[0] / totals[1],
+        name: {"ms": 1e3 * s, "times bf16": whole[-1] / s, "GB": b / 1e9, "of bf16": b / totals[-1]}
+        for name, s, b in zip(models, whole, totals, strict=True)
     }
 
 
@@ -153,7 +149,7 @@ def _random(config: Mapping[str, Any], weights: str) -> Any:
     text |= {"num_hidden_layers": _LAYERS, "num_kv_shared_layers": _BORROWING}
     text |= {"layer_types": text["layer_types"][:_LAYERS], "vocab_size_per_layer_input": 4096}
     model = build_skeleton(own, torch.bfloat16, torch.device("cpu"))
-    recipe = Recipe(_MODEL, weights, 8 if weights == "int4" else 16, 2**40)
+    recipe = Recipe(_MODEL, weights, 16 if weights == "bf16" else 8, 2**40)
     source = RandomSource(own, packed=weights == "int4")
     with ByteStream(torch.device("cpu")) as stream:
         place_weights(model, source, recipe, stream, lambda done, total: None, lambda: None)

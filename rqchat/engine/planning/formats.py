@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 __all__ = [
-    "HEAD_COPY_ROW_BYTES",
+    "FBGEMM_ROW_BYTES",
     "HEAD_ERROR",
     "KV_DIVERGENCE",
     "KV_ERROR",
@@ -24,8 +24,8 @@ LEAST_WEIGHT_BITS = 4
 KV_ERROR = {16: 0.0, 8: 4.1e-5, 6: 6.4e-4, 5: 2.5e-3, 4: 9.5e-3, 3: 3.45e-2, 2: 0.1175}
 # The head's own error is that of int8 weights; it is one of some hundred matrices
 HEAD_ERROR = {16: 0.0, 8: 1e-6}
-HEAD_COPY_ROW_BYTES = 12
-"""Beside each row of the copy of an 8-bit head on a CPU: scale, zero point, sum of its codes."""
+FBGEMM_ROW_BYTES = 12
+"""Beside each row of 8-bit codes in the order of FBGEMM: scale, zero point, sum of the codes."""
 
 # Mean KL divergence of the next token in nats, every token scored, with a calibration
 # (docs/benchmarks/fidelity.md)
@@ -86,11 +86,15 @@ class Weights:
     @property
     def on_cpu(self) -> Weights:
         """The same where torch multiplies on a CPU, which takes a zero point with each scale."""
+        if self.name == "int8":
+            return replace(self, row_bytes=FBGEMM_ROW_BYTES)
         return replace(self, group_bytes=4, row_step=64) if self.name == "int4" else self
 
     @property
     def of_experts(self) -> Weights:
         """The format of a mixture's experts."""
+        if self.name == "int8":  # of which FBGEMM has no slices
+            return weights_of("int8")
         return weights_of("bf16") if self.bitsandbytes else self
 
     def matrix_bytes(self, rows: int, columns: int) -> int:

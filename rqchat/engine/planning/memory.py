@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 
 from rotorquant.layout import POSITION_BYTES, GlobalLayout, SlidingLayout
-from rqchat.engine.planning.formats import HEAD_COPY_ROW_BYTES, Weights
+from rqchat.engine.planning.formats import FBGEMM_ROW_BYTES, Weights
 from rqchat.engine.planning.shape import ModelShape
 from rqchat.engine.planning.workspace import Workspace
 
@@ -174,7 +174,7 @@ class Budget:
         rows = shape.embedding_rows + (shape.vocabulary if shape.head else 0)
         tables = self._table_bytes(weights, shape.embedding + shape.head, rows, head_bits)
         if head_bits == 8 and not self.is_gpu:  # a copy in the order of its product
-            tables += shape.vocabulary * (shape.hidden + HEAD_COPY_ROW_BYTES)
+            tables += shape.vocabulary * (shape.hidden + FBGEMM_ROW_BYTES)
         rest = shape.routers + shape.norms + shape.vision
         return packed + tables + rest * weights.rest_bytes
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from rqchat.engine.planning.formats import HEAD_COPY_ROW_BYTES
+from rqchat.engine.planning.formats import FBGEMM_ROW_BYTES
 from rqchat.engine.weights.grid import INT4, INT8_ROWS, Packed, row_parts
 
-__all__ = ["CpuHead", "CpuInt4", "CpuInt4Experts", "CpuInt8", "for_cpu"]
+__all__ = ["CpuHead", "CpuInt4", "CpuInt4Experts", "CpuInt8", "CpuLinear8", "for_cpu"]
 
 ROW_STEP = 64  # rows of a tile of codes with AVX-512, half of it without
 # Measured on AVX2, 6,144 x 1,536, one thread, the product and float32 through unpacked parts:
 # 128 rows 69 and 75 ms, 256 rows 151 and 102, 512 rows 299 and 175. bfloat16 took 1,047 for 512
 _DENSE_ROWS = 192
-_HEAD_ROWS = 2**15
+_FBGEMM_ROWS = 2**15
 _HALF_STEPS = 63  # of FBGEMM's 127 with sums that cannot overflow 16 bits
 _TINY = 1e-30
 _PART_VALUES = 2**19  # unpacked at a time; of 2**18 to 2**23 the fastest
@@ -186,25 +186,42 @@ class CpuHead(CpuInt8):
     """The same matrix with a copy in the order of FBGEMM, whose 8-bit products read memory faster.
 
     Attributes:
-        parts: the copy, `_HEAD_ROWS` rows each.
+        copy: of the matrix.
+    """
+
+    copy: CpuLinear8
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """As of `CpuLinear8`."""
+        return self.copy.product(x)
+
+
+@dataclass(frozen=True, slots=True)
+class CpuLinear8:
+    """A matrix on the grid `INT8_ROWS` in the order of FBGEMM alone, of which no row can be read.
+
+    Attributes:
+        parts: `_FBGEMM_ROWS` rows each.
+        shape: rows and columns.
     """
 
     parts: tuple[Any, ...]
+    shape: tuple[int, int]
 
     @classmethod
-    def over(cls, table: CpuInt8) -> CpuInt8:
-        """The head of these rows; `table` itself where torch has no FBGEMM, or no longer has it."""
+    def of(cls, table: CpuInt8) -> CpuLinear8 | None:
+        """The same matrix; None where torch has no FBGEMM, or no longer has it."""
         there = hasattr(torch, "_make_per_channel_quantized_tensor")
         if not there or "fbgemm" not in torch.backends.quantized.supported_engines:
-            return table
+            return None
         # In parts, as torch copies what it packs
-        pieces = zip(table.codes.split(_HEAD_ROWS), table.scale.split(_HEAD_ROWS), strict=True)
-        return cls(table.codes, table.scale, tuple(_for_fbgemm(*piece) for piece in pieces))
+        pieces = zip(table.codes.split(_FBGEMM_ROWS), table.scale.split(_FBGEMM_ROWS), strict=True)
+        return cls(tuple(_for_fbgemm(*piece) for piece in pieces), table.shape)
 
     @property
-    def copy_bytes(self) -> int:
-        """Bytes of the copy."""
-        return self.codes.numel() + self.codes.shape[0] * HEAD_COPY_ROW_BYTES
+    def nbytes(self) -> int:
+        """Bytes of the codes and of what lies beside them."""
+        return self.shape[0] * (self.shape[1] + FBGEMM_ROW_BYTES)
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """As of `CpuInt8`, more exact: x is rounded to two digits of 127 steps, not to bfloat16."""
@@ -217,9 +234,15 @@ class CpuHead(CpuInt8):
         given[-1, 0], given[-1, 1] = _HALF_STEPS + 1, -_HALF_STEPS
         given.nan_to_num_(0.0, 0.0, 0.0)  # it refuses them; `unit` brings them back
         found = [torch.ops.quantized.linear_dynamic(given, part, True) for part in self.parts]
-        out = torch.cat(found, dim=1)
+        out = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         digits = out[:count].add_(out[count:-1], alpha=0.5 / _HALF_STEPS)
         return digits.mul_(unit).to(x.dtype)
+
+    def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Values [rows, columns], computed in float32."""
+        with warnings.catch_warnings(action="ignore"):
+            parts = [torch.ops.quantized.linear_unpack(part)[0] for part in self.parts]
+            return torch.cat([part.dequantize() for part in parts]).to(dtype)
 
 
 def _for_fbgemm(codes: torch.Tensor, scale: torch.Tensor) -> Any:

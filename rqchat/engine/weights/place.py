@@ -12,7 +12,7 @@ from torch import nn
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.sizes import gib
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
-from rqchat.engine.weights.cpu_matrix import CpuHead, CpuInt8, for_cpu
+from rqchat.engine.weights.cpu_matrix import CpuHead, CpuInt8, CpuLinear8, for_cpu
 from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.fit import fit_rows
 from rqchat.engine.weights.grid import (
@@ -139,6 +139,7 @@ class _Placing:
         if name in self.linears | self.experts:
             weights = weights_of(self.recipe.weights)
             kept = weights.on_cpu if self.stream.device.type == "cpu" else weights
+            kept = kept.of_experts if name in self.experts else kept
             matrices = shape[0] if name in self.experts else 1
             return int(matrices * kept.matrix_bytes(rows // matrices, columns))
         if name in self.tables:
@@ -200,7 +201,9 @@ class _Placing:
     def _linear(self, name: str, module: Any) -> nn.Module:
         grid = GRIDS.get(self.recipe.weights)
         if grid:
-            return PackedLinear(for_cpu(self._packed(name, grid)), module.bias)
+            packed = for_cpu(self._packed(name, grid))
+            fast = CpuLinear8.of(packed) if isinstance(packed, CpuInt8) else None
+            return PackedLinear(fast or packed, module.bias)
         return bitsandbytes_linear(self._dense(name), module.bias, self.recipe.weights)
 
     def _packed(self, name: str, grid: Grid, keep_on: torch.device | None = None) -> Packed:
@@ -246,10 +249,11 @@ class _Placing:
             self._replace(name, PackedEmbedding(packed, module.embed_scale, self.recipe.dtype))
 
     def _put_head(self, table: Packed | CpuInt8) -> None:
-        head = CpuHead.over(table) if isinstance(table, CpuInt8) else table
-        if isinstance(head, CpuHead):
-            self.placed_bytes += head.copy_bytes
-        self._replace(_HEAD, PackedLinear(head))
+        copy = CpuLinear8.of(table) if isinstance(table, CpuInt8) else None
+        if isinstance(table, CpuInt8) and copy is not None:
+            table = CpuHead(table.codes, table.scale, copy)
+            self.placed_bytes += copy.nbytes
+        self._replace(_HEAD, PackedLinear(table))
 
     def _replace(self, name: str, module: nn.Module) -> None:
         path, _, _ = name.rpartition(".")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rqchat.engine.weights.cpu_matrix import CpuHead
+from rqchat.engine.weights.cpu_matrix import CpuHead, CpuLinear8
 
 __all__ = ["module_bytes"]
 
@@ -21,10 +21,9 @@ def module_bytes(model: nn.Module) -> int:
     for module in model.modules():
         for tensor in _tensors_of(module):
             seen[tensor.data_ptr()] = tensor.nbytes
-    heads = [
-        packed for m in model.modules() if isinstance(packed := getattr(m, "packed", 0), CpuHead)
-    ]
-    return sum(seen.values()) + sum(head.copy_bytes for head in heads)
+    packed = [getattr(module, "packed", None) for module in model.modules()]
+    opaque = [each.copy if isinstance(each, CpuHead) else each for each in packed]
+    return sum(seen.values()) + sum(each.nbytes for each in opaque if isinstance(each, CpuLinear8))
 
 
 def _tensors_of(module: nn.Module) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.weights import cpu_matrix
-from rqchat.engine.weights.cpu_matrix import CpuHead, CpuInt4, CpuInt8, for_cpu
+from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt8, CpuLinear8, for_cpu
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
@@ -38,12 +38,13 @@ def test_a_product_is_that_of_the_values(grid: Grid, rows: int, tokens: int) -> 
 
 
 def test_what_is_kept_are_the_bytes_of_the_plan() -> None:
-    for grid, name in ((INT4, "int4"), (INT8_ROWS, "int8")):
-        layer = PackedLinear(for_cpu(packed(grid, 200, 96)))
-
-        kept = sum(buffer.nbytes for buffer in layer.buffers())
-
-        assert kept == weights_of(name).on_cpu.matrix_bytes(200, 96)
+    layer = PackedLinear(for_cpu(packed(INT4, 200, 96)))
+    kept = sum(buffer.nbytes for buffer in layer.buffers())
+    assert kept == weights_of("int4").on_cpu.matrix_bytes(200, 96)
+    linear = CpuLinear8.of(for_cpu(packed(INT8_ROWS, 200, 96)))
+    assert linear is not None
+    assert linear.nbytes == weights_of("int8").on_cpu.matrix_bytes(200, 96)
+    assert torch.equal(linear.dequantize(), packed(INT8_ROWS, 200, 96).dequantize())
 
 
 def test_an_order_of_codes_that_nobody_knows_is_never_taken_apart(
@@ -81,7 +82,8 @@ def test_only_the_rows_of_an_embedding_that_are_asked_for_are_unpacked() -> None
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_a_head_keeps_more_of_x_than_bfloat16_would(tokens: int) -> None:
     table = for_cpu(packed(INT8_ROWS, 200, 96))
-    head = CpuHead.over(table)
+    head = CpuLinear8.of(table)
+    assert head is not None
     x = torch.randn(tokens, 96, generator=torch.Generator().manual_seed(1))
     x[:, 3] *= 50  # a channel far beyond the others, as models have them
     wanted = x @ table.dequantize().mT

@@ -191,7 +191,7 @@ def test_embedding_and_head_of_8_bits(
     planned = plan_for(folder, weights, head_bits=8).chosen.bytes.weights
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned
     saved = plan_for(folder, weights, head_bits=16).chosen.bytes.weights - planned
-    assert saved + loaded.model.lm_head.packed.copy_bytes == sum(
+    assert saved + loaded.model.lm_head.packed.copy.nbytes == sum(
         tensor.numel() - 2 * tensor.shape[0]  # one byte a value, and a scale a row
         for key, tensor in tensors_of(folder).items()
         if "embed_tokens" in key
@@ -237,8 +237,9 @@ def test_packed_experts_are_those_of_transformers(
             dense[key] = module.packed.dequantize().view(dense[key].shape)
     assert sum(isinstance(module, PackedExperts) for module in model.modules()) == 2
     reference = logits_of(reference_model(MIXTURE_CONFIG, dense))
-    # Sums in another order, through two layers
-    torch.testing.assert_close(logits_of(model), reference, atol=1e-3, rtol=1e-4)
+    # Sums in another order, and with 8 bits activations in two digits, through two layers (measured
+    # 0.0012)
+    torch.testing.assert_close(logits_of(model), reference, atol=3e-3, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")
