@@ -38,7 +38,7 @@ LINE_LIMIT = 200
 # What a user has, or what a command of the page writes.
 THEIRS = {
     *("contract.pdf", "photo.jpg", "cat.png", "text.txt", "another.txt", "book.txt", "a.txt"),
-    *("performance.md", "config.json", "calibration.safetensors", "logs.db"),
+    *("performance.md", "config.json", "calibration.safetensors", "calibration.rq", "logs.db"),
 }
 
 

@@ -196,7 +196,9 @@ MODEL: Group = {
         int, "N", "Tokens to hold; else as many as fit.", "--context", panel=_MODEL
     ),
     "prefer": _choice(str, "P", "What the plan gives up last: {}; else a balance.", PREFERENCES),
-    "image_tokens": _choice(int, "N", "Most tokens per picture: {}.", IMAGE_TOKEN_BUDGETS),
+    "image_tokens": _choice(
+        int, "N", "Tokens per picture: {}; else by content.", IMAGE_TOKEN_BUDGETS
+    ),
     "device": _value(
         str, "D", "auto, cpu, mps, cuda, or cuda:N for one of several GPUs.", panel=_MODEL
     ),

@@ -83,6 +83,7 @@ KEYS = (
     Key("min-p", "min_p", 0.05, "least share of the best one's probability"),
     Key("seed", "seed", 1, "makes sampled answers repeatable"),
     Key("max-tokens", "max_tokens", 500, "longest answer"),
+    Key("repetition-penalty", "repetition_penalty", 1.1, "above 1, latest words come less likely"),
     Key("system", "system", "Answer briefly.", "instructions that stand above the chat"),
     Key("think", "think", True, "let the model think first"),
     Key("keys", "keys", "vi", "emacs or vi, where you type in the chat"),

@@ -28,7 +28,7 @@ __all__ = [
     "ignore",
 ]
 
-StopReason = Literal["eos", "length", "interrupted"]
+StopReason = Literal["eos", "length", "interrupted", "repetition"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class ChatSession:
         self._writer = PromptWriter(
             loaded.tokenizer,
             see,
-            plan.image_tokens,
+            plan.budget_of,
             side_patches=patches,
             template=loaded.template,
         )

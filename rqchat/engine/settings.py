@@ -107,6 +107,7 @@ class SamplingSettings:
         min_p: candidates below this share of the best one's probability are dropped; 0 is off.
         seed: None draws a fresh one, which `Done` reports.
         max_tokens: longest answer; None runs to the end of the context.
+        repetition_penalty: divides the logits of the latest tokens of the answer; 1 is off.
     """
 
     temperature: float | None = None
@@ -115,8 +116,13 @@ class SamplingSettings:
     min_p: float = 0.0
     seed: int | None = None
     max_tokens: int | None = None
+    repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 1.0 <= self.repetition_penalty <= 2.0:
+            raise UsageError(
+                f"repetition-penalty is {self.repetition_penalty}; it goes from 1 to 2"
+            )
         if self.temperature is not None and not 0.0 <= self.temperature <= 10.0:
             raise UsageError(f"temperature is {self.temperature}; it goes from 0 to 10")
         if not 0.0 < self.top_p <= 1.0:

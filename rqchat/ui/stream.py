@@ -28,6 +28,7 @@ _LONG_TOKENS = 1024  # to read fewer takes no time that anybody would miss
 _FOLDED_PIECES = 40  # of a folded thought are shown while it comes
 STOP_NOTES = {
     "interrupted": TURN_MARKS["interrupted"],
+    "repetition": "[stopped: the answer fell into a loop; asked again, it may not]",
     "length": "[stopped at the token limit: the answer is not complete]",
 }
 

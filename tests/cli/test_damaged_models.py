@@ -101,7 +101,7 @@ def test_a_header_that_makes_no_sense(
         ("preprocessor_config.json", '{"max_soft_tokens": "70"}', "the image processor"),
         ("generation_config.json", '{"eos_token_id": {"a": 1}}', "eos_token_id of generation_conf"),
         ("generation_config.json", '{"temperature": "hot"}', "temperature is 'hot'"),
-        ("calibration.safetensors", "no such", "calibration"),
+        ("calibration.rq", "no such", "calibration"),
         ("chat_template.jinja", "{{ 1 / 0 }}", "conversation: ZeroDivisionError: division"),
         ("chat_template.jinja", "{% if", "its chat template cannot write this conversation"),
         ("chat_template.jinja", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "itself too of"),

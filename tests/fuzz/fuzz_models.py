@@ -189,9 +189,9 @@ def small_files(random: Random, folder: Path) -> None:
 
 
 def calibrations(random: Random, folder: Path) -> None:
-    """A calibration.safetensors."""
+    """A calibration."""
     folder = _copied(folder)
-    whole = Path(__file__).parents[2] / "rqchat" / "pocket" / "calibration.safetensors"
+    whole = Path(__file__).parents[2] / "rqchat" / "pocket" / "calibration.rq"
     (folder / whole.name).write_bytes(_spoiled_bytes(random, whole.read_bytes()[:4096]))
     _open(folder)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.inputs.documents import Document
-from rqchat.engine.inputs.pictures import Picture, is_page_name, soft_token_count
+from rqchat.engine.inputs.pictures import Picture, file_of_page, is_page_name, soft_token_count
 from rqchat.errors import UsageError
 from rqchat.ui.text import format_count
 
@@ -130,7 +130,7 @@ class PendingAttachments:
     def put_back(self, turn: UserTurn, session: Session) -> None:
         """Attach what came with `turn` and nothing else."""
         self.clear()
-        for of_file, together in groupby(turn.pictures, _file_of_page):
+        for of_file, together in groupby(turn.pictures, lambda picture: file_of_page(picture.name)):
             if of_file:
                 self.add_all(of_file, tuple(together), session)
             else:
@@ -147,14 +147,10 @@ class PendingAttachments:
         tokens = 0
         for item in items:
             if isinstance(item, Picture):
-                tokens += soft_token_count(item.width, item.height, session.plan.image_tokens)
+                budget = session.plan.budget_of(item.wanted_tokens)
+                tokens += soft_token_count(item.width, item.height, budget)
         documents = tuple(item for item in items if isinstance(item, Document))
         if documents:
             tokens += session.count_tokens(UserTurn("", documents=documents))
             tokens -= session.count_tokens(UserTurn(""))
         self._attached.append(Attached(name, items, tokens))
-
-
-def _file_of_page(picture: Picture) -> str:
-    """The PDF file that a picture is a page of; empty for none."""
-    return picture.name.partition(" of ")[2] if is_page_name(picture.name) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from rqchat.errors import RqchatError, UsageError
 if TYPE_CHECKING:
     from rqchat.engine.conversation import UserTurn
     from rqchat.engine.generation.truncate import Place
+    from rqchat.engine.planning.plan import MemoryPlan
     from rqchat.ui.console import Screen
 
 __all__ = ["ask"]
@@ -180,7 +182,7 @@ def ask(
         if saved is not None:
             session.restore(saved.messages)
             recorder.adopt(saved)
-        _show_chips(screen, turns[0], session.plan.image_tokens)
+        _show_chips(screen, turns[0], session.plan)
         screen.status("counting tokens")
         turns, dropped_tokens = fit_turns(session, turns, place, sampling.max_tokens, screen)
         answer_all(session, recorder, turns, sampling, shape, report, dropped_tokens)
@@ -204,10 +206,20 @@ def _place(name: str | None) -> Place | None:
     return None
 
 
-def _show_chips(screen: Screen, turn: UserTurn, image_tokens: int) -> None:
-    from rqchat.engine.inputs.pictures import soft_token_count
+def _show_chips(screen: Screen, turn: UserTurn, plan: MemoryPlan) -> None:
+    from rqchat.engine.inputs.pictures import file_of_page, soft_token_count
     from rqchat.ui.text import picture_chip
 
-    for number, picture in enumerate(turn.pictures, 1):
-        tokens = soft_token_count(picture.width, picture.height, image_tokens)
-        screen.note(picture_chip(number, picture.width, picture.height, tokens))
+    number = 1
+    for name, group in groupby(turn.pictures, lambda picture: file_of_page(picture.name)):
+        pictures = tuple(group)
+        tokens = [
+            soft_token_count(each.width, each.height, plan.budget_of(each.wanted_tokens))
+            for each in pictures
+        ]
+        if name and len(pictures) > 1:
+            screen.note(f"[{name}: {len(pictures)} pages as pictures, {sum(tokens):,} tokens]")
+        else:
+            for place, (picture, count) in enumerate(zip(pictures, tokens, strict=True), number):
+                screen.note(picture_chip(place, picture.width, picture.height, count))
+        number += len(pictures)

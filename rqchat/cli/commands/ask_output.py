@@ -96,6 +96,17 @@ class Report:
         elif self._echo_raw and isinstance(event, TextDelta):
             self._screen.answer_raw(event.text)
 
+    def begin_again(self, why: str) -> None:
+        """The same answer comes once more, and what was shown of it is none."""
+        self.show(Notice(why))
+        self._view.close()
+        self._view = self._new_view()
+
+    def show_partial(self) -> None:
+        """What came of an answer that is not whole, on standard error."""
+        self._view.close()
+        self._screen.thought(f"{self._view.text}\n")
+
     def finish(
         self,
         session: Session,

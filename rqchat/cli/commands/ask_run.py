@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["answer_all", "fit_turns"]
 
+_PENALTY = 1.15
+_AGAIN = (
+    "the answer only repeated itself: once more with another seed and a repetition penalty of"
+    f" {_PENALTY}"
+)
 _ANSWER_TOKENS = 1024  # what --truncate leaves for an answer without a limit of its own
 
 
@@ -85,8 +90,13 @@ def answer_all(
         for turn in turns:
             session.restore(before)
             done, stop = _answer(session, recorder, turn, sampling, schema, report)
+            if schema is not None and done.stop_reason == "repetition":
+                report.begin_again(_AGAIN)
+                session.restore(before)
+                once_more = _otherwise(sampling, done.seed)
+                done, stop = _answer(session, recorder, turn, once_more, schema, report)
             if schema is not None:
-                _check_whole(done, stop)
+                _check_whole(done, stop, report)
             report.finish(session, turn.text, done, recorder.session_id, dropped_tokens)
             if done.stop_reason == "interrupted":
                 break
@@ -94,8 +104,21 @@ def answer_all(
         raise typer.Exit(stop.exit_code)
 
 
-def _check_whole(done: Done, stop: Stop) -> None:
+def _otherwise(sampling: SamplingSettings, seed: int) -> SamplingSettings:
+    """Another seed, and a penalty on the words of the loop that `seed` led to."""
+    penalty = max(sampling.repetition_penalty, _PENALTY)
+    return replace(sampling, seed=(seed + 1) % 2**31, repetition_penalty=penalty)
+
+
+def _check_whole(done: Done, stop: Stop, report: Report) -> None:
     """JSON that was cut short is no JSON."""
+    if done.stop_reason == "repetition":
+        report.show_partial()
+        raise RqchatError(
+            "the answer fell into a loop twice, the second time with another seed and a repetition"
+            " penalty, so it is no whole JSON; what came stands above. Bound the strings and arrays"
+            " of the schema with maxLength and maxItems, or take another --temperature"
+        )
     if done.stop_reason == "length":
         raise RqchatError(
             f"the JSON was not whole after {done.tokens.output:,} tokens, so none of it is shown;"

@@ -57,6 +57,7 @@ def plan(
     rqchat plan --model google/gemma-4-E4B-it --context 32768 --doc book.txt
     """
     from rqchat.engine.planning.gpus import gpu_troubles
+    from rqchat.engine.planning.plan import with_page_budget
     from rqchat.ui.console import Screen
 
     settings = given.settings(vram_bytes=size_of(vram))
@@ -70,7 +71,8 @@ def plan(
     else:
         screen.table(_drawn_plan(source, memory_plan, every=every))
     if doc:
-        _measure(doc, pages, source, memory_plan, screen, offline=settings.offline)
+        planned = with_page_budget(memory_plan, source.shape, settings, source.formats)
+        _measure(doc, pages, source, planned, screen, offline=settings.offline)
 
 
 def _drawn_plan(source: ModelSource, memory_plan: MemoryPlan, *, every: bool) -> Renderable:
@@ -163,7 +165,7 @@ def _measure(
     items = [each for name in names for each in reader.read(name)]
     if ranges is not None:
         check_pages_used(ranges, items)
-    counts = count_tokens(items, source, memory_plan.image_tokens)
+    counts = count_tokens(items, source, memory_plan)
     for item, count in zip(items, counts, strict=True):
         screen.note(f"{item.name}: {format_count(count)} tokens", style="name")
     left = check_context(sum(counts), memory_plan)

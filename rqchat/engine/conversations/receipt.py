@@ -39,6 +39,7 @@ class Receipt:
             that were written before it was kept.
         begun: the beginning that the answer was given; empty unless an earlier one was continued.
         schema: the JSON schema that it had to match.
+        page_tokens: as planned; 0 also in receipts that were written before it was kept.
         tokens, timing, memory, stop_reason: None while the answer is unfinished.
     """
 
@@ -60,6 +61,7 @@ class Receipt:
     calibration: str | None = None
     begun: str = ""
     schema: str | None = None
+    page_tokens: int = 0
     tokens: TokenCounts | None = None
     timing: Timing | None = None
     memory: MemoryUse | None = None
@@ -88,6 +90,7 @@ class Receipt:
             thinking=session.thinking,
             sampling=sampling,
             calibration=facts.calibration,
+            page_tokens=session.plan.page_tokens,
         )
 
     def end(self, done: Done) -> Self:
@@ -117,7 +120,7 @@ class Receipt:
             head_bits=self.head_bits if self.head_bits in HEAD_BITS else None,
             kv_bits=self.kv_bits,
             context_tokens=self.context_tokens,
-            image_tokens=self.image_tokens,
+            image_tokens=None if self.page_tokens else self.image_tokens,
         )
 
     def to_json(self) -> str:

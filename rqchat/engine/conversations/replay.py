@@ -27,7 +27,7 @@ __all__ = [
 
 _COMPARED = (
     *("rqchat", "torch", "model", "revision", "device", "weights", "head_bits", "kv_bits"),
-    *("sliding_bits", "kv_mode", "calibration", "context_tokens", "image_tokens"),
+    *("sliding_bits", "kv_mode", "calibration", "context_tokens", "image_tokens", "page_tokens"),
 )
 
 

@@ -16,9 +16,11 @@ from rotorquant.step_graph import CudaRecorder, Recorder
 from rqchat.engine.events import Event, Notice, PrefillProgress, StopReason
 from rqchat.engine.generation.cached_prefix import CachedPrefix
 from rqchat.engine.generation.prompt import ImageSpan, Prompt, PromptWriter, continued
+from rqchat.engine.generation.repetition import LoopGuard
 from rqchat.engine.generation.sampling import Sampler
 from rqchat.engine.generation.text_stream import TextWriter
 from rqchat.engine.loading.loader import LoadedModel
+from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS
 
 __all__ = ["Generation", "Steps", "chunk_ends", "recorder_for"]
 
@@ -114,6 +116,7 @@ class Generation:
         self.cached_tokens = self.output_tokens = 0
         self.prefill_s = self.decode_s = 0.0
         self._drawn: list[int] = []
+        self._guard = LoopGuard()
 
     @property
     def answer(self) -> str:
@@ -148,7 +151,10 @@ class Generation:
         stops = (prompt.content_tokens, prompt.stable_tokens)
         logits = None
         yield PrefillProgress(done, total, self.cached_tokens, 0.0)
-        for end in chunk_ends(done, total, chunk_tokens, prompt.images, stops=stops):
+        # Beside a large picture others would be filled up to its size, which is planned for once
+        large = [s for s in prompt.images if s.end - s.start > DEFAULT_IMAGE_TOKENS]
+        apart = (*stops, *(place for s in large for place in (s.start, s.end)))
+        for end in chunk_ends(done, total, chunk_tokens, prompt.images, stops=apart):
             if self._stopped():
                 return None
             logits = self._read(prompt, done, end)
@@ -184,11 +190,15 @@ class Generation:
                 return
             self.output_tokens += 1
             self._drawn.append(token)
-            yield from self._text.add(token)
+            deltas = self._text.add(token)
+            yield from deltas
             yield from self._steps.troubles()
             # Whole JSON needs no stop token: nothing else could follow.
             if sampler.is_over:
                 self.stop_reason = "eos"
+                return
+            if self._guard.is_loop(token, "".join(delta.text for delta in deltas)):
+                self.stop_reason = "repetition"
                 return
             if last:
                 self.stop_reason = "length"

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os.path
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ class PromptWriter:
         self,
         tokenizer: Any,
         image_processor: Any,
-        image_tokens: int,
+        image_tokens: int | Callable[[int], int],
         *,
         side_patches: int,
         template: ChatTemplate | None = None,
@@ -109,7 +109,7 @@ class PromptWriter:
         Args:
             tokenizer: transformers' fast tokenizer, with a chat template.
             image_processor: pillow's variant.
-            image_tokens: soft-token budget of a picture.
+            image_tokens: soft-token budget of a picture, or what makes it of the one it wants.
             side_patches: patches of a side that the image tower knows; 0 without a tower.
             template: the tokenizer's, where it is at hand.
 
@@ -178,7 +178,8 @@ class PromptWriter:
             ModelError: the model's image processor is damaged.
         """
         # Sides are computed from the file's, of which `image` may be a fraction
-        sides = [resized_size(p.width, p.height, self._image_tokens) for p in pictures]
+        budgets = [self._budget(picture) for picture in pictures]
+        sides = [resized_size(p.width, p.height, b) for p, b in zip(pictures, budgets, strict=True)]
         with border(lambda cause: ModelError(f"its image processor reads no pictures: {cause}")):
             processed = self._image_processor(
                 images=[
@@ -186,7 +187,7 @@ class PromptWriter:
                     for picture, size in zip(pictures, sides, strict=True)
                 ],
                 do_resize=False,
-                max_soft_tokens=self._image_tokens,
+                max_soft_tokens=max(budgets),
                 return_tensors="pt",
             )
         return {name: processed[name] for name in ("pixel_values", "image_position_ids")}
@@ -199,14 +200,19 @@ class PromptWriter:
         """
         if not self._side_patches:
             raise InputError(f"{picture.name} cannot be used: this model has no image tower")
-        sides = resized_size(picture.width, picture.height, self._image_tokens)
+        budget = self._budget(picture)
+        sides = resized_size(picture.width, picture.height, budget)
         if max(sides) > self._side_patches * PATCH_PIXELS:
             raise InputError(
                 f"{picture.name} is {picture.width} x {picture.height} pixels, too long and thin"
-                f" for this model at {self._image_tokens} image tokens; crop it, or take fewer"
+                f" for this model at {budget} image tokens; crop it, or take fewer"
                 " --image-tokens"
             )
-        return soft_token_count(picture.width, picture.height, self._image_tokens)
+        return soft_token_count(picture.width, picture.height, budget)
+
+    def _budget(self, picture: Picture) -> int:
+        given = self._image_tokens
+        return given if isinstance(given, int) else given(picture.wanted_tokens)
 
     def template_ids(self, text: str) -> list[int]:
         """Tokens of what the template wrote, control tokens included.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import secrets
+from collections import deque
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from rqchat.engine.generation.json_constraint import Constraint
 from rqchat.engine.settings import SamplingSettings
 
 __all__ = ["Sampler"]
+
+_PENALIZED_TOKENS = 256
 
 
 class Sampler:
@@ -29,6 +32,7 @@ class Sampler:
         """Draws by `settings`, only what `constraint` lets through, and nothing `suppressed`, int64
         [tokens] on the device of the logits."""
         self._suppressed = suppressed
+        self._latest: deque[int] = deque(maxlen=_PENALIZED_TOKENS)
         self._settings, self._constraint = settings, constraint
         self._temperature = 1.0 if settings.temperature is None else settings.temperature
         self.seed = secrets.randbits(31) if settings.seed is None else settings.seed
@@ -45,6 +49,8 @@ class Sampler:
 
         Until `accept` another draw is the same one again.
         """
+        if self._settings.repetition_penalty != 1 and self._latest:
+            logits = self._penalized(logits)
         if self._suppressed is not None:
             logits = logits.index_fill(0, self._suppressed, float("-inf"))
         if self._constraint is not None:
@@ -58,8 +64,17 @@ class Sampler:
     def accept(self, token: int) -> None:
         """`token` was drawn and is part of the answer."""
         self._chance = None
+        self._latest.append(token)
         if self._constraint is not None:
             self._constraint.accept(token)
+
+    def _penalized(self, logits: Tensor) -> Tensor:
+        """Logits of the latest tokens divided by the penalty, negative ones multiplied (Keskar et
+        al., 2019)."""
+        tokens = torch.tensor(sorted(set(self._latest)), device=logits.device)
+        values, penalty = logits[tokens], self._settings.repetition_penalty
+        lower = torch.where(values > 0, values / penalty, values * penalty)
+        return logits.index_copy(0, tokens, lower)
 
     def _drawn(self, logits: Tensor, chance: float) -> Tensor:
         """The first token at which the probabilities add up to more than `chance` of all."""

@@ -18,8 +18,10 @@ from PIL import Image, UnidentifiedImageError
 
 from rqchat.engine.foreign import border
 from rqchat.engine.inputs.documents import read_bytes
+from rqchat.engine.inputs.picture_detail import detail_tokens
 from rqchat.engine.inputs.picture_levels import Levels, levels_of
 from rqchat.engine.inputs.picture_metadata import transposition, without_metadata
+from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, IMAGE_TOKEN_BUDGETS
 from rqchat.errors import InputError, printable
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "Picture",
     "decode_picture",
+    "file_of_page",
     "is_page_name",
     "looks_like_picture",
     "page_name",
@@ -77,6 +80,7 @@ class Picture:
         width, height: pixels as shown, after the camera's rotation was applied.
         image: RGB, `width` x `height` or, where that is many, a whole fraction of it.
         data: the file as it was read, for whoever keeps it; empty where there was none.
+        wanted_tokens: the soft tokens that show all that is in it (`picture_detail.py`).
     """
 
     name: str
@@ -84,6 +88,7 @@ class Picture:
     height: int
     image: Image.Image = field(repr=False, compare=False)
     data: bytes = field(default=b"", repr=False)
+    wanted_tokens: int = field(default=DEFAULT_IMAGE_TOKENS, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
@@ -158,7 +163,8 @@ def _decoded(pixels: bytes, name: str, data: bytes, formats: tuple[str, ...] | N
         image = image.transpose(turned)
         is_quarter = turned in _QUARTER_TURNS
         size = (size[1], size[0]) if is_quarter else size
-    return Picture(name, *size, image, data)
+    pages = max(IMAGE_TOKEN_BUDGETS) if is_page_name(name) else 0
+    return Picture(name, *size, image, data, pages or detail_tokens(image))
 
 
 def looks_like_picture(data: bytes, name: str = "") -> bool:
@@ -179,6 +185,11 @@ def page_name(number: int, file_name: str) -> str:
 def is_page_name(name: str) -> bool:
     """Whether a picture is one of a page. Names are all that saved conversations keep of that."""
     return _PAGE_NAME.fullmatch(name) is not None
+
+
+def file_of_page(name: str) -> str:
+    """The PDF file that a picture of that name is a page of; empty for none."""
+    return name.partition(" of ")[2] if is_page_name(name) else ""
 
 
 def soft_token_count(width: int, height: int, budget: int) -> int:

@@ -31,9 +31,10 @@ from rqchat.engine.weights.transfer import ByteStream
 from rqchat.engine.weights.unread import unread_tensors
 from rqchat.errors import ModelError
 
-__all__ = ["CALIBRATION_FILE", "LoadedModel", "load_model"]
+__all__ = ["CALIBRATION_FILE", "OLD_CALIBRATION_FILE", "LoadedModel", "load_model"]
 
-CALIBRATION_FILE = "calibration.safetensors"
+# Not .safetensors: other engines take every file of that name in a folder for weights
+CALIBRATION_FILE, OLD_CALIBRATION_FILE = "calibration.rq", "calibration.safetensors"
 _REPORT_S = 0.1
 # Below this, handing a layer's work to a second thread costs more than it saves, and far more
 # where other programs keep the cores busy (measured: 2 instead of 131 tokens/s)
@@ -83,8 +84,10 @@ class LoadedModel:
     @property
     def calibration(self) -> Path | None:
         """The file of its calibration, where it brings one or `rqchat calibrate` made one."""
-        path = self.folder and self.folder / CALIBRATION_FILE
-        return path if path and path.is_file() else None
+        if self.folder is None:
+            return None
+        paths = (self.folder / name for name in (CALIBRATION_FILE, OLD_CALIBRATION_FILE))
+        return next((path for path in paths if path.is_file()), None)
 
 
 def load_model(

@@ -24,8 +24,8 @@ from rqchat.engine.planning.memory import (
     RECENT_TOKENS,
     SINK_TOKENS,
 )
-from rqchat.engine.planning.plan import MemoryPlan, make_plan
-from rqchat.engine.settings import Settings, order_gpus_by_bus
+from rqchat.engine.planning.plan import MemoryPlan, make_plan, with_page_budget
+from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, Settings, order_gpus_by_bus
 from rqchat.engine.sizes import format_bytes
 from rqchat.errors import ModelError
 
@@ -60,12 +60,15 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
         check_that_it_is_here(source, plan.chosen.weights)
     if settings.context_tokens and plan.chosen.context_tokens < settings.context_tokens:
         on_event(Notice(plan.reason))
+    plan = with_page_budget(plan, source.shape, settings, source.formats)
     limit_gpu_memory(plan)
     loaded = load_model(source, plan, on_event, offline=settings.offline)
     # The model's own budget is known by its image processor alone
     if settings.image_tokens is None:
         own = loaded.image_processor.max_soft_tokens
-        plan = dataclasses.replace(plan, image_tokens=own)
+        # One that is not Google's was trained with that many, and reads no others
+        pages = plan.page_tokens if own == DEFAULT_IMAGE_TOKENS else 0
+        plan = dataclasses.replace(plan, image_tokens=own, page_tokens=pages)
     return OpenedModel(loaded, plan, source.name)
 
 

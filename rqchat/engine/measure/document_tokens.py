@@ -25,10 +25,10 @@ _TURN_TOKENS = 64  # template, name of the document and a short question, genero
 
 
 def count_tokens(
-    items: Iterable[Document | Picture], source: ModelSource, image_tokens: int
+    items: Iterable[Document | Picture], source: ModelSource, plan: MemoryPlan
 ) -> list[int]:
-    """Tokens of each text, as the tokenizer of `source` makes them, or of each picture, which has
-    `image_tokens` at most.
+    """Tokens of each text, as the tokenizer of `source` makes them, or of each picture, as `plan`
+    has it read.
 
     Raises:
         ModelError: the tokenizer is not on this machine, or is damaged.
@@ -42,7 +42,7 @@ def count_tokens(
         else:
             tokenizer = Tokenizer.from_file(str(file))
         return [
-            soft_token_count(each.width, each.height, image_tokens)
+            soft_token_count(each.width, each.height, plan.budget_of(each.wanted_tokens))
             if isinstance(each, Picture)
             else len(tokenizer.encode(each.text, add_special_tokens=False))
             for each in items

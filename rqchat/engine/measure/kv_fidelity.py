@@ -12,7 +12,7 @@ from rotorquant.fidelity.kl_divergence import ModelRow, ModelRun
 from rotorquant.fidelity.methods import Method
 from rotorquant.fidelity.scored_text import Sequence, write_sequence
 from rqchat.engine.events import Event, Notice
-from rqchat.engine.loading.loader import CALIBRATION_FILE
+from rqchat.engine.loading.loader import CALIBRATION_FILE, OLD_CALIBRATION_FILE
 from rqchat.engine.loading.open_model import OpenedModel, open_model
 from rqchat.engine.measure.fidelity_record import Fidelity, FidelityRow
 from rqchat.engine.model_files.resolve import POCKET
@@ -83,6 +83,7 @@ def calibrate_model(
     path = opened.loaded.folder / CALIBRATION_FILE
     try:
         calibrate(opened.loaded.model, ids, path)
+        path.with_name(OLD_CALIBRATION_FILE).unlink(missing_ok=True)  # it is not read any more
     except OSError as error:
         raise ModelError(f"{path} cannot be written: {error}") from None
     except RotorQuantError as error:

@@ -8,7 +8,7 @@ Neither weights nor KV bits fall below 4 unasked. `--prefer` asks for something 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rqchat.engine.planning.candidate import Candidate, choose, suggest_models
@@ -21,11 +21,11 @@ from rqchat.engine.planning.formats import (
 from rqchat.engine.planning.gpus import DeviceInfo
 from rqchat.engine.planning.memory import Budget, Economy, MemoryBytes, short_chunk
 from rqchat.engine.planning.shape import ModelShape
-from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, KV_BITS, Settings
+from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, IMAGE_TOKEN_BUDGETS, KV_BITS, Settings
 from rqchat.engine.sizes import gib
 from rqchat.errors import DoesNotFitError, UsageError
 
-__all__ = ["Candidate", "MemoryPlan", "make_plan", "plan_by_default"]
+__all__ = ["Candidate", "MemoryPlan", "make_plan", "plan_by_default", "with_page_budget"]
 
 _GPU_LADDER = ("bf16", "int8", "int4")
 _CPU_LADDER, _SMALL_LADDER = ("bf16", "int8", "int4"), ("fp32", "bf16")
@@ -56,6 +56,8 @@ class MemoryPlan:
         reason: why that one and what was given up for it, in up to five lines.
         asked_tokens: the context that was asked for.
         image_tokens: soft-token budget of one picture.
+        page_tokens: the most that pages, screenshots and other pictures with fine detail get; 0
+            where all pictures have the same.
     """
 
     device: DeviceInfo
@@ -64,6 +66,13 @@ class MemoryPlan:
     reason: str
     asked_tokens: int
     image_tokens: int
+    page_tokens: int = 0
+
+    def budget_of(self, wanted_tokens: int) -> int:
+        """The soft-token budget of a picture whose content wants so many."""
+        if not self.page_tokens:
+            return self.image_tokens
+        return max(self.image_tokens, min(wanted_tokens, self.page_tokens))
 
     def as_json(self, model: str) -> dict[str, Any]:
         """The object that `rqchat plan --json` prints."""
@@ -100,6 +109,35 @@ def make_plan(
         DoesNotFitError: not even the smallest pair fits.
     """
     return _Planner(shape, device, settings, formats).plan()
+
+
+def with_page_budget(
+    plan: MemoryPlan, shape: ModelShape, settings: Settings, formats: Sequence[str] | None
+) -> MemoryPlan:
+    """`plan` with the largest budget for pages that costs no bits of weights, head and KV and no
+    context; as it is where the user has named one budget for all pictures, and for small models.
+
+    It may cost what is cheapest: windows of 8 bits, or a shorter step of the prompt.
+    """
+    is_small = shape.parameters < _SMALL_PARAMETERS
+    if settings.image_tokens is not None or not shape.vision or is_small:
+        return plan
+    chosen = plan.chosen
+    for budget in sorted(IMAGE_TOKEN_BUDGETS, reverse=True):
+        if budget <= plan.image_tokens:
+            break
+        # The context is left to be found again: asked for, it would change what is preferred
+        asked = replace(
+            settings, image_tokens=budget, weights=chosen.weights, kv_bits=chosen.kv_bits
+        )
+        try:
+            other = make_plan(shape, plan.device, asked, formats).chosen
+        except DoesNotFitError:
+            continue
+        kept = (other.weights, other.head_bits, other.context_tokens)
+        if kept == (chosen.weights, chosen.head_bits, chosen.context_tokens):
+            return replace(plan, chosen=other, page_tokens=budget)
+    return replace(plan, page_tokens=plan.image_tokens)
 
 
 def plan_by_default(shape: ModelShape, device: DeviceInfo) -> Candidate | None:

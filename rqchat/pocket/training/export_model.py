@@ -14,6 +14,8 @@ from rqchat.pocket.training.architecture import SPECIAL_TOKENS, build_model, mod
 
 __all__ = ["export_model", "load_checkpoint"]
 
+_IMAGE_TOKENS = 70  # as in preprocessor_config.json, which vLLM does not read
+
 
 def load_checkpoint(path: Path) -> Gemma4ForConditionalGeneration:
     """The float32 model of a training checkpoint, with the averaged weights."""
@@ -30,6 +32,7 @@ def export_model(model: Any, folder: Path) -> None:
     model = model.to(torch.bfloat16)
     # A training attention or an installed one must not be written into the config.
     model.set_attn_implementation("sdpa")
+    model.config.vision_config.default_output_length = _IMAGE_TOKENS
     token_id = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
     model.generation_config = GenerationConfig(
         bos_token_id=token_id["<bos>"],

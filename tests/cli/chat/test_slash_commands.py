@@ -199,7 +199,7 @@ def test_set_changes_the_next_answer(talk: Talk, session: FakeSession) -> None:
 def test_set_alone_shows_everything(talk: Talk) -> None:
     _, err = talk("/set")
     lines = "temperature = not set\ntop-p = 0.95\ntop-k = 64\nmin-p = 0.0\nseed = not set\n"
-    assert lines + "max-tokens = not set\n" in err
+    assert lines + "max-tokens = not set\nrepetition-penalty = 1.0\n" in err
 
 
 def test_set_shows_the_keys_too(talk: Talk) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rqchat.engine.events import Event
 from tests.cli.conftest import Run
 from tests.cli.fake_session import FakeSession
 
@@ -158,6 +160,32 @@ def test_json_that_was_cut_short_is_not_shown(
     result = run("ask", "--schema", SCHEMA, *form, *question)
     assert (result.code, result.out) == (1, "")
     assert "the JSON was not whole after 1 tokens, so none of it is shown" in result.err
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+def test_json_that_loops_is_asked_for_once_more(
+    run: Run, session: FakeSession, monkeypatch: pytest.MonkeyPatch, recovers: bool
+) -> None:
+    session.script, session.reason = ['{"x": ', "1111"], "repetition"
+    ask = session.ask
+
+    def asked(*arguments: Any, **options: Any) -> Iterator[Event]:
+        yield from ask(*arguments, **options)
+        if recovers:
+            session.script, session.reason = ['{"x": 1}'], "eos"
+
+    monkeypatch.setattr(session, "ask", asked)
+    result = run("ask", "--schema", SCHEMA, "--seed", "5", "How many?")
+    assert "once more with another seed and a repetition penalty of 1.15" in result.err
+    first, second = (sampling for _, sampling in session.asked)
+    assert (first.repetition_penalty, second.repetition_penalty) == (1.0, 1.15)
+    assert first.seed != second.seed
+    if recovers:
+        assert (result.code, result.out) == (0, '{"x": 1}\n')
+    else:
+        assert (result.code, result.out) == (1, "")
+        assert '\n{"x": 1111\n' in result.err
+        assert "fell into a loop twice" in result.err
 
 
 def test_a_schema_that_cannot_be_guaranteed_opens_no_model(run: Run, session: FakeSession) -> None:
