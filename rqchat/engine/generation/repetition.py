@@ -8,7 +8,7 @@ Two rules, both exact, because whoever reads tables, code or poems must not be i
 - The latest items of a list, ten of them and 96 tokens, are the same but for their numbers.
 
 So a loop of up to 72 tokens is found within 200 tokens of its beginning. Figures:
-`python -m rqchat.bench repetition`.
+`python -m tests.loops`.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ import torch
 from tokenizers import Tokenizer
 
 import rqchat
-from rqchat.bench.repetition import caught_after, made_up_loops, real_texts
 from rqchat.engine.generation.sampling import Sampler
 from rqchat.engine.session import ChatSession, UserTurn
 from rqchat.engine.settings import SamplingSettings
 from tests.engine.sessions import done_of, script
+from tests.loops import caught_after, made_up_loops, real_texts
 
 _REAL = ("cp8", "bottles", "row", "gifts", "table", "rules", "zeros", "switch")
 
@@ -30,7 +30,7 @@ def test_every_made_up_loop_is_caught_within_200_tokens(tokenizer: Tokenizer) ->
 
 
 def test_real_texts_pass(tokenizer: Tokenizer) -> None:
-    """Some of the 200 of `python -m rqchat.bench repetition`, those that repeat the most."""
+    """Some of the 200 of `python -m tests.loops`, those that repeat the most."""
     texts = {name: text for name, text in real_texts() if name.startswith(_REAL)}
     assert len(texts) > 10
     assert [n for n, t in texts.items() if caught_after(tokenizer, t[:8000]) is not None] == []

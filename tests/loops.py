@@ -1,4 +1,4 @@
-"""`python -m rqchat.bench repetition`: real texts that must pass the loop guard, and loops.
+"""`python -m tests.loops`: real texts that must pass the loop guard, and loops.
 
 Texts are replayed as answers, token by token, in the pocket model's tokens: its small vocabulary
 makes the most of them, and rows of dashes and zeros the longest.
@@ -21,7 +21,7 @@ from rqchat.engine.generation.repetition import LoopGuard
 
 __all__ = ["caught_after", "made_up_loops", "real_texts"]
 
-_REPOSITORY = Path(__file__).parents[2]
+_REPOSITORY = Path(__file__).parents[1]
 _CHARACTERS = 20_000  # of a text; no answer is longer
 _LEAST_CHARACTERS = 500
 _SOURCES, _TABLES, _TOPICS, _LICENCES = 100, 30, 30, 20
