@@ -61,8 +61,9 @@ class RotorQuantCache(Cache):
 
     Args:
         model: a transformers decoder (Gemma 4 with or without pictures, Llama and the like).
-        bits, mode, sink_tokens, recent_tokens, sliding_bits, max_tokens, page_tokens, seed, defer:
-            see `RotorQuantConfig`. A mode may name its bits, as `planar3` does; else they are 4.
+        bits, mode, sink_tokens, recent_tokens, sliding_bits, max_tokens, page_tokens, seed, defer,
+            statistics: see `RotorQuantConfig`. A mode may name its bits, as `planar3` does; else
+            they are 4.
         calibration: what `calibrate` gave, or its file; `aligned` reads it.
 
     Raises:
@@ -84,6 +85,7 @@ class RotorQuantCache(Cache):
         seed: int = 42,
         defer: str = "window",
         calibration: Calibration | str | Path | None = None,
+        statistics: str = "none",
     ) -> None:
         mode, bits = resolve_mode(mode, bits)
         config = RotorQuantConfig(
@@ -96,6 +98,7 @@ class RotorQuantCache(Cache):
             page_tokens,
             seed,
             defer,
+            statistics=statistics,
         )
         self._build(model, config, calibration)
 

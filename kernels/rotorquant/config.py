@@ -16,6 +16,7 @@ __all__ = [
     "MODES",
     "SCALES",
     "SLIDING_BITS",
+    "STATISTICS",
     "TABLES",
     "Bits",
     "RotorQuantConfig",
@@ -28,6 +29,7 @@ CALIBRATED_MODES = ("aligned", "hadamard")
 BLOCK_BITS = {"q8_0": 8, "q4_0": 4}  # modes without a rotation, and their one width
 SLIDING_BITS = (8, 16)
 DEFERS = ("none", "window", "prompt")
+STATISTICS = ("none", "rows")
 KEY_CODES = ("mse", "qjl")
 SCALES = ("matched", "norm")
 # One bit goes to the signs, and there are no codes of 1 or 7 bits.
@@ -94,6 +96,8 @@ class RotorQuantConfig:
         key_code: `qjl` spends one of the bits of keys on the signs of a projected residual.
         scale: `matched` makes a decoded vector as long as its original, `norm` keeps the norm.
         calibration: digest of the calibration in use; empty for none.
+        statistics: `rows` fits `aligned` and `hadamard` to the rows that a layer packs first, where
+            there is no calibration (`calibration/own_frame.py`); `none` does not.
         table: `lloyd-max`, or the `legacy` one that early 4-bit releases shipped.
     """
 
@@ -111,6 +115,7 @@ class RotorQuantConfig:
     scale: str = "matched"
     table: str = "lloyd-max"
     calibration: str = ""
+    statistics: str = "none"
 
     def __post_init__(self) -> None:
         if not isinstance(self.bits, Bits):
@@ -122,6 +127,7 @@ class RotorQuantConfig:
         _check_choice("key_code", self.key_code, KEY_CODES)
         _check_choice("scale", self.scale, SCALES)
         _check_choice("table", self.table, TABLES)
+        _check_choice("statistics", self.statistics, STATISTICS)
         self._check_codes()
         for name, least in (("sink_tokens", 0), ("recent_tokens", 1), ("page_tokens", 1)):
             value = getattr(self, name)
@@ -147,6 +153,13 @@ class RotorQuantConfig:
             raise ConfigError(f"mode is {self.mode!r} with bits {given}; it has {width} bits only")
         if self.table == "legacy" and set(bits) != {4}:
             raise ConfigError(f"table is 'legacy' with bits {given}; it has 4 bits only")
+
+    @property
+    def learns(self) -> bool:
+        """Whether layers fit their codecs to the rows that they pack."""
+        as_made = (self.key_code, self.scale, self.table) == ("mse", "matched", "lloyd-max")
+        own = self.statistics == "rows" and not self.calibration
+        return own and as_made and self.mode in CALIBRATED_MODES
 
     def stream_bits(self, tied: bool) -> tuple[int, ...]:
         """Widths of what a global layer stores: of the latent if tied, else of K and of V."""

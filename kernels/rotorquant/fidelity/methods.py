@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rotorquant.config import RotorQuantConfig
+from rotorquant.config import CALIBRATED_MODES, RotorQuantConfig
 
 __all__ = ["Method", "methods"]
 
@@ -58,6 +58,9 @@ def methods(widths: Iterable[int]) -> tuple[Method, ...]:
             found.append(Method("turbo-old K+V", legacy))
         for mode in ("planar", "iso", "iso-full", "rotor", "hadamard", "aligned"):
             found.append(Method(mode, RotorQuantConfig(bits, mode)))
+            if mode in CALIBRATED_MODES:
+                own = RotorQuantConfig(bits, mode, statistics="rows")
+                found.append(Method(f"{mode}, own rows", own))
         found.append(Method("aligned+offset", RotorQuantConfig(bits, "aligned"), "offset"))
         found.append(Method("aligned+text", RotorQuantConfig(bits, "aligned"), "all"))
         found.append(Method("hadamard+text", RotorQuantConfig(bits, "hadamard"), "all"))

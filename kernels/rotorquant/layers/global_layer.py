@@ -12,6 +12,7 @@ from rotorquant.attend.packed_rows import attend_rows, in_place
 from rotorquant.attend.prompt_chunk import attend_chunk, attend_history, is_chunk
 from rotorquant.attend.tied_key import TiedKey, TiedQueries
 from rotorquant.attend.views import Queries, attend_in_blocks, check_capacity, check_chunk, handles
+from rotorquant.calibration.own_frame import LEAST_ROWS, QuerySquares, own_frames
 from rotorquant.codec.codec import Codec, Frame
 from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import SnapshotError
@@ -24,6 +25,9 @@ from rotorquant.ops.attend import Part, attend_exact
 from rotorquant.ops.decode import serves
 
 __all__ = ["GlobalLayer", "GlobalState"]
+
+# What a prompt keeps exact until it is learned from: later rows resemble many more than few
+_MANY_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,6 +69,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     ) -> None:
         super().__init__(config, context)
         self._tie = tie
+        self._learned_rows, self._queries = 0, QuerySquares()
         self._positions = positions
         self._codecs = self._codec_maker(frames)
         self._tied_queries: TiedQueries | None = None
@@ -90,10 +95,10 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if self._positions is not None:
             self._positions.extend(key_states.shape[0], length, tokens, key_states.device)
         # A prompt that is still being read; while drafts are undone by crops, nothing may wait.
-        waits = self._config.defer == "prompt" and tokens > 1 and not self.record_past
+        waits = tokens > 1 and not self.record_past and self._waits(tokens)
         if not waits:
             # Before the chunk is stored, which stays exact for its own queries however long it is.
-            self.store.pack_old()
+            self._pack_old()
         self.store.keep(self._streams(key_states, value_states), waits)
         if not self._context.returns_views():
             return self.dense(key_states)
@@ -104,6 +109,8 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     def attend(self, queries: Queries, chunk_key: torch.Tensor) -> torch.Tensor:
         """Attention of the last T tokens, whose own keys [B, H, T, D] are exact."""
         query, scaling, key_mask = queries.query, queries.scaling, queries.key_mask
+        if self._learns and self._learned_rows < _MANY_ROWS:
+            self._queries.add(query, scaling, chunk_key.shape[1])
         low, high = self.store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]
@@ -152,6 +159,8 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     def tensors(self) -> dict[str, list[torch.Tensor]]:
         """What `load` restores, views of the storage; a calibration's frames are part of it."""
         frames = {"frame": [field for frame in self._codecs.frames for field in frame]}
+        if self._config.learns:
+            frames["learned"] = [torch.tensor([self._learned_rows]), *self._queries.tensors()]
         if not self.is_initialized:
             return frames
         return frames | {name: buffer.rows() for name, buffer in self.store.buffers.items()}
@@ -171,6 +180,10 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             raise SnapshotError(f"a layer cannot have {len(fields)} tensors of frames")
         frames = [Frame(*fields[low : low + width]) for low in range(0, len(fields), width)]
         self._codecs = self._codec_maker(frames)
+        learned = groups.pop("learned", [])
+        if learned:
+            self._learned_rows = int(learned[0])
+            self._queries = QuerySquares(*learned[1:])
         if not groups and not length:
             return
         streams = groups.get("sink", [])
@@ -183,6 +196,17 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if self.get_seq_length() != length:
             raise SnapshotError(f"a layer has {self.get_seq_length()} tokens of {length}")
 
+    def reset(self) -> None:
+        """Forget all tokens, and what was learned of them, and give the memory back."""
+        super().reset()
+        if self._learns:
+            self._codecs, self._learned_rows = self._codec_maker(()), 0
+            self._queries = QuerySquares()
+
+    def storage(self) -> list[torch.Tensor]:
+        """The tensors that hold the tokens, their counts, and the frames they are read by."""
+        return super().storage() + [field for frame in self._codecs.frames for field in frame]
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""
         return self.get_seq_length() + query_length, 0
@@ -190,7 +214,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     def flush(self) -> None:
         """Pack what is due, as the next step would."""
         if self.is_initialized:
-            self.store.pack_old()
+            self._pack_old()
 
     def steps_on_device(self) -> bool:
         """Whether decode steps find what they read by lengths on the device."""
@@ -222,6 +246,52 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             self.store.restore(state)
         else:
             self.reset()
+
+    @property
+    def _learns(self) -> bool:
+        widths = self._config.stream_bits(self._tie is not None)
+        return self._config.learns and set(widths) != {16}
+
+    def _waits(self, tokens: int) -> bool:
+        """Whether what is due stays exact while a chunk of a prompt is stored."""
+        if self._config.defer == "window" and self._learns and not self._learned_rows:
+            # A step of one token packs whatever is there, so this ends with the prompt
+            return self.store.due_tokens + tokens <= _MANY_ROWS
+        return self._config.defer == "prompt"
+
+    def _pack_old(self) -> None:
+        """Pack what is due, in a frame of its own rows where the layer learns."""
+        due = self.store.due_tokens
+        if due and self._learns:
+            self._learn(due)
+        self.store.pack_old()
+
+    def _learn(self, due: int) -> None:
+        """A frame from rows that are about to be packed, where there is none that is as good.
+
+        A frame of few rows gives way to one of a long prompt. What is packed moves to the new one.
+        """
+        packed = self.store.packed
+        streams = self.store.tail.rows(0, due)
+        if packed.length == 0 and self._learned_rows:  # all was taken back: as in the beginning
+            self._codecs, self._learned_rows = self._codec_maker(()), 0
+            packed.recode(self._make_codecs(streams[0]))
+        if packed.length == 0:
+            wanted = LEAST_ROWS
+        else:
+            wanted = max(_MANY_ROWS, packed.length) if self._learned_rows < _MANY_ROWS else None
+        if wanted is None or streams[0].shape[0] * due < wanted:
+            return
+        tie, (batch, heads, _, size) = self._tie, streams[0].shape
+        with torch.inference_mode(False), torch.no_grad():
+            frames = own_frames(
+                streams,
+                self._queries.mean(heads, size),
+                pairs=0 if tie is None or self._config.mode != "aligned" else tie.pairs,
+                norm=None if tie is None else tie.weight(streams[0].device),
+            )
+        self._codecs, self._learned_rows = self._codec_maker(frames), batch * due
+        packed.recode(self._make_codecs(streams[0]))
 
     def _in_one_pass(self, keys: torch.Tensor) -> bool:
         """Whether a kernel takes a step with these keys over all that is stored."""

@@ -102,11 +102,17 @@ class GlobalStore:
         pairs = zip(self.sink.rows(), self.tail.rows(), strict=True)
         return [torch.cat(pair, dim=2) for pair in pairs]
 
+    @property
+    def due_tokens(self) -> int:
+        """Tokens in whole pages that have left the exact window, and are to be packed."""
+        old = self.tail.length - self._recent_tokens
+        # Whole pages, so that packing is rare and launches are few
+        return max(0, old - old % self._page_tokens)
+
     def pack_old(self) -> None:
         """Pack the whole pages that have left the exact window."""
-        old = self.tail.length - self._recent_tokens
-        old -= old % self._page_tokens  # whole pages, so that packing is rare and launches are few
-        if old > 0:
+        old = self.due_tokens
+        if old:
             self.packed.pack(self.tail.rows(0, old))
             self.tail.drop_front(old)
 

@@ -85,6 +85,14 @@ class PackedBuffer(TokenBuffer):
             return [codec.decode(rows).to(dtype) for codec, rows in empty]
         return [torch.cat(stream, dim=2) for stream in zip(*pieces, strict=True)]
 
+    def recode(self, codecs: Sequence[Codec]) -> None:
+        """Go on with other codecs of the same widths; what is stored moves to them in its place."""
+        for low, high in _pieces(self.length):
+            rows = self.streams(low, high)
+            for old, codec, row in zip(self.codecs, codecs, rows, strict=True):
+                codec.encode(old.decode(row), row)
+        self.codecs = tuple(codecs)
+
     def repacked(
         self, codecs: Sequence[Codec], like: Sequence[torch.Tensor], capacity: int
     ) -> PackedBuffer:
