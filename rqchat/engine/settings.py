@@ -37,7 +37,7 @@ IMAGE_TOKEN_BUDGETS = (70, 140, 280, 560, 1120)
 DEFAULT_IMAGE_TOKENS = 280
 KV_BITS = (2, 3, 4, 5, 6, 8, 16)
 HEAD_BITS = (8, 16)
-WEIGHTS = ("bf16", "int8", "int4", "int2", "int8-bnb", "nf4")
+WEIGHTS = ("bf16", "int8", "int4", "int3", "int2", "int8-bnb", "nf4")
 PREFERENCES = ("quality", "context", "speed")
 
 

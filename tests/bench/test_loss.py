@@ -25,7 +25,7 @@ def test_every_rung_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert head.endswith("40 tokens")
     cells = {row.split()[0]: row.split()[1:] for row in rows}
     assert tuple(cells) == WEIGHTS
-    own = ("bf16", "int8", "int4", "int2")  # the others need bitsandbytes, or say so
+    own = ("bf16", "int8", "int4", "int3", "int2")  # the others need bitsandbytes, or say so
     means = [float(cells[weights][0]) for weights in own]
     assert means == sorted(means) and means[0] > 0
     for weights in own:

@@ -57,7 +57,7 @@ def test_values_are_completed_and_presets_among_them(
         monkeypatch.setenv("COMP_CWORD", str(len(typed.split())))
         return run().out.split()
 
-    assert offered("ask --weights int") == ["int8", "int4", "int2", "int8-bnb"]
+    assert offered("ask --weights int") == ["int8", "int4", "int3", "int2", "int8-bnb"]
     assert offered("ask --kv-bits 1") == ["16"]
     assert offered("ask --preset e") == ["exact"]
     (tmp_path / "c.toml").write_text("broken")

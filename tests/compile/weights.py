@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.kernels import experts, gather, linear
 from rqchat.engine.weights.kernels.launch import GEMV_ROWS, GEMV_SLOTS
 from tests.compile.limits import CARDS
@@ -17,7 +17,7 @@ KERNELS = tuple(
     for name in module.__all__
     if name.endswith("_kernel")
 )
-_GRIDS = {grid.bits: grid for grid in (INT4, INT2, INT8_ROWS)}
+_GRIDS = {grid.bits: grid for grid in (INT4, INT3, INT2, INT8_ROWS)}
 _EXPERTS, _TOP = 128, 8
 
 
@@ -61,4 +61,5 @@ def _empty(grid: Grid, rows: int, columns: int) -> Packed:
     groups = columns // grid.group_of(columns)
     scale = torch.empty(rows, groups, dtype=torch.bfloat16)
     words = torch.empty(rows, columns // grid.fields, dtype=torch.int32)
-    return Packed(grid, words, scale, scale if grid.has_offset else None)
+    high = torch.empty_like(words, dtype=torch.int16) if grid.bits == 3 else None
+    return Packed(grid, words, scale, scale if grid.has_offset else None, high)

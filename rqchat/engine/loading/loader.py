@@ -25,6 +25,7 @@ from rqchat.engine.planning.known_models import checkpoint_of
 from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.engine.weights.files.open_source import open_source
 from rqchat.engine.weights.files.safetensors_source import WeightSource
+from rqchat.engine.weights.fit_layers import sample_ids
 from rqchat.engine.weights.place import Recipe, place_weights
 from rqchat.engine.weights.skeleton import build_skeleton
 from rqchat.engine.weights.transfer import ByteStream
@@ -122,7 +123,8 @@ def load_model(
         # First what is read at once: a damaged tokenizer is not to be found after the weights
         files = read_small_files(small, read_config(small, source.name), source.name)
         place = source.file or folder
-        model, weight_bytes = _fill(source, place, small, plan, on_event, weights)
+        sample = sample_ids(files.tokenizer) if plan.chosen.weights == "int3" else None
+        model, weight_bytes = _fill(source, place, small, plan, on_event, weights, sample)
         revision = model_revision(place, source.name)
     if plan.device.is_gpu:  # fused layers run as Triton kernels
         fuse_layers(model)
@@ -204,6 +206,13 @@ def _notice_loss(source: ModelSource, plan: MemoryPlan, on_event: Callable[[Even
                 f" {with_4_bits:.1%}): expect plain mistakes; 'rqchat plan' names smaller models"
             )
         )
+    elif weights == "int3":
+        on_event(
+            Notice(
+                "3-bit weights are fitted while loading, layer by layer, to what a sample of text"
+                " brings to each; that takes longer"
+            )
+        )
     elif weights == "int4" and no_4_bits:
         on_event(Notice("4-bit weights are fitted to the checkpoint's while loading"))
 
@@ -215,11 +224,13 @@ def _fill(
     plan: MemoryPlan,
     on_event: Callable[[Event], None],
     weights: WeightSource | None,
+    sample: torch.Tensor | None,
 ) -> tuple[Any, int]:
     """The model with the weights in `place`, configured by `small`, and the bytes they take."""
     device, chosen = torch.device(plan.device.torch_name), plan.chosen
     recipe = Recipe(
-        source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights, chosen.on_host
+        *(source.name, chosen.weights, chosen.head_bits, chosen.bytes.weights),
+        *(chosen.on_host, sample),
     )
     # A packed checkpoint has a config.json of its own; what ties the head is the planned model's
     config = read_config(small, source.name)

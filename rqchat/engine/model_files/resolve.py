@@ -52,7 +52,7 @@ POCKET = "pocket"
 DEFAULT_GPU_MODEL = "google/gemma-4-31B-it"
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model")
 _TIMEOUT_S = 10.0
-_PACKED_FORMATS = ("int4", "int2")
+_PACKED_FORMATS = ("int4", "int3", "int2")
 _Q6_K_BYTES = 210 / 256  # of a value
 _WEIGHTS = "model.safetensors"
 # What the revision of a folder is made from

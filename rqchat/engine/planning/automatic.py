@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rqchat.engine.planning.candidate import SHORTEST_TOKENS
-from rqchat.engine.planning.formats import LEAST_WEIGHT_BITS
+from rqchat.engine.planning.formats import SOUND_WEIGHT_BITS
 from rqchat.engine.planning.gpus import DeviceInfo
 from rqchat.engine.planning.known_models import KnownModel, known_models
 from rqchat.engine.planning.plan import MemoryPlan, make_plan
@@ -29,11 +29,11 @@ class Fitting:
 
 
 def fitting_models(device: DeviceInfo, settings: Settings) -> Iterator[Fitting]:
-    """The published models that fit `device` with 4-bit weights or better.
+    """The published models that fit `device`.
 
-    The largest first, but those last whose context would be shorter than any that the plan gives up
-    for better weights, as a smaller model reads more, and those that nobody would wait for on a
-    CPU. Weights that `settings` ask for count as they are.
+    The largest first, but those last that need 3-bit weights, those whose context would be shorter
+    than any that the plan gives up for better weights, as a smaller model reads more, and those
+    that nobody would wait for on a CPU. Weights that `settings` ask for count as they are.
     """
     last = []
     for model in known_models():
@@ -42,12 +42,11 @@ def fitting_models(device: DeviceInfo, settings: Settings) -> Iterator[Fitting]:
             plan = make_plan(shape, device, replace(settings, model=model.name))
         except (DoesNotFitError, UsageError):  # a context beyond the model's, for one
             continue
-        if not settings.weights and plan.chosen.weight_bits < LEAST_WEIGHT_BITS:
-            continue
         fitting = Fitting(model, plan)
+        is_coarse = not settings.weights and plan.chosen.weight_bits < SOUND_WEIGHT_BITS
         is_short = plan.chosen.context_tokens < min(plan.asked_tokens, SHORTEST_TOKENS)
         is_slow = not device.is_gpu and plan.chosen.read_bytes > _MOST_CPU_READ_BYTES
-        if is_short or is_slow:
+        if is_short or is_slow or is_coarse:
             last.append(fitting)
         else:
             yield fitting

@@ -10,7 +10,7 @@ from rqchat.engine.planning.formats import (
     HEAD_ERROR,
     KV_DIVERGENCE,
     KV_ERROR,
-    LEAST_WEIGHT_BITS,
+    SOUND_WEIGHT_BITS,
     weights_of,
 )
 from rqchat.engine.planning.known_models import known_models
@@ -101,7 +101,7 @@ def choose(
         return expected_error(candidate, shape)
 
     longest = max(c.context_tokens for c in fitting)
-    sound = [c for c in fitting if c.weight_bits >= LEAST_WEIGHT_BITS]
+    sound = [c for c in fitting if c.weight_bits >= SOUND_WEIGHT_BITS]
     if prefer == "context":
         return min((c for c in fitting if c.context_tokens == longest), key=error)
     if prefer == "quality":
@@ -139,7 +139,7 @@ def suggest_models(
         taken = plan(shape)
         if (
             taken is None
-            or taken.weight_bits < LEAST_WEIGHT_BITS
+            or taken.weight_bits < SOUND_WEIGHT_BITS
             or taken.context_tokens <= longer_than_tokens
         ):
             continue

@@ -10,13 +10,16 @@ __all__ = [
     "KV_DIVERGENCE",
     "KV_ERROR",
     "LEAST_WEIGHT_BITS",
+    "SOUND_WEIGHT_BITS",
     "Weights",
     "loss_in_a_word",
     "loss_in_words",
     "weights_of",
 ]
 
-LEAST_WEIGHT_BITS = 4
+SOUND_WEIGHT_BITS = 4
+"""Context is given up before weights have fewer bits."""
+LEAST_WEIGHT_BITS = 3
 """Weights of fewer bits answer worse than a smaller model, so nobody gets them unasked."""
 
 
@@ -49,8 +52,10 @@ class Weights:
     Attributes:
         name: one of `settings.WEIGHTS`, or `fp32` on a CPU.
         bits: of one code.
+        stored_bits: that it takes, where those are more; else 0.
         row_bytes: kept per output row.
         group: weights along a row that share a scale; 0 for none.
+        least_group: that share one where `group` does not divide a row; 0 for no such rule.
         group_bytes: kept per group, such as a 16-bit scale and zero point.
         row_step: rows are filled up to a multiple of it.
         nested: whether the groups' scales have a scale of their own.
@@ -65,8 +70,10 @@ class Weights:
     name: str
     bits: int
     rest_bytes: int = 2
+    stored_bits: int = 0
     row_bytes: int = 0
     group: int = 0
+    least_group: int = 0
     group_bytes: int = 0
     row_step: int = 1
     nested: bool = False
@@ -85,10 +92,15 @@ class Weights:
 
     @property
     def on_cpu(self) -> Weights:
-        """The same where torch multiplies on a CPU, which takes a zero point with each scale."""
+        """The same where torch multiplies on a CPU, which takes a zero point with each scale.
+
+        It has no product for 3 bits, which are kept as 4.
+        """
         if self.name == "int8":
             return replace(self, row_bytes=FBGEMM_ROW_BYTES)
-        return replace(self, group_bytes=4, row_step=64) if self.name == "int4" else self
+        if self.name not in ("int4", "int3"):
+            return self
+        return replace(self, stored_bits=4, group_bytes=4, row_step=64)
 
     @property
     def of_experts(self) -> Weights:
@@ -100,9 +112,11 @@ class Weights:
     def matrix_bytes(self, rows: int, columns: int) -> int:
         """Bytes of a linear layer with `rows` outputs and `columns` inputs."""
         rows = -(-rows // self.row_step) * self.row_step
-        size = -(-rows * columns * self.bits // 8) + rows * self.row_bytes
+        bits = self.stored_bits or self.bits
+        size = -(-rows * columns * bits // 8) + rows * self.row_bytes
         if self.group:
-            groups = -(-rows * columns // self.group)
+            is_whole = columns % self.group == 0 or not self.least_group
+            groups = -(-rows * columns // (self.group if is_whole else self.least_group))
             size += groups * self.group_bytes
             if self.nested:
                 size += 4 * -(-groups // _ABSMAX_GROUP) + 4  # float32 scales and their offset
@@ -136,6 +150,8 @@ _FORMATS = (
         divergence=0.131,
         note="perplexity +7.4 % on 31B QAT weights (Luminia's model card on friendli.ai)",
     ),
+    # groups of 128, else 64, with a 16-bit scale, fitted to what a sample of text brings to a layer
+    Weights("int3", 3, group=128, least_group=64, group_bytes=2, error=0.056, divergence=0.225),
     # groups of 64 with a 16-bit scale and offset
     Weights("int2", 2, group=64, group_bytes=4, error=0.103, divergence=1.3),
 )

@@ -86,10 +86,10 @@ def full_name(text: str) -> str:
 def checkpoint_of(name: str, weights: str) -> str:
     """The hub id that `weights` of the model `name` are made from.
 
-    Google's 4-bit weights serve 2 bits, too: less to download.
+    Google's 4-bit weights serve 3 and 2 bits, too: less to download.
     """
     known = known_model(name)
-    return known.packed_repository if known and weights in ("int4", "int2") else name
+    return known.packed_repository if known and weights in ("int4", "int3", "int2") else name
 
 
 def gguf_base(name: str) -> str | None:

@@ -2,7 +2,8 @@
 
 The choice: of all pairs of weights and KV bits that reach the asked context (by default the model's
 longest) take the one with the least expected error. If none reaches it, take the longest context.
-Neither weights nor KV bits fall below 4 unasked. `--prefer` asks for something else.
+KV bits do not fall below 4 unasked, weights only where 4 bits leave fewer than 65,536 tokens, and
+then to 3. `--prefer` asks for something else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from rqchat.engine.planning.candidate import Candidate, choose, suggest_models
 from rqchat.engine.planning.formats import (
     LEAST_WEIGHT_BITS,
+    SOUND_WEIGHT_BITS,
     Weights,
     loss_in_words,
     weights_of,
@@ -27,7 +29,7 @@ from rqchat.errors import DoesNotFitError, UsageError
 
 __all__ = ["Candidate", "MemoryPlan", "make_plan", "plan_by_default", "with_page_budget"]
 
-_GPU_LADDER = ("bf16", "int8", "int4")
+_GPU_LADDER = ("bf16", "int8", "int4", "int3")
 _CPU_LADDER, _SMALL_LADDER = ("bf16", "int8", "int4"), ("fp32", "bf16")
 # With fewer, the caches of a processor hold the weights, and float32 is the fastest
 _SMALL_PARAMETERS = 50_000_000
@@ -358,7 +360,7 @@ class _Planner:
 
     def _smaller_model(self, chosen: Candidate) -> Iterable[str]:
         """What a smaller Gemma 4 would do instead, where this one lost what people notice."""
-        worse = chosen.weight_bits < LEAST_WEIGHT_BITS
+        worse = chosen.weight_bits < SOUND_WEIGHT_BITS
         if not worse and chosen.context_tokens == self.asked:
             return
         longer = 0 if worse else chosen.context_tokens

@@ -1,8 +1,9 @@
 """Packed matrices in the form that torch's products on a CPU take.
 
 Both products read codes as they are stored, so a token costs the bytes of the codes. The grids are
-those of `grid.py`, but for 4-bit scales, which the product takes as bfloat16: those of compressed
-tensors are kept to the bit, float16 ones of a GGUF file are rounded by 2**-9 at most.
+those of `grid.py`, 3-bit codes among the 4-bit ones, but for the scales of both, which the product
+takes as bfloat16: those of compressed tensors are kept to the bit, float16 ones are rounded by
+2**-9 at most.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from rqchat.engine.planning.formats import FBGEMM_ROW_BYTES
-from rqchat.engine.weights.grid import INT4, INT8_ROWS, Packed, row_parts
+from rqchat.engine.weights.grid import INT3, INT4, INT8_ROWS, Packed, row_parts
 
 __all__ = ["CpuHead", "CpuInt4", "CpuInt4Experts", "CpuInt8", "CpuLinear8", "for_cpu"]
 
@@ -31,7 +32,7 @@ _PART_VALUES = 2**19  # unpacked at a time; of 2**18 to 2**23 the fastest
 
 @dataclass(frozen=True, slots=True)
 class CpuInt4:
-    """A matrix on the grid `INT4`, its rows filled up to a multiple of `ROW_STEP`.
+    """A matrix on the grid `INT4` or `INT3`, its rows filled up to a multiple of `ROW_STEP`.
 
     Attributes:
         codes: [filled rows, columns / 2] uint8, in an order that torch chooses for the processor.
@@ -50,11 +51,11 @@ class CpuInt4:
         filled = -(-rows // ROW_STEP) * ROW_STEP
         codes = torch.empty(filled, columns // 2, dtype=torch.uint8)
         for part in row_parts(filled, columns, _PART_VALUES, ROW_STEP):
-            given = _unpacked(packed.words[part.start : part.stop], len(part))
+            given = _unpacked(packed.rows(slice(part.start, part.stop)), len(part))
             codes[part.start : part.stop] = torch.ops.aten._convert_weight_to_int4pack_for_cpu(
                 given, 1
             )
-        scales = torch.zeros(columns // INT4.group, filled, 2, dtype=torch.bfloat16)
+        scales = torch.zeros(packed.scale.shape[1], filled, 2, dtype=torch.bfloat16)
         scales[:, :rows, 0] = packed.scale.mT
         return cls(codes, scales, rows)
 
@@ -63,12 +64,17 @@ class CpuInt4:
         """Rows and columns."""
         return self.rows, self.codes.shape[1] * 2
 
+    @property
+    def group(self) -> int:
+        """Columns that share a scale."""
+        return self.codes.shape[1] * 2 // self.scales.shape[0]
+
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """x [n, columns] times the transposed matrix: [n, rows] in x's dtype."""
         if x.shape[0] >= _DENSE_ROWS and _tile_rows():
             return self._through_dense(x)
         out: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            x.to(self.scales.dtype), self.codes, INT4.group, self.scales
+            x.to(self.scales.dtype), self.codes, self.group, self.scales
         )
         return (out if out.shape[1] == self.rows else out[:, : self.rows]).to(x.dtype)
 
@@ -88,7 +94,7 @@ class CpuInt4:
         # A byte holds one row of the tile's first half and one of its second
         values[:, :, 0] = (codes & 15).transpose(0, 1)
         values[:, :, 1] = (codes >> 4).transpose(0, 1)
-        grouped = values.view(-1, INT4.group, len(part))
+        grouped = values.view(-1, self.group, len(part))
         return grouped.sub_(INT4.zero).mul_(scale).view(columns, -1)
 
     def _through_dense(self, x: torch.Tensor) -> torch.Tensor:
@@ -264,18 +270,21 @@ def for_cpu(packed: Packed, experts: int = 1) -> Any:  # each module knows which
     """
     if packed.words.device.type != "cpu":
         return packed
-    if packed.grid == INT4:
+    if packed.grid in (INT4, INT3):
         return CpuInt4.of(packed) if experts == 1 else CpuInt4Experts.of(packed, experts)
     return CpuInt8.of(packed) if packed.grid == INT8_ROWS else packed
 
 
-def _unpacked(words: torch.Tensor, rows: int) -> torch.Tensor:
-    """Codes [rows, columns] int32; rows that `words` lacks are 0, as their scale will be."""
-    pairs = words.view(torch.uint8)
-    codes = torch.zeros(rows, pairs.shape[1], 2, dtype=torch.int32)
-    codes[: words.shape[0], :, 0] = pairs & 15
-    codes[: words.shape[0], :, 1] = pairs >> 4
-    return codes.flatten(1)
+def _unpacked(packed: Packed, rows: int) -> torch.Tensor:
+    """Codes [rows, columns] int32; rows that `packed` lacks are 0, as their scale will be."""
+    codes = torch.zeros(rows, packed.columns, dtype=torch.int32)
+    if packed.grid == INT3:  # 0 in the middle of 16 codes, not of 8
+        codes[: packed.shape[0]] = packed.codes() + (INT4.zero - INT3.zero)
+        return codes
+    pairs = packed.words.view(torch.uint8)
+    codes[: packed.shape[0], ::2] = pairs & 15
+    codes[: packed.shape[0], 1::2] = pairs >> 4
+    return codes
 
 
 @functools.cache

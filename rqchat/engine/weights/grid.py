@@ -20,7 +20,17 @@ import torch
 
 from rqchat.errors import ModelError
 
-__all__ = ["INT2", "INT4", "INT8_ROWS", "Grid", "Packed", "matrix_of", "part_values", "row_parts"]
+__all__ = [
+    "INT2",
+    "INT3",
+    "INT4",
+    "INT8_ROWS",
+    "Grid",
+    "Packed",
+    "matrix_of",
+    "part_values",
+    "row_parts",
+]
 
 _PART_VALUES = 2**22  # a fit holds 6.5 float32 tensors of a part: 0.11 GB
 _CPU_PART_VALUES = 2**18  # stays in a cache; measured twice as fast as 2**24
@@ -31,19 +41,26 @@ class Grid:
     """A packed format.
 
     Attributes:
-        bits: 2, 4 or 8.
+        bits: 2, 3, 4 or 8.
         group: columns that share a scale; 0 for whole rows.
         has_offset: an offset is stored with each scale.
+        least_group: columns that share one where `group` does not divide a row; 0 for none.
     """
 
     bits: int
     group: int
     has_offset: bool = False
+    least_group: int = 0
+
+    @property
+    def low_bits(self) -> int:
+        """Bits of a code that lie in its word."""
+        return self.bits // 2 * 2
 
     @property
     def fields(self) -> int:
         """Codes in a word."""
-        return 32 // self.bits
+        return 32 // self.low_bits
 
     @property
     def zero(self) -> int:
@@ -57,6 +74,8 @@ class Grid:
             ModelError: they cannot be divided into groups, or groups into words.
         """
         group = self.group or columns
+        if columns % group and self.least_group:
+            group = self.least_group
         if columns % group or group % self.fields:
             raise ModelError(
                 f"a weight has {columns} inputs, which {self.bits}-bit groups of {group} do not"
@@ -72,6 +91,8 @@ class Grid:
 
 INT4 = Grid(bits=4, group=32)
 """Google's QAT grid: w4a16 of compressed-tensors, and Q4_0 of GGUF."""
+INT3 = Grid(bits=3, group=128, least_group=64)
+"""Scales may be negative: the side with the code 0 reaches further than that with 7."""
 INT2 = Grid(bits=2, group=64, has_offset=True)
 INT8_ROWS = Grid(bits=8, group=0)
 
@@ -85,12 +106,14 @@ class Packed:
         words: [rows, columns / fields] int32.
         scale: [rows, columns / group], float16 or bfloat16.
         offset: the same, or None on a symmetric grid.
+        high: [rows, columns / 16] int16, the third bits; None for other widths.
     """
 
     grid: Grid
     words: torch.Tensor
     scale: torch.Tensor
     offset: torch.Tensor | None = None
+    high: torch.Tensor | None = None
 
     @classmethod
     def pack(
@@ -99,12 +122,15 @@ class Packed:
         """Packs codes [rows, columns], integers in [0, 2**bits)."""
         if grid.bits == 8:  # the bytes themselves
             return cls(grid, codes.to(torch.uint8).contiguous().view(torch.int32), scale, offset)
-        fields = codes.unflatten(-1, (-1, grid.fields))
+        fields, low = codes.unflatten(-1, (-1, grid.fields)), (1 << grid.low_bits) - 1
         # Field by field: all at once, every code would take the four bytes of a word
-        words = fields[..., 0].to(torch.int32)
-        for field in range(1, grid.fields):
-            words |= fields[..., field].to(torch.int32) << (grid.bits * field)
-        return cls(grid, words, scale, offset)
+        words = (fields[..., 0] & low).to(torch.int32)
+        high = torch.zeros_like(words, dtype=torch.int16) if grid.bits == 3 else None
+        for field in range(grid.fields):
+            words |= (fields[..., field] & low).to(torch.int32) << (grid.low_bits * field)
+            if high is not None:
+                high |= (fields[..., field] >> grid.low_bits).to(torch.int16) << field
+        return cls(grid, words, scale, offset, high)
 
     @classmethod
     def join(
@@ -121,6 +147,8 @@ class Packed:
             whole.words[done:end], whole.scale[done:end] = piece.words, piece.scale
             if whole.offset is not None and piece.offset is not None:
                 whole.offset[done:end] = piece.offset
+            if whole.high is not None and piece.high is not None:
+                whole.high[done:end] = piece.high
             done = end
         assert whole is not None and done == rows
         return whole
@@ -129,9 +157,9 @@ class Packed:
         """An uninitialized matrix of that many rows on the same grid."""
         words = self.words.new_empty(rows, self.words.shape[1], device=device)
         scale = self.scale.new_empty(rows, self.scale.shape[1], device=device)
-        return Packed(
-            self.grid, words, scale, None if self.offset is None else torch.empty_like(scale)
-        )
+        offset = None if self.offset is None else torch.empty_like(scale)
+        high = None if self.high is None else torch.empty_like(words, dtype=torch.int16)
+        return Packed(self.grid, words, scale, offset, high)
 
     @property
     def columns(self) -> int:
@@ -146,16 +174,20 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """Bytes that its tensors occupy."""
-        offset = 0 if self.offset is None else self.offset.nbytes
-        return self.words.nbytes + self.scale.nbytes + offset
+        tensors = (self.words, self.scale, self.offset, self.high)
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
     def codes(self) -> torch.Tensor:
         """Codes [rows, columns] uint8."""
         grid = self.grid
-        shifts = torch.arange(0, 32, grid.bits, dtype=torch.int32, device=self.words.device)
+        fields = torch.arange(grid.fields, dtype=torch.int32, device=self.words.device)
         # The shift of a signed word brings in its sign, which the mask takes away.
-        codes = (self.words.unsqueeze(-1) >> shifts) & ((1 << grid.bits) - 1)
-        return codes.to(torch.uint8).flatten(-2)
+        low = self.words.unsqueeze(-1) >> fields * grid.low_bits & ((1 << grid.low_bits) - 1)
+        codes = low.to(torch.uint8)
+        if self.high is not None:
+            bits = self.high.unsqueeze(-1) >> fields.to(torch.int16) & 1
+            codes |= bits.to(torch.uint8) << grid.low_bits
+        return codes.flatten(-2)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Values [rows, columns], computed in float32."""
@@ -167,7 +199,8 @@ class Packed:
     def rows(self, index: torch.Tensor | slice) -> Packed:
         """The rows that `index` names: a view for a slice, a copy for a tensor [n]."""
         offset = None if self.offset is None else self.offset[index]
-        return Packed(self.grid, self.words[index], self.scale[index], offset)
+        high = None if self.high is None else self.high[index]
+        return Packed(self.grid, self.words[index], self.scale[index], offset, high)
 
 
 def matrix_of(shape: Sequence[int]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8, CpuLinear8
-from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "UnscaledRows",
 ]
 
-GRIDS: dict[str, Grid] = {"int8": INT8_ROWS, "int4": INT4, "int2": INT2}
+GRIDS: dict[str, Grid] = {"int8": INT8_ROWS, "int4": INT4, "int3": INT3, "int2": INT2}
 """Rungs of packed matrices; bitsandbytes makes the layers of all others that have codes."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Rungs without codes."""

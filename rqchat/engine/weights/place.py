@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
 from rqchat.engine.weights.cpu_matrix import CpuHead, CpuInt8, CpuLinear8, for_cpu
 from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.fit import fit_rows
+from rqchat.engine.weights.fit_layers import fit_layers
 from rqchat.engine.weights.grid import (
+    INT3,
     INT4,
     INT8_ROWS,
     Grid,
@@ -41,6 +44,7 @@ __all__ = ["Recipe", "place_weights"]
 
 _HEAD = "lm_head.weight"
 _PER_LAYER = "embed_tokens_per_layer.weight"
+_LAYER = re.compile(r"model\.language_model\.layers\.(\d+)\.")
 _HOST = torch.device("cpu")
 
 
@@ -50,10 +54,12 @@ class Recipe:
 
     Attributes:
         name: what errors call the model.
-        weights: the rung: `fp32`, `bf16`, `int8`, `int4`, `int2`, `int8-bnb` or `nf4`.
+        weights: the rung: `fp32`, `bf16`, `int8`, `int4`, `int3`, `int2`, `int8-bnb` or `nf4`.
         head_bits: 16, or 8 for an embedding and head of 8 bits.
         limit_bytes: what all weights on the device may take together.
         on_host: whether per-layer embeddings and image tower stay in main memory.
+        sample: ids [rows, tokens] of a text that 3-bit weights are fitted to; None for the weights
+            alone.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Recipe:
     head_bits: int
     limit_bytes: int
     on_host: bool = False
+    sample: torch.Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -206,7 +213,76 @@ class _Placing:
             return PackedLinear(fast or packed, module.bias)
         return bitsandbytes_linear(self._dense(name), module.bias, self.recipe.weights)
 
-    def _packed(self, name: str, grid: Grid, keep_on: torch.device | None = None) -> Packed:
+    def in_layers(self, names: Iterable[str]) -> dict[int, list[str]]:
+        """Those names that are fitted to what a sample brings to them, by their layers."""
+        found: dict[int, list[str]] = {}
+        for name in names if self.recipe.sample is not None else ():
+            match = _LAYER.match(name)
+            if match and name in self.linears | self.experts:
+                found.setdefault(int(match[1]), []).append(name)
+        return found
+
+    def fit_layers(
+        self,
+        layers: Mapping[int, Sequence[str]],
+        check: Callable[[str], None],
+        note: Callable[[Iterable[str]], None],
+    ) -> None:
+        """Places the tensors `in_layers`; each is checked before, and each layer noted after."""
+
+        def begin(index: int) -> dict[str, nn.Module]:
+            for name in layers.get(index, ()):
+                check(name)
+            return self._open_layer(layers.get(index, ()))
+
+        def finish(index: int, moments: Callable[[str, int], torch.Tensor]) -> None:
+            self._close_layer(layers.get(index, ()), moments)
+            note(layers.get(index, ()))
+
+        if layers and self.recipe.sample is not None:
+            ids = self.recipe.sample.to(self.stream.device)
+            fit_layers(self.model.model.language_model, ids, begin, finish)
+
+    def _open_layer(self, names: Iterable[str]) -> dict[str, nn.Module]:
+        """Gives linears their own weights; returns the modules of all names, none of them twice."""
+        modules: dict[str, nn.Module] = {}
+        for name in names:
+            module, leaf = self._owner(name)
+            if name in self.linears:
+                setattr(module, leaf, nn.Parameter(self._dense(name), False))
+            # Both matrices of experts are one module's, and what comes to it is the first one's
+            if name in self.linears or leaf == "gate_up_proj":
+                modules[name] = module
+        return modules
+
+    def _close_layer(
+        self, names: Iterable[str], moments: Callable[[str, int], torch.Tensor]
+    ) -> None:
+        """Replaces the weights of an open layer by fitted ones."""
+        for name in names:
+            module, leaf = self._owner(name)
+            rows, columns = matrix_of(self.wanted[name].shape)
+            if name in self.experts:
+                known = leaf == "gate_up_proj"
+                found = moments(name, INT3.group_of(columns)) if known else None
+                self._pack_experts(name, module, leaf, found)
+            else:
+                weight = module.weight.data
+                packed = fit_rows(
+                    lambda part, weight=weight: weight[part.start : part.stop],
+                    *(rows, columns, INT3, weight.device),
+                    moments=moments(name, INT3.group_of(columns)),
+                )
+                self._replace(name, PackedLinear(for_cpu(packed), module.bias))
+            self.placed_bytes += self.bytes_of(name)
+
+    def _packed(
+        self,
+        name: str,
+        grid: Grid,
+        keep_on: torch.device | None = None,
+        moments: torch.Tensor | None = None,
+    ) -> Packed:
         """The matrix on `grid`: as it is stored, or fitted to it a part at a time."""
         if grid == INT4 and self.source.is_packed(name):
             # On a CPU the codes get another order, so the file's own would be there twice
@@ -220,6 +296,7 @@ class _Placing:
             grid,
             self.stream.device,
             keep_on,
+            moments,
         )
 
     def _dense(self, name: str, stream: ByteStream | None = None) -> torch.Tensor:
@@ -233,12 +310,14 @@ class _Placing:
             values[part.start : part.stop] = self.source.rows(name, part, stream)
         return values.view(shape)
 
-    def _pack_experts(self, name: str, module: Any, leaf: str) -> None:
+    def _pack_experts(
+        self, name: str, module: Any, leaf: str, moments: torch.Tensor | None = None
+    ) -> None:
         """One of the two tensors of a layer's experts; the first one replaces the module."""
         if not isinstance(module, PackedExperts):
             module = PackedExperts(module.num_experts, module.act_fn)
             self._replace(name, module)
-        packed = self._packed(name, GRIDS[self.recipe.weights])
+        packed = self._packed(name, GRIDS[self.recipe.weights], moments=moments)
         setattr(module, leaf, PackedMatrix(for_cpu(packed, module.num_experts)).eval())
 
     def _pack_table(self, name: str, module: Any) -> None:
@@ -309,13 +388,22 @@ def place_weights(
             " again, or take fewer bits with --weights"
         )
     done, total = 0, sum(source.nbytes(name) for name in names)
-    on_progress(0, total)
-    for name in names:
-        # Before every tensor: another program may take memory while this one loads
-        placing.check_memory(name, need, free_bytes())
-        placing.place(name)
-        done += source.nbytes(name)
+    layers = placing.in_layers(names)
+    later = {name for layer in layers.values() for name in layer}
+
+    def note(placed: Iterable[str]) -> None:
+        nonlocal done
+        done += sum(source.nbytes(name) for name in placed)
         on_progress(done, total)
+
+    note(())
+    for name in names:
+        if name not in later:
+            # Before every tensor: another program may take memory while this one loads
+            placing.check_memory(name, need, free_bytes())
+            placing.place(name)
+            note((name,))
+    placing.fit_layers(layers, lambda name: placing.check_memory(name, need, free_bytes()), note)
     if placing.tied:
         placing.tie()
     if recipe.on_host:

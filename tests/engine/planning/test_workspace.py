@@ -37,7 +37,7 @@ def _shallow(config: Any) -> dict[str, Any]:
         (_31B, "bf16", 4, 2048, True),
         (_31B, "int4", 6, 512, True),
         (_31B, "int4", 16, 512, False),
-        (_31B, "int2", 5, 1024, False),
+        (_31B, "int3", 5, 1024, False),
         (_26B, "int4", 8, 512, False),
         (_26B, "int2", 16, 2048, False),
         (_E4B, "int8", 16, 2048, False),

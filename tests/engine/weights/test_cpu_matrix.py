@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,27 +11,27 @@ from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.weights import cpu_matrix
 from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt8, CpuLinear8, for_cpu
 from rqchat.engine.weights.fit import fit
-from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
 
 
 def packed(grid: Grid, rows: int, columns: int, dtype: torch.dtype = torch.bfloat16) -> Packed:
     found = fit(torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)), grid)
-    return Packed(grid, found.words, found.scale.to(dtype), found.offset)
+    return replace(found, scale=found.scale.to(dtype))
 
 
-@pytest.mark.parametrize("grid", [INT4, INT8_ROWS], ids=["int4", "int8"])
+@pytest.mark.parametrize("grid", [INT4, INT3, INT8_ROWS], ids=["int4", "int3", "int8"])
 @pytest.mark.parametrize("rows", [64, 200])  # of which no tile is filled
 @pytest.mark.parametrize("tokens", [1, 3, 300])  # of which many go through the dense matrix
 def test_a_product_is_that_of_the_values(grid: Grid, rows: int, tokens: int) -> None:
-    matrix = packed(grid, rows, 96)
+    matrix = packed(grid, rows, 192)
     values = matrix.dequantize()
     layer = PackedLinear(for_cpu(matrix), torch.ones(rows).bfloat16())
-    x = torch.randn(2, tokens, 96, generator=torch.Generator().manual_seed(1)).bfloat16()
+    x = torch.randn(2, tokens, 192, generator=torch.Generator().manual_seed(1)).bfloat16()
 
     out = layer(x)
 
-    assert (layer.out_features, layer.in_features) == (rows, 96)
+    assert (layer.out_features, layer.in_features) == (rows, 192)
     assert out.shape == (2, tokens, rows) and out.dtype == torch.bfloat16
     expected = x.float() @ values.mT
     # Rounded to bfloat16 twice (measured 0.004 beyond); some processors round factors as well
@@ -38,9 +40,10 @@ def test_a_product_is_that_of_the_values(grid: Grid, rows: int, tokens: int) -> 
 
 
 def test_what_is_kept_are_the_bytes_of_the_plan() -> None:
-    layer = PackedLinear(for_cpu(packed(INT4, 200, 96)))
-    kept = sum(buffer.nbytes for buffer in layer.buffers())
-    assert kept == weights_of("int4").on_cpu.matrix_bytes(200, 96)
+    for grid, name in ((INT4, "int4"), (INT3, "int3")):
+        layer = PackedLinear(for_cpu(packed(grid, 200, 192)))
+        kept = sum(buffer.nbytes for buffer in layer.buffers())
+        assert kept == weights_of(name).on_cpu.matrix_bytes(200, 192)
     linear = CpuLinear8.of(for_cpu(packed(INT8_ROWS, 200, 96)))
     assert linear is not None
     assert linear.nbytes == weights_of("int8").on_cpu.matrix_bytes(200, 96)

@@ -78,13 +78,14 @@ def test_dense_weights_are_those_of_transformers(even_folder: Path, weights: str
 
 @pytest.mark.parametrize(
     ("weights", "most"),
-    # Measured on this model: 0.0003, 0.007, 0.09, 0.09 and 1.3
+    # Measured on this model: 0.0003, 0.007, 0.09, 0.09 and, of 2 bits, 1.3
     [
         ("bf16", 0.003),
         ("int8", 0.01),
         pytest.param("int8-bnb", 0.03, marks=BITSANDBYTES),
         ("int4", 0.3),
         pytest.param("nf4", 0.3, marks=BITSANDBYTES),
+        ("int3", 1.0),
         ("int2", 4.0),
     ],
 )
@@ -98,7 +99,7 @@ def test_rungs_from_16_bits(even_folder: Path, weights: str, most: float) -> Non
     assert 0 < divergence(exact, logits_of(loaded.model)) < most
     _check_progress(events, even_folder)
     said = [event.text for event in events if isinstance(event, Notice)]
-    assert len(said) == (weights in ("int4", "int2"))
+    assert len(said) == (weights in ("int4", "int3", "int2"))
     assert all("plain mistakes" in text for text in said if weights == "int2")
 
 
@@ -157,12 +158,15 @@ def test_google_s_4_bit_files_can_be_unpacked(w4a16: tuple[Path, dict[str, torch
         assert torch.equal(model.state_dict()[name], tensor)
 
 
-def test_2_bits_are_fitted_to_google_s_4_bits(w4a16: tuple[Path, dict[str, torch.Tensor]]) -> None:
+@pytest.mark.parametrize("weights", ["int3", "int2"])
+def test_fewer_bits_are_fitted_to_google_s_4_bits(
+    weights: str, w4a16: tuple[Path, dict[str, torch.Tensor]]
+) -> None:
     folder, stands_for = w4a16
 
-    loaded = load(folder, "int2")
+    loaded = load(folder, weights)
 
-    planned = plan_for(folder, "int2").chosen.bytes.weights
+    planned = plan_for(folder, weights).chosen.bytes.weights
     assert loaded.weight_bytes == module_bytes(loaded.model) == planned
     reference = logits_of(reference_model(EVEN_CONFIG, stands_for))
     assert 0 < divergence(reference, logits_of(loaded.model)) < 4.0  # as from 16 bits
@@ -206,7 +210,7 @@ def test_embedding_and_head_of_8_bits(
 
 
 @pytest.mark.parametrize("name", ["E", "mixture"])
-@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "int2"])
+@pytest.mark.parametrize("weights", ["fp32", "bf16", "int8", "int4", "int3", "int2"])
 def test_other_sizes(name: str, weights: str, folder_of: Callable[[str], Path]) -> None:
     folder = folder_of(name)
     exact = logits_of(reference_model(CONFIGS[name], tensors_of(folder)), own_layers=True)
@@ -220,7 +224,7 @@ def test_other_sizes(name: str, weights: str, folder_of: Callable[[str], Path]) 
     assert found == 0 if weights == "fp32" else 0 < found < most
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4", "int2"])
+@pytest.mark.parametrize("weights", ["int8", "int4", "int3", "int2"])
 def test_packed_experts_are_those_of_transformers(
     weights: str, folder_of: Callable[[str], Path]
 ) -> None:

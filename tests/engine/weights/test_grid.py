@@ -7,12 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rqchat.engine.weights.fit import fit
-from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.fit import fit, fit_rows
+from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
 from rqchat.errors import ModelError
 
-GRIDS = pytest.mark.parametrize("grid", [INT4, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits))
+GRIDS = pytest.mark.parametrize(
+    "grid", [INT4, INT3, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits)
+)
 
 
 def error_of(weight: torch.Tensor, grid: Grid) -> float:
@@ -56,10 +58,10 @@ def test_a_matrix_that_came_from_the_grid_finds_it_again() -> None:
 
 @pytest.mark.parametrize(
     ("grid", "most"),
-    # Measured 0.0076, 0.1035 and 9.6e-5 on 512 x 1536 normal values; Lloyd-Max without scales:
-    # 0.0095 and 0.1175 (J. Max, 1960)
-    [(INT4, 0.008), (INT2, 0.105), (INT8_ROWS, 1e-4)],
-    ids=["4", "2", "8"],
+    # Measured 0.0076, 0.1035 (2 bits) and 9.6e-5 on 512 x 1536 normal values; Lloyd-Max, no scales:
+    # 0.0095, 0.0345 and 0.1175 (J. Max, 1960)
+    [(INT4, 0.008), (INT3, 0.041), (INT2, 0.105), (INT8_ROWS, 1e-4)],
+    ids=["4", "3", "2", "8"],
 )
 def test_the_error_on_normal_values(grid: Grid, most: float) -> None:
     weight = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
@@ -79,6 +81,43 @@ def test_odd_values_stay_finite(grid: Grid) -> None:
     torch.testing.assert_close(found[1], weight[1], rtol=0.01, atol=0)
     assert found.isfinite().all()
     assert float(found[2, 0]) == pytest.approx(-500, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "columns", [384, 192]
+)  # groups of 128, and of 64 where those do not divide
+def test_outputs_err_less_where_their_inputs_are_known(columns: int) -> None:
+    generator = torch.Generator().manual_seed(6)
+    weight = torch.randn(48, columns, generator=generator)
+    # Inputs that lie near a few directions, as those of a model do
+    mixed = torch.randn(columns // 8, columns, generator=generator)
+    inputs = torch.randn(2000, columns // 8, generator=generator) @ mixed
+    inputs += 0.3 * torch.randn(2000, columns, generator=generator)
+    group = INT3.group_of(columns)
+    apart = inputs.unflatten(-1, (-1, group)).transpose(0, 1)
+
+    plain, fitted = (
+        fit_rows(lambda part: weight[part.start : part.stop], *weight.shape, INT3, *rest)
+        for rest in ((weight.device,), (weight.device, None, apart.mT @ apart))
+    )
+
+    assert fitted.nbytes == plain.nbytes == INT3.nbytes(*weight.shape)
+    lost = [
+        float((inputs @ (packed.dequantize() - weight).T).square().sum())
+        for packed in (plain, fitted)
+    ]
+    assert lost[1] < 0.6 * lost[0]
+
+
+def test_inputs_that_are_always_0_do_no_harm() -> None:
+    weight = torch.randn(8, 128, generator=torch.Generator().manual_seed(7))
+    nothing = torch.zeros(1, 128, 128)
+
+    found = fit_rows(
+        lambda part: weight[part.start : part.stop], 8, 128, INT3, weight.device, moments=nothing
+    )
+
+    assert torch.equal(found.codes(), fit(weight, INT3).codes())
 
 
 def test_parts_of_a_matrix_are_fitted_alike(monkeypatch: pytest.MonkeyPatch) -> None:

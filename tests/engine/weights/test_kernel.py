@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rqchat.engine.weights.fit import fit
-from rqchat.engine.weights.grid import INT2, INT4, INT8_ROWS, Grid, Packed
+from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.kernels import multiply as multiply_module
 from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
 from rqchat.engine.weights.modules import (
@@ -27,7 +27,9 @@ pytest.importorskip("triton", reason="triton is not installed")
 from rqchat.engine.weights.kernels import experts as expert_kernel
 from rqchat.engine.weights.kernels import linear as kernel
 
-GRIDS = pytest.mark.parametrize("grid", [INT4, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits))
+GRIDS = pytest.mark.parametrize(
+    "grid", [INT4, INT3, INT2, INT8_ROWS], ids=lambda grid: str(grid.bits)
+)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_a_packed_checkpoint_that_says_more_is_refused(
     settings = Settings(model=str(copied_folder), offline=True)
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"quantization_config": quantization}), encoding="utf-8")
-    assert resolve_model(settings, CPU).formats == ("int4", "int2")
+    assert resolve_model(settings, CPU).formats == ("int4", "int3", "int2")
     quantization[key] = value
     path.write_text(json.dumps(config | {"quantization_config": quantization}), encoding="utf-8")
 

@@ -19,7 +19,7 @@ _BITS = {
     **dict.fromkeys(("Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q5_1"), 8),
 }  # fmt: skip
 """Bits of the narrowest format of rqchat's that loses next to nothing of such blocks, if not 4."""
-_FORMATS = {8: ("int8", "int4", "int2"), 4: ("int4", "int2")}
+_FORMATS = {8: ("int8", "int4", "int3", "int2"), 4: ("int4", "int3", "int2")}
 _EXACT = ("F32", "F16", "BF16", "Q4_0")
 _LEAST_SHARE = 0.1  # of the weights: files of 4 bits keep single small matrices in 16
 

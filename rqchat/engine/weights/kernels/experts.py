@@ -14,6 +14,7 @@ import triton.language as tl
 from rqchat.engine.weights.grid import Packed
 from rqchat.engine.weights.kernels.launch import expert_launch, gemv_launch
 from rqchat.engine.weights.kernels.linear import (
+    fields_of,
     grid_constants,
     multiply_row,
     multiply_tile,
@@ -27,7 +28,8 @@ __all__ = ["expert_dot", "expert_dot_kernel", "expert_gemv", "expert_gemv_kernel
 
 @triton.jit
 def expert_gemv_kernel(
-    x_ptr, expert_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr, outputs, share, words_per_row,
+    x_ptr, expert_ptr, words_ptr, high_ptr, scale_ptr, offset_ptr, out_ptr,
+    outputs, share, words_per_row,
     BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
@@ -37,8 +39,9 @@ def expert_gemv_kernel(
     output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     at = top * (words_per_row // GROUP)
     value = multiply_row(
-        x_ptr + (slot // share) * words_per_row * (32 // BITS),
-        words_ptr + top * words_per_row, scale_ptr + at, offset_ptr + at,
+        x_ptr + (slot // share) * words_per_row * fields_of(BITS),
+        words_ptr + top * words_per_row, high_ptr + top * words_per_row,
+        scale_ptr + at, offset_ptr + at,
         output[:, None], outputs, words_per_row,
         BITS, HAS_OFFSET, GROUP, SHARE, BLOCK_N, BLOCK_W,
     )  # fmt: skip
@@ -48,7 +51,8 @@ def expert_gemv_kernel(
 
 @triton.jit
 def expert_dot_kernel(
-    x_ptr, order_ptr, slot_ends_ptr, tile_ends_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr,
+    x_ptr, order_ptr, slot_ends_ptr, tile_ends_ptr,
+    words_ptr, high_ptr, scale_ptr, offset_ptr, out_ptr,
     experts, outputs, share, words_per_row,
     EXPERTS: tl.constexpr, ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr,
     GROUP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
@@ -77,8 +81,9 @@ def expert_dot_kernel(
     top = tl.where(mine < experts, mine, 0).to(tl.int64) * outputs
     at = top * (words_per_row // GROUP)
     total = multiply_tile(
-        x_ptr + (slot // share) * (words_per_row * (32 // BITS)), asked,
-        words_ptr + top * words_per_row, scale_ptr + at, offset_ptr + at, output, outputs,
+        x_ptr + (slot // share) * (words_per_row * fields_of(BITS)), asked,
+        words_ptr + top * words_per_row, high_ptr + top * words_per_row,
+        scale_ptr + at, offset_ptr + at, output, outputs,
         0, tl.where(mine < experts, words_per_row, 0), words_per_row,
         ROWS, BITS, HAS_OFFSET, GROUP, BLOCK_N, BLOCK_W, DOT,
     )  # fmt: skip
@@ -92,7 +97,7 @@ def expert_gemv(
 ) -> torch.Tensor:
     """x [rows, columns] to [slots, outputs] in x's dtype, by the experts `chosen` [slots]."""
     rows, words = weight.words.shape
-    launch, outputs, slots = gemv_launch(words), rows // experts, chosen.numel()
+    launch, outputs, slots = gemv_launch(words, weight.grid.bits), rows // experts, chosen.numel()
     out = torch.empty(slots, outputs, dtype=x.dtype, device=x.device)
     expert_gemv_kernel[(triton.cdiv(outputs, launch.block_rows), slots)](
         x.contiguous(), chosen.contiguous(), *tensors_of(weight), out,

@@ -39,10 +39,13 @@ class Launch:
     splits: int = 1
 
 
-def gemv_launch(words: int) -> Launch:
-    """Four words to a thread, the more threads the better while less than a sixth of them idles."""
+def gemv_launch(words: int, bits: int) -> Launch:
+    """Four words to a thread, the more threads the better while less than a sixth of them idles.
+
+    Third bits take registers of their own, which eight outputs at once would not leave.
+    """
     warps = next(w for w in (4, 2, 1) if w == 1 or 7 * words > 6 * -(-words // (128 * w)) * 128 * w)
-    return Launch(block_rows=8, block_words=128 * warps, num_warps=warps)
+    return Launch(block_rows=4 if bits == 3 else 8, block_words=128 * warps, num_warps=warps)
 
 
 def dot_launch(rows: int, outputs: int, words: int, bits: int, processors: int) -> Launch:
@@ -57,7 +60,7 @@ def dot_launch(rows: int, outputs: int, words: int, bits: int, processors: int) 
 
 def _dot_outputs(rows: int, bits: int) -> int:
     """With more, 16 fields of many rows leave the registers."""
-    return 32 if bits == 2 and rows > 16 else 64
+    return 32 if bits <= 3 and rows > 16 else 64
 
 
 def expert_launch(slots: int, experts: int, bits: int) -> tuple[Launch, int]:
@@ -65,7 +68,9 @@ def expert_launch(slots: int, experts: int, bits: int) -> tuple[Launch, int]:
     rows = 16
     while rows < DOT_ROWS and rows * experts < slots:
         rows *= 2
-    return Launch(_dot_outputs(rows, bits), block_words=16, num_warps=4), rows
+    # Third bits of 32 rows and more would not fit the registers of four warps
+    warps = 8 if bits == 3 and rows > 16 else 4
+    return Launch(_dot_outputs(rows, bits), block_words=16, num_warps=warps), rows
 
 
 def dequantize_launch() -> Launch:

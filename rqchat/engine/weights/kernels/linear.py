@@ -21,6 +21,7 @@ __all__ = [
     "dequantize_kernel",
     "dot",
     "dot_kernel",
+    "fields_of",
     "gemv",
     "gemv_kernel",
     "grid_constants",
@@ -32,6 +33,12 @@ __all__ = [
 ]
 
 _INTERPRETED_PROCESSORS = 4
+
+
+@triton.constexpr_function
+def fields_of(bits):
+    """Codes that a word holds; of three bits two, whose third lies in a plane of its own."""
+    return 32 // (bits // 2 * 2)
 
 
 @triton.constexpr_function
@@ -61,13 +68,26 @@ def _exponent(BITS: tl.constexpr):
 
 
 @triton.jit
-def _raised(words, exponent, FIELD: tl.constexpr, BITS: tl.constexpr):
+def _raised(words, high, exponent, FIELD: tl.constexpr, BITS: tl.constexpr):
     """2**BITS + code, float32, of field FIELD of int32 words; `exponent` from `_exponent`."""
+    LOW: tl.constexpr = BITS // 2 * 2
     UNIT: tl.constexpr = 23 - BITS
-    SHIFT: tl.constexpr = FIELD * BITS - UNIT
+    SHIFT: tl.constexpr = FIELD * LOW - UNIT
     moved = words >> SHIFT if SHIFT >= 0 else words << -SHIFT
-    MASK: tl.constexpr = ((1 << BITS) - 1) << UNIT
-    return ((moved & MASK) | exponent).to(tl.float32, bitcast=True)
+    MASK: tl.constexpr = ((1 << LOW) - 1) << UNIT
+    raised = (moved & MASK) | exponent
+    if BITS > LOW:
+        raised |= (high << (UNIT + LOW - FIELD)) & (1 << (UNIT + LOW))
+    return raised.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _high_bits(high_ptr, at, seen, words, BITS: tl.constexpr):
+    """int32, in its lowest 16 bits the third bits of a word's codes; `words` where none has one."""
+    if BITS == 3:
+        return tl.load(high_ptr + at, mask=seen, other=0).to(tl.int32)
+    else:
+        return words
 
 
 @triton.jit
@@ -83,7 +103,7 @@ def _line(scale_ptr, offset_ptr, at, seen, BITS: tl.constexpr, HAS_OFFSET: tl.co
 
 @triton.jit
 def multiply_row(
-    source, words_ptr, scale_ptr, offset_ptr, output, outputs, words_per_row,
+    source, words_ptr, high_ptr, scale_ptr, offset_ptr, output, outputs, words_per_row,
     BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
@@ -92,7 +112,7 @@ def multiply_row(
     A thread keeps its columns of the row in registers for all BLOCK_N outputs. GROUP words have a
     scale; SHARE of them, a divisor of GROUP and 4, are added up before it.
     """
-    FIELDS: tl.constexpr = 32 // BITS
+    FIELDS: tl.constexpr = fields_of(BITS)
     # What all codes are too high: raised, and symmetric around half of their range
     HIGH: tl.constexpr = (1 << BITS) if HAS_OFFSET else 3 << (BITS - 1)
     SHARES: tl.constexpr = BLOCK_W // SHARE
@@ -105,12 +125,13 @@ def multiply_row(
         word = begin + tl.arange(0, BLOCK_W)[None, :]
         seen = (output < outputs) & (word < words_per_row)
         words = tl.load(words_ptr + output * words_per_row + word, mask=seen, other=0)
+        high = _high_bits(high_ptr, output * words_per_row + word, seen, words, BITS)
         plain = tl.zeros((1, BLOCK_W), tl.float32)
         for part in tl.static_range(FIELDS):
             plain += x[part].to(tl.float32)
         product = tl.zeros((BLOCK_N, BLOCK_W), tl.float32) - HIGH * plain
         for part in tl.static_range(FIELDS):
-            raised = _raised(words, exponent, _field_of(part, FIELDS), BITS)
+            raised = _raised(words, high, exponent, _field_of(part, FIELDS), BITS)
             product += raised * x[part].to(tl.float32)
         # [1, SHARES]
         share = begin + tl.arange(0, SHARES)[None, :] * SHARE
@@ -126,7 +147,7 @@ def multiply_row(
 
 @triton.jit
 def gemv_kernel(
-    x_ptr, words_ptr, scale_ptr, offset_ptr, out_ptr, outputs, words_per_row,
+    x_ptr, words_ptr, high_ptr, scale_ptr, offset_ptr, out_ptr, outputs, words_per_row,
     BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
@@ -137,7 +158,7 @@ def gemv_kernel(
     row = tl.program_id(0).to(tl.int64)
     output = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     value = multiply_row(
-        x_ptr + row * words_per_row * (32 // BITS), words_ptr, scale_ptr, offset_ptr,
+        x_ptr + row * words_per_row * fields_of(BITS), words_ptr, high_ptr, scale_ptr, offset_ptr,
         output[:, None], outputs, words_per_row,
         BITS, HAS_OFFSET, GROUP, SHARE, BLOCK_N, BLOCK_W,
     )  # fmt: skip
@@ -147,7 +168,8 @@ def gemv_kernel(
 
 @triton.jit
 def multiply_tile(
-    source, asked, words_ptr, scale_ptr, offset_ptr, output, outputs, first, last, words_per_row,
+    source, asked, words_ptr, high_ptr, scale_ptr, offset_ptr,
+    output, outputs, first, last, words_per_row,
     ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
 ):  # fmt: skip
@@ -156,20 +178,21 @@ def multiply_tile(
     Words from `first` to `last` count, values are rounded to DOT. A product needs no order of
     columns: field by field, BLOCK_W columns apart by FIELDS meet.
     """
-    FIELDS: tl.constexpr = 32 // BITS
+    FIELDS: tl.constexpr = fields_of(BITS)
     exponent = _exponent(BITS)
     total = tl.zeros((BLOCK_N, ROWS), tl.float32)
     for begin in range(first, last, BLOCK_W):
         word = begin + tl.arange(0, BLOCK_W)[None, :]
         seen = (output < outputs) & (word < last)
         words = tl.load(words_ptr + output * words_per_row + word, mask=seen, other=0)
+        high = _high_bits(high_ptr, output * words_per_row + word, seen, words, BITS)
         at = output * (words_per_row // GROUP) + word // GROUP
         scale, shift = _line(scale_ptr, offset_ptr, at, seen, BITS, HAS_OFFSET)
         column = begin * FIELDS + tl.arange(0, BLOCK_W * FIELDS)[None, :]
         wanted = asked & (column < last * FIELDS)
         x = _fields(tl.load(source + column, mask=wanted, other=0.0), ROWS, BLOCK_W, FIELDS)
         for part in tl.static_range(FIELDS):
-            raised = _raised(words, exponent, _field_of(part, FIELDS), BITS)
+            raised = _raised(words, high, exponent, _field_of(part, FIELDS), BITS)
             value = (raised * scale + shift).to(DOT)
             total = tl.dot(value, tl.trans(x[part]).to(DOT), total, input_precision="ieee")
     return total
@@ -177,7 +200,7 @@ def multiply_tile(
 
 @triton.jit
 def dot_kernel(
-    x_ptr, words_ptr, scale_ptr, offset_ptr, parts_ptr,
+    x_ptr, words_ptr, high_ptr, scale_ptr, offset_ptr, parts_ptr,
     rows, outputs, words_per_row, words_per_part,
     ROWS: tl.constexpr, BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr, DOT: tl.constexpr,
@@ -188,8 +211,8 @@ def dot_kernel(
     row = tl.arange(0, ROWS)[:, None].to(tl.int64)
     first = tl.program_id(1) * words_per_part
     total = multiply_tile(
-        x_ptr + row * (words_per_row * (32 // BITS)), row < rows,
-        words_ptr, scale_ptr, offset_ptr, output, outputs,
+        x_ptr + row * (words_per_row * fields_of(BITS)), row < rows,
+        words_ptr, high_ptr, scale_ptr, offset_ptr, output, outputs,
         first, tl.minimum(first + words_per_part, words_per_row), words_per_row,
         ROWS, BITS, HAS_OFFSET, GROUP, BLOCK_N, BLOCK_W, DOT,
     )  # fmt: skip
@@ -200,22 +223,26 @@ def dot_kernel(
 
 @triton.jit
 def dequantize_kernel(
-    words_ptr, scale_ptr, offset_ptr, out_ptr,
+    words_ptr, high_ptr, scale_ptr, offset_ptr, out_ptr,
     outputs, words_per_row,
     BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """out [outputs, columns], rounded to its own type."""
-    FIELDS: tl.constexpr = 32 // BITS
+    FIELDS: tl.constexpr = fields_of(BITS)
     # [BLOCK_N, BLOCK_K]
     output = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)[:, None]
     column = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)[None, :]
     seen = (output < outputs) & (column < words_per_row * FIELDS)
     word = column // FIELDS
     words = tl.load(words_ptr + output * words_per_row + word, mask=seen, other=0)
+    high = _high_bits(high_ptr, output * words_per_row + word, seen, words, BITS)
     at = output * (words_per_row // GROUP) + word // GROUP
     scale, shift = _line(scale_ptr, offset_ptr, at, seen, BITS, HAS_OFFSET)
-    code = (words >> (column % FIELDS) * BITS) & ((1 << BITS) - 1)
+    LOW: tl.constexpr = BITS // 2 * 2
+    code = (words >> (column % FIELDS) * LOW) & ((1 << LOW) - 1)
+    if BITS > LOW:
+        code |= ((high >> (column % FIELDS)) & 1) << LOW
     value = (code + (1 << BITS)).to(tl.float32) * scale + shift
     target = out_ptr + output * (words_per_row * FIELDS) + column
     tl.store(target, value.to(out_ptr.dtype.element_ty), mask=seen)
@@ -224,7 +251,7 @@ def dequantize_kernel(
 def gemv(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     """x [a few rows, columns] times the matrix: [rows, outputs] in x's dtype."""
     (outputs, words), rows = weight.words.shape, x.shape[0]
-    launch = gemv_launch(words)
+    launch = gemv_launch(words, weight.grid.bits)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
     gemv_kernel[(rows, triton.cdiv(outputs, launch.block_rows))](
         x.contiguous(), *tensors_of(weight), out, outputs, words,
@@ -278,9 +305,11 @@ def _processors(x: torch.Tensor) -> int:
     return int(torch.cuda.get_device_properties(x.device).multi_processor_count)
 
 
-def tensors_of(weight: Packed) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Words, scales, and offsets, or what stands in their place."""
-    return weight.words, weight.scale, weight.scale if weight.offset is None else weight.offset
+def tensors_of(weight: Packed) -> tuple[torch.Tensor, ...]:
+    """Words, third bits, scales, and offsets, or what stands in their place."""
+    high = weight.words if weight.high is None else weight.high
+    offset = weight.scale if weight.offset is None else weight.offset
+    return weight.words, high, weight.scale, offset
 
 
 def grid_constants(weight: Packed) -> dict[str, object]:
