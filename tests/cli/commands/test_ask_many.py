@@ -166,13 +166,15 @@ def test_json_that_was_cut_short_is_not_shown(
 def test_json_that_loops_is_asked_for_once_more(
     run: Run, session: FakeSession, monkeypatch: pytest.MonkeyPatch, recovers: bool
 ) -> None:
-    session.script, session.reason = ['{"x": ', "1111"], "repetition"
+    session.script = ['{"x": ', "1111"]
+    session.reason = "repetition"
     ask = session.ask
 
     def asked(*arguments: Any, **options: Any) -> Iterator[Event]:
         yield from ask(*arguments, **options)
         if recovers:
-            session.script, session.reason = ['{"x": 1}'], "eos"
+            session.script = ['{"x": 1}']
+            session.reason = "eos"
 
     monkeypatch.setattr(session, "ask", asked)
     result = run("ask", "--schema", SCHEMA, "--seed", "5", "How many?")

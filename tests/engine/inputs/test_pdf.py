@@ -53,9 +53,9 @@ def test_a_scan_is_pictures_of_its_pages() -> None:
     """In reading order, of some three megapixels; what is stamped on a page is not its text."""
     content = read_pdf(scan_pdf_bytes("red", "lime", stamp="Scanned with X"), "scan.pdf")
     sizes = [picture.image.size for picture in content.pictures]
-    middles = [p.image.getpixel((p.width // 2, p.height // 2)) for p in content.pictures]
+    middles = [p.image.resize((1, 1)).tobytes() for p in content.pictures]
     assert all(2_700_000 < width * height <= 3_010_000 for width, height in sizes)
-    assert [max(range(3), key=middle.__getitem__) for middle in middles] == [0, 1]
+    assert [max(range(3), key=list(middle).__getitem__) for middle in middles] == [0, 1]
     assert content.document is not None and content.document.text.count("Scanned with X") == 2
 
 

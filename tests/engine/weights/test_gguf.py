@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ WIDE_CONFIG["text_config"] |= {"hidden_size": 256, "intermediate_size": 256}
 BLOCK_TYPES = [kind for kind in BLOCKS if kind not in ("F32", "F16", "BF16", "F64")]
 
 
-def _written(folder: Path, config: dict[str, Any], linears: str = "Q4_0", **options: Any) -> Stored:
+def _written(
+    folder: Path, config: dict[str, Any], linears: str | Iterator[str] = "Q4_0", **options: Any
+) -> Stored:
     """A folder with GGUF files alone, and what they stand for."""
     source = build_tiny_model(folder / "source", config=config)
     (folder / "model").mkdir()
