@@ -46,7 +46,7 @@ __all__ = ["MID", "POCKET_FOLDER", "Case", "Failure", "Outcome", "config_of", "m
 
 MID = "random, 100 M"
 POCKET_FOLDER = Path(rqchat.__file__).parent / POCKET
-_PACKED = ("int4", "int2")  # made from Google's 4-bit files, as with a model of the catalog
+_PACKED = ("int4", "int3", "int2")  # made from Google's 4-bit files, as with a model of the catalog
 _FIRST_TOKENS, _TIMED_TOKENS, _LONGER = 8, 32, 4
 _SPARE_TOKENS = 64
 _FILL_TOKENS = 4096
