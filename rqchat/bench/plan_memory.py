@@ -51,7 +51,8 @@ _CPU_CONTEXTS = (8192, 24_576)
 # What users of such cards get, then every rung on the whole card
 _GPU_RUNGS = (
     ("int4", 4, 24), ("int3", None, 16), ("bf16", None, 0), ("int8", None, 0), ("int4", None, 0),
-    ("int3", None, 0), ("int2", None, 0), ("nf4", None, 0), ("int8-bnb", None, 0), ("nf4", None, 24),
+    ("int3", None, 0), ("int2", None, 0), ("nf4", None, 0), ("int8-bnb", None, 0),
+    ("nf4", None, 24),
     ("int2", None, 24), ("int4", None, 16),
 )  # fmt: skip
 _HEADINGS = (
