@@ -14,18 +14,17 @@ import json
 import os
 import random
 import sys
-import tempfile
-from collections.abc import Collection, Set
+from collections.abc import Set
 from dataclasses import asdict
-from multiprocessing import get_context
 from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "0"
 
 import triton
 
-from tests.compile.compiler import Case, Launch, all_cases, launches_of, measure
+from tests.compile.compiler import Launch, all_cases, launches_of
 from tests.compile.limits import CARDS, Figures, faults, table
+from tests.compile.on_all_cores import compile_launches
 from tests.compile.proofs import (
     PATH,
     disagreements,
@@ -33,8 +32,6 @@ from tests.compile.proofs import (
     read_proofs,
     write_proofs,
 )
-
-_SLICE = 120  # cases to a process: what Triton keeps of a compiled kernel goes with it
 
 
 def main() -> int:
@@ -82,30 +79,6 @@ def _options() -> argparse.Namespace:
     if options.write and (options.mode == "few" or set(options.cards) != set(CARDS)):
         parser.error("--write takes every case of every card: changed or all, and no card")
     return options
-
-
-def compile_launches(launches: list[Launch], wanted: Collection[str]) -> dict[str, Figures]:
-    """What the wanted launches take, by digest; many are shared out over all cores."""
-    cases = list(dict.fromkeys(one.case for one in launches if one.digest in wanted))
-    slices = [(cases[low : low + _SLICE], wanted) for low in range(0, len(cases), _SLICE)]
-    if len(slices) <= 1:
-        return compile_cases(cases, wanted)
-    figures: dict[str, Figures] = {}
-    with get_context("spawn").Pool(maxtasksperchild=1) as pool:
-        for part in pool.starmap(compile_cases, slices, chunksize=1):
-            figures |= part
-    return figures
-
-
-def compile_cases(cases: list[Case], wanted: Collection[str]) -> dict[str, Figures]:
-    """What the wanted launches of these cases take, by digest."""
-    figures: dict[str, Figures] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        triton.knobs.cache.dir = folder
-        for launch in launches_of(cases, wanted):
-            if launch.compiled is not None and launch.digest not in figures:
-                figures[launch.digest] = measure(launch.compiled)
-    return figures
 
 
 def _result(launch: Launch, figures: Figures) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,7 @@ def fit_layers(
         finish(index, lambda name, group: _moments(heard[name], group))
 
     hooks = [
-        layer.register_forward_pre_hook(
-            lambda layer, args, kwargs, index=index: fit(index, layer, args, kwargs),
-            with_kwargs=True,
-        )
+        layer.register_forward_pre_hook(partial(fit, index), with_kwargs=True)
         for index, layer in enumerate(text.layers)
     ]
     try:
@@ -80,13 +78,17 @@ def _listening(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, torch.Ten
 
         hooks.append(module.register_forward_pre_hook(listen))
         if any(parameter.is_meta for parameter in module.parameters()):
-            module.forward = lambda x, *rest: torch.zeros_like(x)
+            module.forward = _nothing
     try:
         yield heard
     finally:
         for hook, module in zip(hooks, modules.values(), strict=True):
             hook.remove()
             module.__dict__.pop("forward", None)
+
+
+def _nothing(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+    return torch.zeros_like(x)
 
 
 def _moments(inputs: torch.Tensor, group: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -267,13 +267,14 @@ class _Placing:
                 found = moments(name, INT3.group_of(columns)) if known else None
                 self._pack_experts(name, module, leaf, found)
             else:
-                weight = module.weight.data
+                linear = cast("nn.Linear", module)
+                weight = linear.weight.data
                 packed = fit_rows(
                     lambda part, weight=weight: weight[part.start : part.stop],
                     *(rows, columns, INT3, weight.device),
                     moments=moments(name, INT3.group_of(columns)),
                 )
-                self._replace(name, PackedLinear(for_cpu(packed), module.bias))
+                self._replace(name, PackedLinear(for_cpu(packed), linear.bias))
             self.placed_bytes += self.bytes_of(name)
 
     def _packed(

@@ -96,9 +96,12 @@ def test_outputs_err_less_where_their_inputs_are_known(columns: int) -> None:
     group = INT3.group_of(columns)
     apart = inputs.unflatten(-1, (-1, group)).transpose(0, 1)
 
+    rows, device = weight.shape[0], weight.device
     plain, fitted = (
-        fit_rows(lambda part: weight[part.start : part.stop], *weight.shape, INT3, *rest)
-        for rest in ((weight.device,), (weight.device, None, apart.mT @ apart))
+        fit_rows(
+            lambda part: weight[part.start : part.stop], rows, columns, INT3, device, moments=each
+        )
+        for each in (None, apart.mT @ apart)
     )
 
     assert fitted.nbytes == plain.nbytes == INT3.nbytes(*weight.shape)
