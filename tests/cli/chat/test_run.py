@@ -24,7 +24,7 @@ POCKET = Path(rqchat.__file__).parent / "pocket"
 SHAPES = Path(rqchat.__file__).parents[1] / "docs/images/shapes.png"
 HELLO, WHO = "Hello! How can I help you?", "I am the rqchat pocket model"
 FACT = "The access code for the north gate is 4711."
-ENDLESS = ("/set temperature 10", "/set top-p 1", "/set top-k 0", "/set seed 61")
+ENDLESS = ("/set temperature 10", "/set top-p 1", "/set top-k 0", "/set seed 65")
 # What a terminal is told by our own libraries; any other escape character came from elsewhere
 OUR_SEQUENCES = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
 CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
