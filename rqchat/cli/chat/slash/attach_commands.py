@@ -62,8 +62,8 @@ COMMANDS = (
     ),
     Command(
         "/file",
-        "[--pages 3-9] PATH... [TEXT]",
-        "attach text, PDF, HTML, pictures, folders, URLs; ask TEXT",
+        "PATH... [TEXT]",
+        "attach text, PDF (--pages 3-9 before it), HTML, pictures, folders, URLs; ask TEXT",
         _file,
         PATHS,
         aliases=("/read", "/attach", "/add"),

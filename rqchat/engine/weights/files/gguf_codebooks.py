@@ -10,7 +10,15 @@ import torch
 from rqchat.engine.weights.files.gguf_bits import fields, half, words
 
 __all__ = [
-    *("iq1_m", "iq1_s", "iq2_s", "iq2_xs", "iq2_xxs", "iq3_s", "iq3_xxs", "tq1_0", "tq2_0"),
+    "iq1_m",
+    "iq1_s",
+    "iq2_s",
+    "iq2_xs",
+    "iq2_xxs",
+    "iq3_s",
+    "iq3_xxs",
+    "tq1_0",
+    "tq2_0",
 ]
 
 
