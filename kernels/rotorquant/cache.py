@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,37 +19,14 @@ from rotorquant.exceptions import CacheStateError, ConfigError
 from rotorquant.layers.base import SharedLayer
 from rotorquant.layers.buffers import Meter
 from rotorquant.layers.finite_check import FiniteCheck, LayerContext
-from rotorquant.layers.global_layer import GlobalLayer, GlobalState
+from rotorquant.layers.global_layer import GlobalLayer
 from rotorquant.layers.positions import PositionLog
-from rotorquant.layers.sliding_layer import SlidingLayer, SlidingState
+from rotorquant.layers.sliding_layer import SlidingLayer
+from rotorquant.mark import Mark
 from rotorquant.model_layers import LayerShape, ModelLayers, read_model_layers
 from rotorquant.snapshot import FrozenCache, Header, Source, read_snapshot
 
 __all__ = ["Mark", "RotorQuantCache"]
-
-
-# By identity: `RotorQuantCache._marks` holds marks weakly and looks them up by hash.
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Mark:
-    """A place to come back to, from `RotorQuantCache.mark`.
-
-    Attributes:
-        length: tokens at that place.
-        states: what each storing layer needs: copies of its window or exact latest tokens.
-    """
-
-    length: int
-    states: tuple[GlobalState | SlidingState | None, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the copies."""
-        return sum(
-            rows.nbytes
-            for state in self.states
-            if state is not None
-            for rows in (state.ring if isinstance(state, SlidingState) else state.tail)
-        )
 
 
 class RotorQuantCache(Cache):
@@ -342,16 +319,20 @@ class RotorQuantCache(Cache):
     def mark(self, device: torch.device | str | None = None) -> Mark:
         """Remember this place, sliding windows and exact latest tokens included.
 
-        It costs one copy of those (`Mark.nbytes`) for as long as the mark exists, on `device`, such
-        as "cpu", or where the cache is.
+        It costs nothing at once, and on a GPU it does not wait. As long as the mark exists, what
+        later tokens overwrite of them is copied before (`Mark.nbytes`), to `device`, such as "cpu",
+        or where the cache is.
 
         Raises:
-            CacheStateError, NonFiniteError: a forward pass broke off, or stored NaN or infinity.
+            CacheStateError: a forward pass broke off.
+            NonFiniteError: one stored NaN or infinity; on a GPU a later pass may report it instead.
         """
-        self._check_sound()
+        self._check_whole()
+        length = self.get_seq_length()
+        totals = self._finite_check.mark(length)
         place = None if device is None else torch.device(device)
         states = tuple(layer.save(place) for layer in self._storing)
-        mark = Mark(self.get_seq_length(), states)
+        mark = Mark(length, states, totals)
         self._marks.add(mark)
         return mark
 
@@ -369,7 +350,7 @@ class RotorQuantCache(Cache):
             )
         for layer, state in zip(self._storing, mark.states, strict=True):
             layer.restore(state)
-        self._forget_from(mark.length)
+        self._forget_from(mark.length, mark.totals)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Beam search: row b becomes what row beam_idx[b] was."""
@@ -384,10 +365,9 @@ class RotorQuantCache(Cache):
         self._select_batch(lambda rows: rows[indices.to(rows.device)])
 
     def flush(self) -> None:
-        """Pack the pages that are due, as the next step would."""
+        """Pack the pages that are due and keep what marks need, as the next step would."""
         for layer in self._storing:
-            if isinstance(layer, GlobalLayer):
-                layer.flush()
+            layer.flush()
 
     def advance(self, tokens: int) -> None:
         """Count tokens that a replayed step is about to store.
@@ -448,8 +428,10 @@ class RotorQuantCache(Cache):
                 "tokens; rewind() to a mark, crop_to() the smaller number, or reset()"
             )
 
-    def _forget_from(self, length: int) -> None:
-        self._finite_check.back_to(length)
+    def _forget_from(
+        self, length: int, totals: dict[torch.device, torch.Tensor] | None = None
+    ) -> None:
+        self._finite_check.back_to(length, totals)
         if self._positions is not None:
             self._positions.truncate(length)
             if length == 0:  # the next prompt may have another batch size

@@ -46,7 +46,7 @@ class StepCache(Protocol):
         ...
 
     def flush(self) -> None:
-        """Pack the pages that are due, as the next step would."""
+        """Pack the pages that are due and keep what marks need, as the next step would."""
         ...
 
     def advance(self, tokens: int) -> None:

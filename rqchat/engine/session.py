@@ -30,7 +30,7 @@ from rqchat.errors import ContextLengthError, ModelError, RqchatError
 
 __all__ = ["ChatSession", "Message", "UserTurn"]
 
-_MARKS = 6  # places to go back to; the 31B's take 0.4 to 0.9 GB of host memory each
+_MARKS = 6  # places to go back to; the 31B's take up to 0.4 to 0.9 GB of host memory each
 _UNCALIBRATED = (
     "a KV cache of {} bits is closer to exact once the model is calibrated; once is enough:"
     " rqchat calibrate --model {}"

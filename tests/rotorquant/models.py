@@ -28,6 +28,7 @@ __all__ = [
     "picture",
     "random_tokens",
     "read",
+    "stored_in",
 ]
 
 VOCABULARY = 96
@@ -154,6 +155,11 @@ def read(model: Any, cache: Any, tokens: torch.Tensor, **inputs: Any) -> torch.T
     with torch.no_grad():
         logits: torch.Tensor = model(tokens, past_key_values=cache, **inputs).logits
     return logits
+
+
+def stored_in(cache: Any) -> list[torch.Tensor]:
+    """K and V of every layer that stores some, as the next query finds them."""
+    return [rows.clone() for layer in cache._storing for rows in layer.dense()]
 
 
 # Every way in which a model's layers can be stored

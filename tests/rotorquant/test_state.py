@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from contextlib import suppress
+from typing import Any
+
 import pytest
 import torch
 from transformers import StaticCache
 
-from rotorquant import RotorQuantCache
+from rotorquant import Mark, RotorQuantCache
 from rotorquant.exceptions import (
     CacheStateError,
     CapacityError,
@@ -14,7 +18,6 @@ from rotorquant.exceptions import (
     RotorQuantError,
     UnsupportedModelError,
 )
-from rotorquant.layers.global_layer import GlobalState
 from tests.rotorquant.models import (
     IMAGE_TOKEN,
     SMALL_WINDOW,
@@ -23,6 +26,7 @@ from tests.rotorquant.models import (
     llama,
     random_tokens,
     read,
+    stored_in,
 )
 
 
@@ -32,14 +36,14 @@ def test_rewinding_gives_the_same_answer_to_the_bit(sliding_bits: int) -> None:
     cache = RotorQuantCache(model, bits=4, sliding_bits=sliding_bits, **SMALL_WINDOW)
     read(model, cache, tokens[:, :100])
     mark = cache.mark()
-    assert mark.length == 100
-    assert mark.nbytes > 0
+    assert (mark.length, mark.nbytes) == (100, 0)
     first = [read(model, cache, part) for part in tokens[:, 100:200].split(7, dim=1)]
     for _ in range(2):
         cache.rewind(mark)
         assert cache.get_seq_length() == 100
         again = [read(model, cache, part) for part in tokens[:, 100:200].split(7, dim=1)]
         assert torch.equal(torch.cat(first, 1), torch.cat(again, 1))
+    assert mark.nbytes > 0
 
 
 def test_a_mark_of_the_empty_cache_empties_it() -> None:
@@ -226,11 +230,48 @@ def test_gradients_are_not_kept_alive_by_the_cache() -> None:
     cache = RotorQuantCache(model, **SMALL_WINDOW)
     for part in random_tokens(1, 80).split(40, dim=1):
         model(part, past_key_values=cache)
-    copies = [
-        rows
-        for state in cache.mark().states
-        if state is not None
-        for rows in (state.tail if isinstance(state, GlobalState) else state.ring)
-    ]
-    assert len(copies) == 5
+    mark = cache.mark()
+    for count in (80, 1):  # a step packs what a chunk has left
+        model(random_tokens(1, count), past_key_values=cache)
+    copies = mark.copies
+    assert len({id(state) for state in mark.states}) == 3
+    assert len(copies) >= 5
     assert not any(rows.requires_grad for rows in copies)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+@pytest.mark.parametrize("defer", ["window", "prompt", "none"])
+@pytest.mark.parametrize("seed", range(2))
+def test_any_way_back_to_a_mark_finds_all_as_it_was(seed: int, defer: str, drafts: bool) -> None:
+    """Marks near to each other, crops, drafts and steps: what is stored is the same to the bit."""
+    draw, model = random.Random(seed), gemma()
+    options: dict[str, Any] = {**SMALL_WINDOW, "defer": defer, "sliding_bits": draw.choice([8, 16])}
+    cache = RotorQuantCache(model, bits=4, max_tokens=400, **options)
+    if drafts:
+        cache.activate_past_recording()
+    marks: list[tuple[Mark, list[torch.Tensor]]] = []
+    for _ in range(40):
+        what, length = draw.choice(["read"] * 4 + ["mark"] * 2 + ["rewind", "crop"]), draw.random()
+        if what == "read" and cache.get_seq_length() < 300:
+            count = draw.choice([1, 1, 1, 2, 9, 17, 40])
+            read(model, cache, random_tokens(1, count, seed=draw.randrange(99)))
+            cache.flush()
+        elif what == "mark" and cache.get_seq_length():
+            marks.append((cache.mark(draw.choice([None, "cpu"])), stored_in(cache)))
+        elif what == "rewind" and marks:
+            del marks[1 + int(length * len(marks)) :]
+            cache.rewind(marks[-1][0])
+            assert all(map(torch.equal, stored_in(cache), marks[-1][1]))
+        elif what == "crop" and cache.get_seq_length() > 4:
+            with suppress(CacheStateError):  # rings hold no more
+                cache.crop(-draw.randrange(1, 4) if drafts else -1)
+            marks = [each for each in marks if each[0].length <= cache.get_seq_length()]
+
+
+def test_a_sliding_window_is_not_taken_back_twice_by_what_it_has_once() -> None:
+    model = gemma()
+    cache = RotorQuantCache(model, **SMALL_WINDOW)
+    read(model, cache, random_tokens(1, 50))
+    cache.crop(-1)
+    with pytest.raises(CacheStateError, match=r"mark\(\) and rewind\(\)"):
+        cache.crop(-1)

@@ -15,7 +15,7 @@ from rotorquant import RotorQuantCache, StepGraph
 from rotorquant.exceptions import CaptureError, ConfigError
 from rotorquant.ops import dispatch
 from rotorquant.step_graph import CudaRecorder
-from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens
+from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens, stored_in
 from tests.rotorquant.ops.kernels import DEVICE, Spy
 from tests.rotorquant.ops.test_decode_cache import SIZES, UNTIED, decode_kernels, read
 from tests.tape import WAITS, Tape, TapeRecorder, decodes_on_device
@@ -107,6 +107,22 @@ def _filled(tokens: torch.Tensor, **changes: Any) -> tuple[Any, RotorQuantCache,
     for cache in caches:
         read(model, cache, tokens)
     return model, caches[0], caches[1]
+
+
+def test_a_mark_holds_while_replayed_steps_overwrite_its_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decodes_on_device(monkeypatch)
+    tokens, recorder = random_tokens(1, 70), TapeRecorder()
+    model, cache, _ = _filled(tokens[:, :40])
+    graph = StepGraph(stepping(model, cache), cache, recorder)
+    mark, stored = cache.mark("cpu"), stored_in(cache)
+    for place in range(40, 70):
+        graph(tokens[:, place : place + 1])
+    assert recorder.tapes
+    assert recorder.rehearsals < 5
+    cache.rewind(mark)
+    assert all(map(torch.equal, stored_in(cache), stored))
 
 
 @pytest.mark.parametrize("changes", [{}, UNTIED], ids=["tied", "shared layers"])

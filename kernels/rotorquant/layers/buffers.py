@@ -85,8 +85,10 @@ class TokenBuffer:
         return [tensor.narrow(2, min(low, stop), max(0, stop - low)) for tensor in self._tensors]
 
     def append(self, rows: Sequence[torch.Tensor]) -> None:
-        """Add tokens, which must fit."""
-        tokens = rows[0].shape[2]
+        """Add tokens, which must fit; they may lie on another device."""
+        tokens, device = rows[0].shape[2], self.count.device
+        # What comes back from a mark or a file lies on the host
+        rows = [new.to(device, non_blocking=True) for new in rows]
         if tokens <= STEP_TOKENS:
             self._append_step(rows, tokens)
             return

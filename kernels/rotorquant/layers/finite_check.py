@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,10 +18,13 @@ __all__ = ["FiniteCheck", "LayerContext"]
 
 
 class _PendingCheck(NamedTuple):
-    """A total on its way to the host, and the tokens that it covers."""
+    """The totals of all devices on their way to the host, and the tokens that they cover."""
 
-    total: PendingScalar
+    totals: list[PendingScalar]
     tokens: int
+
+    def has_arrived(self) -> bool:
+        return all(total.has_arrived for total in self.totals)
 
 
 class FiniteCheck:
@@ -67,7 +70,8 @@ class FiniteCheck:
     def begin(self, length: int) -> None:
         """Note that a pass begins on top of `length` tokens; raises as `verify` does."""
         if not _capturing():  # a capture runs nothing, and must not wait
-            self._send(length)
+            if not self._pending:  # totals only grow worse, so none is missed
+                self._send(length)
             self._receive(wait=False)
         self._begun_tokens = length
 
@@ -77,14 +81,29 @@ class FiniteCheck:
         Raises:
             NonFiniteError: one stored NaN or infinity.
         """
-        # A copy under way may be older than the latest pass, which the second one covers.
-        self._receive(wait=True)
         self._send(self._begun_tokens)
         self._receive(wait=True)
 
-    def back_to(self, length: int) -> None:
-        """Note that the cache was taken back to `length` tokens."""
-        if length <= self._sound_tokens:  # else the bad tokens may still be there
+    def mark(self, length: int) -> dict[torch.device, torch.Tensor]:
+        """The totals [] of `length` tokens as they are on their devices, for `back_to`.
+
+        Raises:
+            NonFiniteError: as `verify` does, as far as it is known without a wait.
+        """
+        self._send(length)
+        self._receive(wait=False)
+        return {device: total.clone() for device, total in self._totals.items()}
+
+    def back_to(
+        self, length: int, totals: Mapping[torch.device, torch.Tensor] | None = None
+    ) -> None:
+        """Note that the cache was taken back to `length` tokens, where it had these totals."""
+        if totals is not None and length > self._sound_tokens:
+            for device, total in self._totals.items():
+                total.copy_(totals[device]) if device in totals else total.zero_()
+            self._pending = [each for each in self._pending if each.tokens <= length]
+            self._broken = False
+        elif length <= self._sound_tokens:  # else the bad tokens may still be there
             for total in self._totals.values():
                 total.zero_()
             self._pending.clear()
@@ -92,17 +111,17 @@ class FiniteCheck:
             self._sound_tokens = length
 
     def _send(self, tokens: int) -> None:
-        if not self._pending:  # one copy at a time; totals only grow worse, so none is missed
-            self._pending = [
-                _PendingCheck(PendingScalar(total), tokens) for total in self._totals.values()
-            ]
+        if self._totals:
+            totals = [PendingScalar(total) for total in self._totals.values()]
+            self._pending.append(_PendingCheck(totals, tokens))
 
     def _receive(self, wait: bool) -> None:
-        if wait or all(each.total.has_arrived for each in self._pending):
-            arrived, self._pending = self._pending, []
-            self._broken |= not all(math.isfinite(each.total.value()) for each in arrived)
-            if arrived and not self._broken:
-                self._sound_tokens = max(self._sound_tokens, arrived[0].tokens)
+        # In the order in which they were sent, so that the last sound one is the last of its kind
+        while self._pending and (wait or self._pending[0].has_arrived()):
+            arrived = self._pending.pop(0)
+            self._broken |= not all(math.isfinite(each.value()) for each in arrived.totals)
+            if not self._broken:
+                self._sound_tokens = max(self._sound_tokens, arrived.tokens)
         # At every pass from now on, until the bad tokens have been taken back.
         if self._broken:
             raise NonFiniteError(

@@ -237,8 +237,13 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             self.store.truncate(length)
 
     def save(self, device: torch.device | None = None) -> GlobalState | None:
-        """What `restore` needs to come back here; packed tokens are not copied."""
-        return self.store.save(device) if self.is_initialized else None
+        """What `restore` needs to come back here; packed tokens are never copied."""
+        if not self.is_initialized:
+            return None
+        if not self._waits(1):
+            # As the next pass would; afterwards every row of it would have to be copied first
+            self._pack_old()
+        return self.store.save(device)
 
     def restore(self, state: object) -> None:
         """Return to a saved state that later tokens have only been added to."""

@@ -11,17 +11,18 @@ from rotorquant.codec.codec import Codec, Frame
 from rotorquant.codec.make_codec import make_codec
 from rotorquant.config import RotorQuantConfig
 from rotorquant.layers.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
+from rotorquant.layers.kept_rows import KeptRows, RowKeeper
 from rotorquant.layers.packed_buffer import PackedBuffer
 
 __all__ = ["CodecMaker", "GlobalState", "GlobalStore"]
 
 
 class GlobalState(NamedTuple):
-    """What `GlobalStore.save` returns: token counts and a copy of the exact latest tokens."""
+    """What `GlobalStore.save` returns: token counts, and the exact latest tokens."""
 
     sink: int
     packed: int
-    tail: list[torch.Tensor]
+    tail: KeptRows
 
 
 class CodecMaker:
@@ -76,6 +77,7 @@ class GlobalStore:
         self.sink = TokenBuffer(like, config.sink_tokens, meter, sink)
         self.packed = PackedBuffer(codecs, like, self._packed_capacity, meter, packed)
         self.tail = TokenBuffer(like, self._tail_tokens, meter, tail)
+        self._keeper = RowKeeper()
 
     @property
     def length(self) -> int:
@@ -111,8 +113,10 @@ class GlobalStore:
 
     def pack_old(self) -> None:
         """Pack the whole pages that have left the exact window."""
-        old = self.due_tokens
+        old, (_, start) = self.due_tokens, self.span
         if old:
+            if start + old > self._keeper.due_from:
+                self._keeper.keep(start + old, self._tail_from, ahead=False)
             self.packed.pack(self.tail.rows(0, old))
             self.tail.drop_front(old)
 
@@ -169,32 +173,49 @@ class GlobalStore:
 
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens."""
+        self._keeper.forget(length)
         for buffer in self.buffers.values():
             buffer.truncate(length)
             length -= buffer.length
 
     def save(self, device: torch.device | None) -> GlobalState:
         """What `restore` needs to come back here; packed tokens are not copied."""
-        tail = [rows.to(device or rows.device, copy=True) for rows in self.tail.rows()]
+        (_, start), place = self.span, device or self.counts.device
+        tail = self._keeper.mark(start, self.length, place)
         return GlobalState(self.sink.length, self.packed.length, tail)
 
     def restore(self, state: GlobalState) -> None:
         """Return to a saved state that later tokens have only been added to."""
+        kept, (_, start) = state.tail, self.span
+        self._keeper.forget(kept.length)
         self.sink.truncate(state.sink)
         self.packed.truncate(state.packed)
-        self.tail.truncate(0)
-        self.tail.resize(max(self._tail_tokens, state.tail[0].shape[2]))
-        self.tail.append(state.tail)
+        self.tail.truncate(max(0, kept.length - start))
+        # What has meanwhile been packed comes before what is still there.
+        still = [rows.clone() for rows in self.tail.rows()] if start > kept.first else []
+        if still:
+            self.tail.truncate(0)
+        self.tail.resize(max(self._tail_tokens, kept.length - kept.first))
+        if still:
+            for block in kept.cuts(kept.first, min(start, kept.length)):
+                self.tail.append(block.rows)
+            self.tail.append(still)
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the batch dimension of everything stored as `change` does."""
         for buffer in self.buffers.values():
             buffer.select_batch(change)
+        self._keeper.forget()
 
     def release(self) -> None:
         """Give the memory back; the store cannot be used any more."""
         for buffer in self.buffers.values():
             buffer.release()
+
+    def _tail_from(self, low: int, high: int) -> list[torch.Tensor]:
+        """Views of the exact tokens `low` to `high` of the sequence."""
+        _, start = self.span
+        return self.tail.rows(low - start, high - start)
 
     @property
     def _growing(self) -> TokenBuffer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -15,17 +15,11 @@ from rotorquant.exceptions import CacheStateError, SnapshotError
 from rotorquant.layers.base import StoringLayer
 from rotorquant.layers.decode_step import RingStep
 from rotorquant.layers.finite_check import LayerContext
+from rotorquant.layers.kept_rows import KeptRows
 from rotorquant.layers.sliding_ring import Ring
 from rotorquant.ops.decode import Exact, serves
 
-__all__ = ["SlidingLayer", "SlidingState"]
-
-
-class SlidingState(NamedTuple):
-    """What `SlidingLayer.save` returns: the length and a copy of the ring."""
-
-    length: int
-    ring: list[torch.Tensor]
+__all__ = ["SlidingLayer"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,20 +152,21 @@ class SlidingLayer(StoringLayer[Ring]):
         if self.is_initialized:
             self.store.truncate(length)
 
-    def save(self, device: torch.device | None = None) -> SlidingState | None:
+    def save(self, device: torch.device | None = None) -> KeptRows | None:
         """What `restore` needs to come back here."""
-        if not self.is_initialized:
-            return None
-        slots = self.store.slots.rows()
-        copies = [rows.to(device or rows.device, copy=True) for rows in slots]
-        return SlidingState(self.store.length, copies)
+        return self.store.save(device) if self.is_initialized else None
 
     def restore(self, state: object) -> None:
         """Return to a saved state that later tokens have only been added to."""
-        if isinstance(state, SlidingState):
-            self.store.load(state.ring, state.length)
+        if isinstance(state, KeptRows):
+            self.store.restore(state)
         else:
             self.reset()
+
+    def flush(self) -> None:
+        """Copy, where a mark needs it, what the next step will overwrite."""
+        if self.is_initialized:
+            self.store.keep_leaving(1)
 
     def tensors(self) -> dict[str, list[torch.Tensor]]:
         """What `load` restores, views of the storage; `like` gives the model's dtype."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 
 from rotorquant.layers.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
+from rotorquant.layers.kept_rows import KeptRows, RowKeeper
 from rotorquant.ops.append import append, append_scaled, codes_of
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.decode import Exact
@@ -45,7 +46,8 @@ class Ring:
         # The first two stay 0: the decode kernel reads three, and a ring has one kind of token.
         self.counts = counters(3, like.device)
         self._count = self.counts[2:]
-        self.length = 0
+        self.length = self._first_kept = 0
+        self._keeper = RowKeeper()
         self.window, self._bits = window, bits
         rows = self._encode([self.empty, self.empty])
         self.slots = TokenBuffer(rows, window, meter)
@@ -75,7 +77,7 @@ class Ring:
     @property
     def first_kept(self) -> int:
         """The first token that is still there, in a slot or recorded."""
-        return self._first_in_slots - self._past.length
+        return self._first_kept - self._past.length
 
     def history(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """K and V of the last window - 1 tokens in order; indices also of `tokens` more."""
@@ -100,6 +102,7 @@ class Ring:
     def write(self, streams: list[torch.Tensor], record: bool) -> None:
         """Add tokens, K and V [B, H, T, D]; `record` keeps what they push out."""
         tokens = streams[0].shape[2]
+        self.keep_leaving(tokens)
         if record:
             self._record(streams)
         elif self._past.length:
@@ -109,9 +112,10 @@ class Ring:
         if tokens <= min(STEP_TOKENS, self.window):  # places from the device, for captured graphs
             put = append if self._bits == 16 else append_scaled
             put(self.slots.whole(), latest, self._count)
-            self._length += tokens
+            self.advance(tokens)
             return
-        self.length += tokens
+        self._count.fill_(self.length + tokens)
+        self.advance(tokens)
         places = torch.arange(self.length - kept, self.length, device=self.empty.device)
         for slots, rows in zip(self.slots.rows(), self._encode(latest), strict=True):
             slots.index_copy_(2, places % self.window, rows)
@@ -146,6 +150,7 @@ class Ring:
     def advance(self, tokens: int) -> None:
         """Count tokens that a replayed step has added on the device."""
         self._length += tokens
+        self._first_kept = max(self._first_kept, self._first_in_slots)
 
     def retract(self, length: int) -> None:
         """Count `length` tokens again: the last step was not stored."""
@@ -153,14 +158,13 @@ class Ring:
 
     def truncate(self, length: int) -> None:
         """Keep the first `length` tokens, put back what is recorded, and drop the record."""
-        lost, base = self._first_in_slots, self.first_kept
+        lost, base = self._first_kept, self.first_kept
         self.length = min(self.length, length)
         back = range(max(base, self._first_in_slots), lost)
         if back:
-            tokens = torch.arange(back.start, back.stop, device=self.empty.device)
-            rows = self._past.rows(back.start - base, back.stop - base)
-            for slots, old in zip(self.slots.rows(), rows, strict=True):
-                slots.index_copy_(2, tokens % self.window, old)
+            self._put(back.start, self._past.rows(back.start - base, back.stop - base))
+            self._first_kept = back.start
+        self._keeper.forget(length)
         self._past.truncate(0)
         self._past.resize(min(self._past.capacity, _PAST_TOKENS))
 
@@ -168,7 +172,29 @@ class Ring:
         """Replace the slots by these rows; raises as `TokenBuffer.load` does."""
         self.slots.load(rows)
         self.length = length
+        self._first_kept = self._first_in_slots
         self._past.truncate(0)
+
+    def save(self, device: torch.device | None) -> KeptRows:
+        """What `restore` needs to come back here: nothing is copied yet."""
+        first = max(self._first_kept, self._first_in_slots)
+        return self._keeper.mark(first, self.length, device or self.empty.device)
+
+    def restore(self, kept: KeptRows) -> None:
+        """Return to what was saved; tokens have only been added since, or taken back again."""
+        for block in kept.cuts(kept.first, self._first_kept):
+            self._put(block.start, block.rows)
+        self.length, self._first_kept = kept.length, kept.first
+        self._keeper.forget(kept.length)
+        self._past.truncate(0)
+        for slots in self.slots.rows(self.length):  # those of no token, as in a new ring
+            slots.zero_()
+
+    def keep_leaving(self, tokens: int) -> None:
+        """Copy, where a mark needs it, what so many new tokens will push out."""
+        high = self.length + tokens - self.window
+        if high > self._keeper.due_from:
+            self._keeper.keep(high, self._rows_from, ahead=tokens == 1)
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the batch dimension of everything stored as `change` does."""
@@ -176,6 +202,7 @@ class Ring:
             self.empty = change(self.empty)
         self.slots.select_batch(change)
         self._past.select_batch(change)
+        self._keeper.forget()
 
     def release(self) -> None:
         """Give the memory back; the ring cannot be used any more."""
@@ -186,10 +213,22 @@ class Ring:
     def _first_in_slots(self) -> int:
         return max(0, self.length - self.window)
 
+    def _rows_from(self, low: int, high: int) -> list[torch.Tensor]:
+        """Views of the slots of tokens `low` to `high`, up to the last slot at most."""
+        place = low % self.window
+        return self.slots.rows(place, min(self.window, place + high - low))
+
+    def _put(self, start: int, rows: list[torch.Tensor]) -> None:
+        """Write rows from any device into the slots of tokens from `start` on."""
+        device = self.empty.device
+        tokens = torch.arange(start, start + rows[0].shape[2], device=device)
+        for slots, old in zip(self.slots.rows(), rows, strict=True):
+            slots.index_copy_(2, tokens % self.window, old.to(device, non_blocking=True))
+
     def _record(self, streams: list[torch.Tensor]) -> None:
         """Keep the tokens that writing these will push out."""
         end = self.length + streams[0].shape[2] - self.window
-        start = max(self._first_in_slots, end - self.window)
+        start = max(self._first_kept, end - self.window)
         if start >= end:
             return
         stop = max(start, min(end, self.length))

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from types import ModuleType
+from typing import ParamSpec, TypeVar
 
 import torch
 
 __all__ = [
     "capability_of",
+    "current_device",
     "find_kernel",
     "float32_products",
     "on_gpu",
+    "on_one_device",
     "processors_of",
     "registers",
 ]
 
 _INTERPRETED_PROCESSORS = 2
 _REGISTERS = 65_536  # of a block, on every card
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 def find_kernel(op: str) -> ModuleType | None:
@@ -35,6 +43,52 @@ def find_kernel(op: str) -> ModuleType | None:
 def on_gpu(tensor: torch.Tensor) -> bool:
     """Whether a tensor lies where Triton can launch: CUDA, or ROCm, which calls itself CUDA."""
     return tensor.is_cuda
+
+
+def current_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make a card the current one, for this thread; nothing for other devices.
+
+    Triton launches on the current card, wherever its arguments lie.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
+def on_one_device(op: Callable[Given, Result]) -> Callable[Given, Result]:
+    """Let an op run on the device of its tensors, which has to be the same for all of them.
+
+    So one of them says whether a kernel takes all, and the kernel is launched where they lie.
+
+    Raises:
+        ValueError: by the op, if its tensors lie on several devices.
+    """
+
+    @functools.wraps(op)
+    def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        found: set[torch.device] = set()
+        _add_devices((*args, *kwargs.values()), found)
+        if len(found) != 1:
+            raise ValueError(
+                f"{op.__name__} was given tensors on {' and '.join(sorted(map(str, found)))}; move "
+                "them to one device"
+            )
+        device = found.pop()
+        if device.type == "cpu":
+            return op(*args, **kwargs)
+        with current_device(device):
+            return op(*args, **kwargs)
+
+    return checked
+
+
+def _add_devices(values: Iterable[object], found: set[torch.device]) -> None:
+    """Add where the tensors lie, also those in tuples, lists and dataclasses."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.add(value.device)
+        elif isinstance(value, (tuple, list)):
+            _add_devices(value, found)
+        elif (names := getattr(value, "__dataclass_fields__", None)) is not None:
+            _add_devices([getattr(value, name) for name in names], found)
 
 
 def capability_of(tensor: torch.Tensor) -> tuple[int, int]:

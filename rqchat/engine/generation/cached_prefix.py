@@ -28,9 +28,9 @@ class CachedPrefix:
     """
 
     def __init__(self, cache: Any, most_marks: int, stored: PrefixCache | None = None) -> None:
-        """`most_marks` are kept, each with a copy of the sliding windows; the latest ones.
+        """`most_marks` are kept, the latest ones, each with what has been overwritten since.
 
-        The copies lie in the host's memory: a GPU has none to spare. `stored` is asked for what
+        These copies lie in the host's memory: a GPU has none to spare. `stored` is asked for what
         was read at another time, and gets what is new.
         """
         self.cache = cache

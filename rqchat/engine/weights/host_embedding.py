@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rotorquant.one_device import current_device
 from rqchat.engine.weights.grid import Packed
 from rqchat.engine.weights.kernels.multiply import on_gpu
 from rqchat.errors import ModelError
@@ -61,7 +62,8 @@ class HostEmbedding(nn.Module):
 
 def _taken(table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     if _kernel is not None and on_gpu(ids):
-        rows: torch.Tensor = _kernel.gather_rows(table, ids)
+        with current_device(ids.device):
+            rows: torch.Tensor = _kernel.gather_rows(table, ids)
         return rows
     # The host waits for the ids here, which no captured step could
     return table[ids.to(table.device)].to(ids.device)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from rqchat.engine.weights.kernels import multiply
 from rqchat.engine.weights.modules import GRIDS, PackedExperts, PackedLinear, PackedMatrix
 from rqchat.engine.weights.skeleton import build_skeleton
 
-__all__ = ["chunk_bytes", "pretend_gpu"]
+__all__ = ["CurrentDevice", "chunk_bytes", "pack_linears", "pretend_gpu"]
 
 _OPS = (
     *("append", "attend", "chunk", "decode", "dequantize", "encode", "gate", "heads", "mix"),
@@ -84,15 +85,46 @@ class MetaMeter(TorchDispatchMode):
         self._known[id(tensor)] = weakref.ref(tensor, gone)
 
 
+class CurrentDevice:
+    """Stands for CUDA's current device: none is, until an op makes one the current one.
+
+    Attributes:
+        name: of the device, or None.
+        unguarded: kernels that were launched elsewhere than where their tensors lie.
+        launched: names of all that were.
+    """
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.unguarded: set[str] = set()
+        self.launched: set[str] = set()
+
+    @contextmanager
+    def become(self, device: torch.device) -> Iterator[None]:
+        before, self.name = self.name, device.type
+        yield
+        self.name = before
+
+    def launch(self, kernel: str) -> None:
+        self.launched.add(kernel)
+        if self.name != "meta":
+            self.unguarded.add(kernel)
+
+
 class _Unlaunched:
     """A kernel that is never run."""
 
+    def __init__(self, name: str, launch: Callable[[str], None]) -> None:
+        self._name, self._launch = name, launch
+
     def __getitem__(self, grid: Any) -> Any:
-        return lambda *args, **kwargs: None
+        return lambda *args, **kwargs: self._launch(self._name)
 
 
-def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> CurrentDevice:
     """Meta tensors take the way of CUDA tensors on an H100; no kernel is launched."""
+    current = CurrentDevice()
+    monkeypatch.setattr(dispatch, "current_device", current.become)
     kernels = [importlib.import_module(f"rotorquant.ops.{op}.kernel") for op in _OPS]
     for op, kernel in zip(_OPS, tuple(kernels), strict=True):
         package = importlib.import_module(f"rotorquant.ops.{op}")
@@ -103,7 +135,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in kernels:
         for name in vars(module).copy():
             if name.endswith("_kernel"):
-                monkeypatch.setattr(module, name, _Unlaunched())
+                monkeypatch.setattr(module, name, _Unlaunched(name, current.launch))
     for module in (dispatch, multiply):
         monkeypatch.setattr(module, "on_gpu", lambda tensor: tensor.is_meta)
     monkeypatch.setattr(dispatch, "capability_of", lambda tensor: (9, 0))
@@ -116,6 +148,7 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return _moved(make(config, stream, pairs, head_dim, torch.device("cpu"), frame))
 
     monkeypatch.setattr(global_store, "make_codec", make_on_the_cpu)
+    return current
 
 
 def chunk_bytes(
@@ -139,7 +172,7 @@ def chunk_bytes(
     """
     model = build_skeleton(config, torch.bfloat16, torch.device("cpu"))
     if weights in GRIDS:
-        _pack(model, GRIDS[weights])
+        pack_linears(model, GRIDS[weights])
     fuse_layers(model)
     meter = MetaMeter()
     for tensor in (*model.parameters(), *model.buffers()):
@@ -181,7 +214,7 @@ def _is_global(module: Any) -> bool:
     return hasattr(module, "k_proj") and getattr(module, "is_sliding", True) is False
 
 
-def _pack(model: Any, grid: Grid) -> None:
+def pack_linears(model: Any, grid: Grid) -> None:
     for name, module in list(model.named_modules()):
         if name.endswith(".experts"):
             experts = PackedExperts(module.num_experts, module.act_fn)

@@ -18,6 +18,7 @@ _STEPS_LIMIT, _ROW_VALUES_LIMIT = 16, 16_384  # of a kernel; a token's rows fit 
 _kernel = dispatch.find_kernel(__name__)
 
 
+@dispatch.on_one_device
 def append(
     buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
@@ -36,6 +37,7 @@ def append(
         reference.append(buffers, rows, count)
 
 
+@dispatch.on_one_device
 def append_scaled(
     buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
 ) -> None:
@@ -56,6 +58,7 @@ def append_scaled(
         reference.append_scaled(buffers, rows, count)
 
 
+@dispatch.on_one_device
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
     """`total` [] float32 becomes NaN, and stays it, if a value [B, H, T, D] is NaN or infinite."""
     if _kernel is not None and _fits(key) and _fits(value):

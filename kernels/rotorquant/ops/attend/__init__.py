@@ -53,6 +53,7 @@ def attend_exact(
     return reference.attend_exact(query, key, value, query_start, window, key_mask, blocks)
 
 
+@dispatch.on_one_device
 def attend_packed(
     query: torch.Tensor,
     key: Rows,

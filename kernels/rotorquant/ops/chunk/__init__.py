@@ -21,6 +21,7 @@ KINDS = (torch.bfloat16, torch.float16)
 _kernel = dispatch.find_kernel(__name__)
 
 
+@dispatch.on_one_device
 def chunk_output(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -45,6 +46,7 @@ def chunk_output(
     return reference.chunk_output(query, key, value, scaling, rules, before)
 
 
+@dispatch.on_one_device
 def chunk_part(
     query: torch.Tensor,
     key: torch.Tensor,

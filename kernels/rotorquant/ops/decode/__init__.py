@@ -37,6 +37,7 @@ def serves(vectors: torch.Tensor, pairs: int, window: int | None = None) -> bool
     )
 
 
+@dispatch.on_one_device
 def decode(
     near: RowQueries,
     first: Exact,

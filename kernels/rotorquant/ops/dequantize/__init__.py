@@ -43,6 +43,7 @@ def lookup(primary: torch.Tensor, extra: torch.Tensor | None, table: torch.Tenso
     return reference.lookup(primary, extra, table, fields, group_bits)
 
 
+@dispatch.on_one_device
 def dequantize(
     primary: torch.Tensor,
     extra: torch.Tensor | None,

@@ -22,6 +22,7 @@ def serves(tensor: torch.Tensor, head_dim: int) -> bool:
     return _kernel is not None and dispatch.on_gpu(tensor) and head_dim in HEAD_DIMS
 
 
+@dispatch.on_one_device
 def encode(
     vectors: torch.Tensor,
     book: Codebook,

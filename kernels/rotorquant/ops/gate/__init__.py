@@ -12,6 +12,7 @@ __all__ = ["gelu_gate"]
 _kernel = dispatch.find_kernel(__name__)
 
 
+@dispatch.on_one_device
 def gelu_gate(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """gelu(gate) * up of tensors [..., N] of one shape and dtype, gelu in its tanh form.
 

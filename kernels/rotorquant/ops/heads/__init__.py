@@ -13,6 +13,7 @@ __all__ = ["Stream", "norm_heads"]
 _kernel = dispatch.find_kernel(__name__)
 
 
+@dispatch.on_one_device
 def norm_heads(
     streams: list[Stream], cos: torch.Tensor, sin: torch.Tensor, eps: float
 ) -> list[torch.Tensor]:

@@ -18,6 +18,7 @@ COLUMNS_LIMIT = 16384  # a program holds a row in registers
 _kernel = dispatch.find_kernel(__name__)
 
 
+@dispatch.on_one_device
 def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:
     """x / rms(x) * weight of rows [..., D], in their dtype."""
     if _serves(rows) and _kernel is not None:
@@ -26,6 +27,7 @@ def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:
     return reference.norm(rows, by)
 
 
+@dispatch.on_one_device
 def norm_add(
     rows: torch.Tensor,
     by: Norm,

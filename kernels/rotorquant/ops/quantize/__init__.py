@@ -17,6 +17,7 @@ __all__ = ["Codebook", "Packed", "PackedOut", "make_codebook", "pack_codes", "pu
 _kernel = dispatch.find_kernel(__name__)
 
 
+@dispatch.on_one_device
 def quantize(
     vectors: torch.Tensor,
     book: Codebook,

@@ -19,6 +19,7 @@ __all__ = ["Twist", "rebuild"]
 _kernel = dispatch.find_kernel(__name__)
 
 
+@dispatch.on_one_device
 def rebuild(
     rows: Rows, table: torch.Tensor, twist: Twist | None, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import torch
 
+from rotorquant.one_device import on_one_device
 from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8, CpuLinear8
 from rqchat.engine.weights.grid import Packed, part_values, row_parts
 from rqchat.engine.weights.kernels.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
@@ -25,6 +26,7 @@ if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring 
 _SCRATCH_VALUES = 57_802_752
 
 
+@on_one_device
 def multiply(x: torch.Tensor, weight: Packed | CpuInt4 | CpuInt8 | CpuLinear8) -> torch.Tensor:
     """x [..., columns] times the transposed matrix: [..., rows of the matrix] in x's dtype."""
     flat = x.reshape(-1, x.shape[-1])
@@ -39,6 +41,7 @@ def multiply(x: torch.Tensor, weight: Packed | CpuInt4 | CpuInt8 | CpuLinear8) -
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
+@on_one_device
 def multiply_experts(
     x: torch.Tensor, weight: Packed | CpuInt4Experts | CpuInt8, experts: int, chosen: torch.Tensor
 ) -> torch.Tensor:
