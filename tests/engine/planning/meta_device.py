@@ -175,10 +175,11 @@ def chunk_bytes(
         pack_linears(model, GRIDS[weights])
     fuse_layers(model)
     meter = MetaMeter()
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.is_meta:
-            meter.see(tensor)
     cache = RotorQuantCache(model, bits=kv_bits, max_tokens=before_tokens + 2 * chunk_tokens)
+    # Now, as a cache looks into the rotary's frequencies, whose content is lost
+    model.to(_META)
+    for tensor in (*model.parameters(), *model.buffers()):
+        meter.see(tensor)
     cache._finite_check.deferred_on = ("cuda", "meta")
     for layer in cache.layers if calibrated else ():
         if isinstance(layer, GlobalLayer):
