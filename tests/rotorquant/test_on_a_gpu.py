@@ -6,66 +6,16 @@ The meta device stands for the card (`tests/device_rules.py`), with a layer of e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from rotorquant import RotorQuantCache, fuse_layers, snapshot
+from rotorquant import RotorQuantCache, snapshot
 from rotorquant.layers.kept_rows import KeptRows
-from rqchat.engine.planning.known_models import known_models
-from rqchat.engine.weights.modules import GRIDS
-from rqchat.engine.weights.skeleton import build_skeleton
-from tests.device_rules import DeviceRules
-from tests.engine.planning.meta_device import CurrentDevice, pack_linears, pretend_gpu
-
-SLIDING, GLOBAL = "sliding_attention", "full_attention"
-MAX_TOKENS = 4096
-
-
-class Card:
-    """A model and its cache on the card, used under the rules of one."""
-
-    def __init__(self, current: CurrentDevice, kinds: Sequence[str] = (SLIDING, GLOBAL)) -> None:
-        config = dict(known_models()[0].config)
-        text = config["text_config"] | {"num_hidden_layers": len(kinds), "layer_types": [*kinds]}
-        model = build_skeleton(config | {"text_config": text}, torch.bfloat16, torch.device("cpu"))
-        pack_linears(model, GRIDS["int4"])
-        fuse_layers(model)
-        self.model, self.current, self.rules = model, current, DeviceRules()
-        # A new cache looks into the rotary's frequencies, whose content the meta device has not
-        self._buffers = {
-            (module, name): buffer
-            for module in model.modules()
-            for name, buffer in module._buffers.items()
-            if buffer is not None and not buffer.is_meta
-        }
-        self.cache = self.made(lambda: RotorQuantCache(model, bits=4, max_tokens=MAX_TOKENS))
-
-    def made(self, make: Callable[[], RotorQuantCache]) -> RotorQuantCache:
-        """A cache for which its first tokens have been read, as tables are made with those."""
-        for (module, name), buffer in self._buffers.items():
-            module._buffers[name] = buffer
-        cache = make()
-        for (module, name), buffer in self._buffers.items():
-            module._buffers[name] = buffer.to("meta")
-        cache._finite_check.deferred_on = ("cuda", "meta")
-        self.cache = cache
-        self.read(8)
-        return cache
-
-    def read(self, tokens: int, batch: int = 1, **inputs: Any) -> None:
-        ids = torch.zeros(batch, tokens, dtype=torch.long, device="meta")
-        with torch.no_grad():
-            self.model(
-                input_ids=ids,
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-                **inputs,
-            )
+from tests.card import GLOBAL, SLIDING, Card
+from tests.engine.planning.meta_device import CurrentDevice, pretend_gpu
 
 
 @pytest.fixture
@@ -79,7 +29,7 @@ def current(monkeypatch: pytest.MonkeyPatch) -> Iterator[CurrentDevice]:
 def test_host_and_device_never_meet_and_nobody_waits(
     current: CurrentDevice, tmp_path: Path
 ) -> None:
-    card = Card(current)
+    card = Card()
     cache, rules = card.cache, card.rules
     with rules:
         for tokens in (1, 16, 20, 65, 70, 80, 90, 600, 1100, 2000):
@@ -120,7 +70,7 @@ def test_host_and_device_never_meet_and_nobody_waits(
 @pytest.mark.parametrize("before", [600, 3000])
 def test_a_turn_copies_what_it_overwrites(current: CurrentDevice, before: int) -> None:
     """Of Gemma 4 31B, which has ten such groups of layers: 839 MB lie in its windows."""
-    card = Card(current, (*[SLIDING] * 5, GLOBAL))
+    card = Card((*[SLIDING] * 5, GLOBAL))
     with card.rules:
         card.read(before)
         mark, copied = card.cache.mark("cpu"), card.rules.to_host_bytes
@@ -142,7 +92,7 @@ def test_a_file_is_read_onto_the_card(
 ) -> None:
     # Of contents, which the meta device has not
     monkeypatch.setattr(snapshot, "_tie_digest", lambda tie: "")
-    card = Card(current)
+    card = Card()
     with card.rules, card.rules.waits():
         card.cache.reset()
         card.read(tokens)

@@ -27,7 +27,7 @@ def add_picture_hook(host: nn.Module) -> None:
 
 
 def picture_blocks(types: torch.Tensor, past: int, tokens: int) -> torch.Tensor | None:
-    """Picture numbers [B, past + tokens], -1 for text; None if the chunk holds no picture.
+    """Picture numbers [B, past + tokens] on the CPU, -1 for text; None if no picture is there.
 
     Args:
         types: [B, N] from the first token of the sequence on; 1 and 2 are pictures and videos.
@@ -38,6 +38,7 @@ def picture_blocks(types: torch.Tensor, past: int, tokens: int) -> torch.Tensor 
         CacheStateError: `types` covers the chunk alone, or the chunk begins or ends in a picture.
     """
     length = past + tokens
+    types = types.cpu()  # one wait on a GPU, where every question below would be another
     seen = (types == 1) | (types == 2)
     if types.shape[-1] < length:
         if bool(seen.any()):
@@ -71,5 +72,5 @@ def _add_blocks(
     past = kwargs.get("past_key_values")
     blocks = picture_blocks(types, 0 if past is None else past.get_seq_length(), tokens.shape[1])
     if blocks is not None:
-        kwargs = {**kwargs, "rotorquant_blocks": blocks.to(tokens.device)}
+        kwargs = {**kwargs, "rotorquant_blocks": blocks.to(tokens.device, non_blocking=True)}
     return args, kwargs

@@ -12,6 +12,7 @@ from torch import Tensor
 from rotorquant import StepGraph
 from rotorquant.exceptions import CaptureError
 from rotorquant.layers.pending_scalar import PendingScalar
+from rotorquant.one_device import send
 from rotorquant.step_graph import CudaRecorder, Recorder
 from rqchat.engine.events import Event, Notice, PrefillProgress, StopReason
 from rqchat.engine.generation.cached_prefix import CachedPrefix
@@ -226,7 +227,11 @@ class Generation:
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Runs `inputs` on top of the cache; the logits [1, vocabulary] of the last token."""
         model = self._loaded.model
-        given = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+        # Where pictures stand is looked at by the host
+        given = {
+            name: tensor if name == "mm_token_type_ids" else send(tensor, model.device)
+            for name, tensor in inputs.items()
+        }
         # Calls cost a CPU less in inference mode. Nothing can be captured in it, and a chunk of a
         # prompt has so much to do for each call that it gains nothing
         small = model.device.type == "cpu" and given["input_ids"].shape[1] == 1

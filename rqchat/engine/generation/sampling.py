@@ -9,6 +9,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
+from rotorquant.one_device import send
 from rqchat.engine.generation.json_constraint import Constraint
 from rqchat.engine.settings import SamplingSettings
 
@@ -71,7 +72,7 @@ class Sampler:
     def _penalized(self, logits: Tensor) -> Tensor:
         """Logits of the latest tokens divided by the penalty, negative ones multiplied (Keskar et
         al., 2019)."""
-        tokens = torch.tensor(sorted(set(self._latest)), device=logits.device)
+        tokens = send(torch.tensor(sorted(set(self._latest))), logits.device)
         values, penalty = logits[tokens], self._settings.repetition_penalty
         lower = torch.where(values > 0, values / penalty, values * penalty)
         return logits.index_copy(0, tokens, lower)
