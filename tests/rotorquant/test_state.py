@@ -18,6 +18,9 @@ from rotorquant.exceptions import (
     RotorQuantError,
     UnsupportedModelError,
 )
+from rotorquant.layers import sliding_ring
+from rotorquant.layers.buffers import TokenBuffer
+from rotorquant.layers.packed_buffer import PackedBuffer
 from tests.rotorquant.models import (
     IMAGE_TOKEN,
     SMALL_WINDOW,
@@ -275,3 +278,31 @@ def test_a_sliding_window_is_not_taken_back_twice_by_what_it_has_once() -> None:
     cache.crop(-1)
     with pytest.raises(CacheStateError, match=r"mark\(\) and rewind\(\)"):
         cache.crop(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(PackedBuffer, "pack"), (TokenBuffer, "drop_front"), (sliding_ring, "append")],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_a_mark_leads_back_from_a_pass_that_ran_out_of_memory(
+    kind: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = gemma()
+    cache = RotorQuantCache(model, **SMALL_WINDOW)
+    read(model, cache, random_tokens(1, 100))
+    mark, stored = cache.mark("cpu"), stored_in(cache)
+    read(model, cache, random_tokens(1, 9))
+    whole = getattr(kind, name)
+
+    def breaks_off(*args: Any) -> None:
+        if name != "drop_front":
+            whole(*args)
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
+        patch.setattr(kind, name, breaks_off)
+        for _ in range(9):
+            read(model, cache, random_tokens(1, 9))
+    cache.rewind(mark)
+    assert all(map(torch.equal, stored_in(cache), stored))

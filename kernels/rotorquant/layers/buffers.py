@@ -86,16 +86,15 @@ class TokenBuffer:
 
     def append(self, rows: Sequence[torch.Tensor]) -> None:
         """Add tokens, which must fit; they may lie on another device."""
-        tokens, device = rows[0].shape[2], self.count.device
-        # What comes back from a mark or a file lies on the host
-        rows = [new.to(device, non_blocking=True) for new in rows]
+        tokens = rows[0].shape[2]
         if tokens <= STEP_TOKENS:
-            self._append_step(rows, tokens)
+            # What comes back from a mark or a file lies on the host
+            near = [new.to(self.count.device, non_blocking=True) for new in rows]
+            self._append_step(near, tokens)
             return
-        stop = self.length + tokens
         for tensor, new in zip(self._tensors, rows, strict=True):
-            tensor[:, :, self.length : stop] = new
-        self.length = stop
+            tensor.narrow(2, self.length, tokens).copy_(new, non_blocking=True)
+        self.length += tokens
 
     def advance(self, tokens: int) -> None:
         """Count tokens that a replayed step has added on the device."""
@@ -123,9 +122,10 @@ class TokenBuffer:
 
     def drop_front(self, tokens: int) -> None:
         """Forget the first `tokens` tokens; the others move to the front."""
-        for tensor, kept in zip(self._tensors, self.rows(tokens), strict=True):
-            # Source and target overlap.
-            tensor[:, :, : self.length - tokens] = kept.clone()
+        # Source and target overlap. All copies first: without memory for one nothing has moved.
+        kept = [rows.clone() for rows in self.rows(tokens)]
+        for tensor, rows in zip(self._tensors, kept, strict=True):
+            tensor[:, :, : self.length - tokens] = rows
         self.length -= tokens
 
     def truncate(self, length: int) -> None:

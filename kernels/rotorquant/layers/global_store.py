@@ -117,8 +117,13 @@ class GlobalStore:
         if old:
             if start + old > self._keeper.due_from:
                 self._keeper.keep(start + old, self._tail_from, ahead=False)
-            self.packed.pack(self.tail.rows(0, old))
-            self.tail.drop_front(old)
+            packed = self.packed.length
+            try:
+                self.packed.pack(self.tail.rows(0, old))
+                self.tail.drop_front(old)
+            except BaseException:  # a mark finds its rows by where the tail begins
+                self.packed.length = packed
+                raise
 
     def storage(self) -> list[torch.Tensor]:
         """The tensors that hold the tokens, unused capacity included, and their counts."""

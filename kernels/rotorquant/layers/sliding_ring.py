@@ -107,6 +107,8 @@ class Ring:
             self._record(streams)
         elif self._past.length:
             self._past.truncate(0)
+        # Before anything is overwritten: a write that breaks off may have done half of it
+        self._first_kept = max(self._first_kept, self.length + tokens - self.window)
         kept = min(tokens, self.window)
         latest = [stream.detach().narrow(2, tokens - kept, kept) for stream in streams]
         if tokens <= min(STEP_TOKENS, self.window):  # places from the device, for captured graphs
