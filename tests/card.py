@@ -23,9 +23,11 @@ MAX_TOKENS = 4096
 class Card:
     """A model and its cache on the card, used under the rules of one."""
 
-    def __init__(self, kinds: Sequence[str] = (SLIDING, GLOBAL)) -> None:
-        config = dict(known_models()[0].config)
+    def __init__(self, kinds: Sequence[str] = (SLIDING, GLOBAL), model_index: int = 0) -> None:
+        config = dict(known_models()[model_index].config)
         text = config["text_config"] | {"num_hidden_layers": len(kinds), "layer_types": [*kinds]}
+        if text.get("num_kv_shared_layers"):
+            text["num_kv_shared_layers"] = len(kinds) // 2
         model = build_skeleton(config | {"text_config": text}, torch.bfloat16, torch.device("cpu"))
         pack_linears(model, GRIDS["int4"])
         fuse_layers(model)

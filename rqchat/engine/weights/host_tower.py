@@ -35,7 +35,7 @@ class _Visit:
         for tensors, name, tensor in [*_own_tensors(module)]:
             if tensor.device != self._device:
                 self._left.append((tensors, name, tensor))
-                copy = tensor.to(self._device)
+                copy = tensor.to(self._device, non_blocking=True)
                 is_parameter = isinstance(tensor, nn.Parameter)
                 tensors[name] = nn.Parameter(copy, False) if is_parameter else copy
 

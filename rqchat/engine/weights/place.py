@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from rotorquant.one_device import current_device
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.sizes import gib
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
@@ -201,8 +202,9 @@ class _Placing:
                 table[part.start : part.stop] = self.source.rows(name, part, self.stream)
         embedding = HostEmbedding(table, module.embed_scale, dtype)
         if self.stream.device.type == "cuda":
-            for tensor in embedding.tensors:
-                lock_pages(tensor, self.recipe.name)
+            with current_device(self.stream.device):  # or the driver would start on the first card
+                for tensor in embedding.tensors:
+                    lock_pages(tensor, self.recipe.name)
         self._replace(name, embedding)
 
     def _linear(self, name: str, module: Any) -> nn.Module:

@@ -47,10 +47,11 @@ class _Recorder:
         return lambda: None
 
 
-def test_turns_wait_for_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model_index", [0, 1], ids=["31B", "26B-A4B"])
+def test_turns_wait_for_tokens_alone(monkeypatch: pytest.MonkeyPatch, model_index: int) -> None:
     current = pretend_gpu(monkeypatch)
     monkeypatch.setattr(generate, "PendingScalar", _Arrived)
-    card, recorder = Card(), _Recorder()
+    card, recorder = Card(model_index=model_index), _Recorder()
     tokenizer = byte_tokenizer()
     loaded = LoadedModel(card.model, tokenizer, None, frozenset(), 1.0, 0, 0.0)
     writer: Any = SimpleNamespace(control_tokens={})
