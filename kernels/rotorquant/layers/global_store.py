@@ -116,7 +116,7 @@ class GlobalStore:
         old, (_, start) = self.due_tokens, self.span
         if old:
             if start + old > self._keeper.due_from:
-                self._keeper.keep(start + old, self._tail_from, ahead=False)
+                self._keeper.keep(start + old, self._tail_from)
             packed = self.packed.length
             try:
                 self.packed.pack(self.tail.rows(0, old))

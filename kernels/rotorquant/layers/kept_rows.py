@@ -16,9 +16,6 @@ import torch
 
 __all__ = ["KeptRows", "RowKeeper"]
 
-# Copied at once while tokens come one by one: few launches, and little that is copied in vain
-_LEAST_AHEAD, _MOST_AHEAD = 4, 64
-
 
 class _Block(NamedTuple):
     """Rows [B, H, n, ...] of every stream, of tokens from `start` on."""
@@ -87,7 +84,7 @@ class RowKeeper:
         return kept
 
     def keep(
-        self, high: int, read: Callable[[int, int], list[torch.Tensor]], *, ahead: bool
+        self, high: int, read: Callable[[int, int], list[torch.Tensor]], ahead: int = 0
     ) -> None:
         """Copy what marks need of the tokens before `high`, which are about to be overwritten.
 
@@ -95,13 +92,11 @@ class RowKeeper:
             high: token.
             read: gives views of every stream's rows from one token to another, or of a part of
                 them from the first on.
-            ahead: whether more of them will follow soon, one by one.
+            ahead: tokens behind `high` that are copied along, to have fewer launches.
         """
         for kept in self._marks:
-            stop = min(high, kept.length)
-            if ahead and kept.end < stop:
-                more = (kept.end - kept.first) // 8
-                stop = min(stop + min(max(more, _LEAST_AHEAD), _MOST_AHEAD) - 1, kept.length)
+            due = kept.end < min(high, kept.length)
+            stop = min(high + ahead, kept.length) if due else 0
             while kept.end < stop:
                 kept.add(self._shared(kept, stop) or _copied(kept, read(kept.end, stop)))
         self._look()

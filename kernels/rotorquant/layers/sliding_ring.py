@@ -18,6 +18,8 @@ from rotorquant.ops.decode import Exact
 __all__ = ["Ring"]
 
 _PAST_TOKENS = 64  # capacity that a crop keeps for the next drafts
+# Copied for marks at once while tokens come one by one: few launches, and little in vain
+_AHEAD_BYTES, _LEAST_AHEAD_TOKENS = 65_536, 4
 
 
 class Ring:
@@ -196,7 +198,8 @@ class Ring:
         """Copy, where a mark needs it, what so many new tokens will push out."""
         high = self.length + tokens - self.window
         if high > self._keeper.due_from:
-            self._keeper.keep(high, self._rows_from, ahead=tokens == 1)
+            most = max(_LEAST_AHEAD_TOKENS, _AHEAD_BYTES * self.window // self.slots.nbytes)
+            self._keeper.keep(high, self._rows_from, most - 1 if tokens == 1 else 0)
 
     def select_batch(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Replace the batch dimension of everything stored as `change` does."""
