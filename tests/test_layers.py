@@ -75,14 +75,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
         [
             f"rqchat.bench.{name}"
             for name in (
-                *("plan_memory", "memory_case", "load_case", "checkpoint", "random_weights"),
+                *("plan_memory", "load_case", "checkpoint", "random_weights"),
                 *("meter", "loss", "schema"),
             )
         ],
         ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", *NUMERIC),
     ),
-    # It counts what a step of the library calls.
-    "rqchat.bench.decode": ("rqchat", "rqchat.bench", "rqchat.engine", "rotorquant", *NUMERIC),
+    # They count what a step of the library calls, and leave out what it copies to the host.
+    **dict.fromkeys(
+        ["rqchat.bench.decode", "rqchat.bench.memory_case"],
+        ("rqchat", "rqchat.bench", "rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
+    ),
     # It draws what no model has written.
     "rqchat.bench.drawing": ("rqchat.bench", "rqchat.ui", "rqchat.engine.events"),
     # It fills a store first.
