@@ -70,6 +70,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     # What it measures is not to be seen from outside.
     "rqchat.bench.weights": ("rqchat.__init__", "rqchat.engine.weights", "torch", "gemlite"),
     "rqchat.bench": ("rqchat.bench",),
+    # The environment has to be right before others import torch.
+    "rqchat.bench.__main__": ("rqchat.bench", "rqchat.engine.settings"),
     # It measures tensors, which cannot be seen from outside.
     **dict.fromkeys(
         [

@@ -9,6 +9,7 @@ from pathlib import Path
 from rqchat.bench.screen import run_screen
 from rqchat.bench.speed import run_speed
 from rqchat.bench.store import run_store
+from rqchat.engine.settings import let_segments_grow
 
 # These need torch, the others do not.
 _MODULES = {
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="what memory appends its table to")
     parser.add_argument("--budget-s", type=float, help="for memory: end in so many seconds")
     arguments = parser.parse_args()
+    let_segments_grow()
     if arguments.benchmark in _MODULES:
         module = _MODULES[arguments.benchmark]
         runpy.run_module(f"rqchat.bench.{module}", run_name="__main__")

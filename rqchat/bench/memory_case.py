@@ -85,6 +85,7 @@ class Outcome:
         prompt_tokens, read_tokens: length of the prompt, and how much of it was really read.
         planned_bytes: of tensors: weights, caches and workspace.
         measured_bytes: the most that tensors took at a time while it answered.
+        planned_reserved_bytes, reserved_bytes: what torch's allocator takes of a GPU for them.
         load_peak_bytes: the most that they took while the weights were placed.
         planned_total_bytes: the whole plan.
         process_bytes: what the process took of the GPU, or its peak resident size on a CPU.
@@ -106,6 +107,8 @@ class Outcome:
     read_tokens: int
     planned_bytes: int
     measured_bytes: int
+    planned_reserved_bytes: int
+    reserved_bytes: int
     load_peak_bytes: int
     planned_total_bytes: int
     process_bytes: int
@@ -232,6 +235,8 @@ def _answered(
         read_tokens=done.tokens.input - filled,
         planned_bytes=chosen.bytes.total - chosen.bytes.reserve,
         measured_bytes=meter.peak_bytes,
+        planned_reserved_bytes=chosen.bytes.reserved if plan.device.is_gpu else 0,
+        reserved_bytes=meter.peak_reserved_bytes,
         load_peak_bytes=load_peak_bytes,
         planned_total_bytes=chosen.bytes.total,
         process_bytes=_taken_bytes() if plan.device.torch_name.startswith("cuda") else host,

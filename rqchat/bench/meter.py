@@ -41,6 +41,11 @@ class AllocatorMeter:
         """The most that this has been since `restart`."""
         return torch.cuda.max_memory_allocated()
 
+    @property
+    def peak_reserved_bytes(self) -> int:
+        """The most that the allocator has had of the card since `restart`."""
+        return torch.cuda.max_memory_reserved()
+
     def restart(self) -> None:
         """Forgets the peak so far."""
         torch.cuda.reset_peak_memory_stats()
@@ -59,7 +64,10 @@ class TensorMeter(TorchDispatchMode):
     Attributes:
         live_bytes: of the storages seen that live now.
         peak_bytes: the most that this has been since `restart`.
+        peak_reserved_bytes: 0, as nothing is kept for later tensors.
     """
+
+    peak_reserved_bytes = 0
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -57,11 +57,20 @@ _GPU_RUNGS = (
 )  # fmt: skip
 _HEADINGS = (
     *("model", "card", "weights", "head", "KV", "windows", "chunk", "context", "tensors planned"),
-    *("measured", "measured / planned", "whole plan", "process", "peak of the load", "placed in"),
+    *(
+        "measured",
+        "measured / planned",
+        "reserved planned",
+        "reserved",
+        "whole plan",
+        "process",
+        "peak of the load",
+        "placed in",
+    ),
     *("host peak", "prefill tokens/s", "decode", "without capture"),
 )
 
-
+_SIZES = "planned_reserved", "reserved", "planned_total", "process", "load_peak"
 _OUT_OF_MEMORY = "killed, as the system does where memory runs out"
 
 
@@ -214,7 +223,7 @@ def _lines(command: Sequence[str], clock: _Clock) -> Iterator[str]:
 def _time_load(model: str, folder: Path | None, table: _Report, clock: _Clock) -> None:
     """Writes a 4-bit checkpoint where there is room for it, and a line on how fast it is loaded."""
     shape = ModelShape.from_config(config_of(model))
-    need = Budget(shape, 0, True, 0, 0).weight_bytes(weights_of("int4"), 16)
+    need = Budget(shape, True, 0, 0).weight_bytes(weights_of("int4"), 16)
     place = folder or (_RAM_DISK if _has_space(_RAM_DISK, need) else Path(tempfile.gettempdir()))
     command = [sys.executable, "-m", "rqchat.bench.load_case"]
     try:
@@ -264,7 +273,7 @@ def _cells(case: Case, found: Mapping[str, Any]) -> list[str]:
         *(str(found[key]) for key in ("weights", "head_bits", "kv_bits", "sliding_bits")),
         *(f"{found[f'{of}_tokens']:,}" for of in ("chunk", "context")),
         *(_mb(planned), _mb(measured), f"{measured / planned:.1%}"),
-        *(_mb(found[f"{of}_bytes"]) for of in ("planned_total", "process", "load_peak")),
+        *(_mb(found[f"{of}_bytes"]) for of in _SIZES),
         *(f"{found['placed_s']:.1f} s", _mb(found["host_bytes"])),
         *(f"{found[f'{phase}_tokens_per_s']:.1f}" for phase in ("prefill", "decode", "plain")),
     ]

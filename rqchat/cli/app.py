@@ -33,6 +33,7 @@ from rqchat.cli.commands import (
 )
 from rqchat.cli.help_page import CommandsFirst
 from rqchat.cli.hints import usage_message
+from rqchat.engine.settings import let_segments_grow
 from rqchat.errors import RqchatError, UsageError
 
 __all__ = ["app", "command", "main", "show_bug"]
@@ -157,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always.
     """
+    let_segments_grow()
     sys.exit(_run(arguments))
 
 

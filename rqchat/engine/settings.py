@@ -10,6 +10,7 @@ from typing import Any
 from rqchat.errors import UsageError
 
 __all__ = [
+    "ALLOCATOR_VARIABLES",
     "DEFAULT_IMAGE_TOKENS",
     "EDITING_KEYS",
     "HEAD_BITS",
@@ -23,6 +24,7 @@ __all__ = [
     "SamplingSettings",
     "Settings",
     "environment_values",
+    "let_segments_grow",
     "order_gpus_by_bus",
     "parse_size_bytes",
     "settings_file",
@@ -38,6 +40,7 @@ DEFAULT_IMAGE_TOKENS = 280
 KV_BITS = (2, 3, 4, 5, 6, 8, 16)
 HEAD_BITS = (8, 16)
 WEIGHTS = ("bf16", "int8", "int4", "int3", "int2", "int8-bnb", "nf4")
+ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 PREFERENCES = ("quality", "context", "speed")
 
 
@@ -221,6 +224,16 @@ def visible_gpus(*variables: str) -> tuple[str, ...] | None:
 def order_gpus_by_bus() -> None:
     """Makes CUDA number its cards as the driver lists them; it would take the fastest first."""
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+
+def let_segments_grow() -> None:
+    """Has torch's allocator grow one segment instead of taking many that leave holes.
+
+    Torch reads it once, while it is imported, so this comes first. 2.11 to 2.13 obey either name
+    (2.9 the old one alone); what the user has set stays, under whichever name.
+    """
+    if not any(name in os.environ for name in ALLOCATOR_VARIABLES):
+        os.environ[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
 
 
 def _is_on(variable: str) -> bool:

@@ -18,14 +18,14 @@ _STATM = Path("/proc/self/statm")  # Linux; second number: resident pages (proc(
 
 
 def peak_bytes(device: DeviceInfo) -> int:
-    """The most that torch's allocator had on a GPU; on a CPU the process's peak resident size.
+    """The most that torch's allocator took of a GPU; on a CPU the process's peak resident size.
 
     Metal tells what it holds now, and no peak.
     """
     if device.torch_name == "mps":
         return torch.mps.driver_allocated_memory()
     if device.is_gpu:
-        return torch.cuda.max_memory_allocated(device.torch_name)
+        return torch.cuda.max_memory_reserved(device.torch_name)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # macOS counts bytes, Linux KiB.
     return peak if sys.platform == "darwin" else peak * 1024

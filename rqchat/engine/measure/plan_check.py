@@ -67,13 +67,13 @@ def measured_parts(session: ChatSession, done: Done) -> tuple[Measured, ...]:
     """Planned beside measured, after an answer that ended with `done`.
 
     The cache is compared with what it holds; a plan counts the full context, which a cache made for
-    it takes at once. The peak of a GPU is what torch's allocator handed out: CUDA's own memory and
-    what is left free, the reserve, are not in it. That of a CPU is the resident size.
+    it takes at once. The peak of a GPU is what torch's allocator took of it: CUDA's own memory and
+    what is left free are not in it. That of a CPU is the resident size.
     """
     planned = session.plan.chosen.bytes
-    reserve = planned.reserve if session.plan.device.is_gpu else 0
+    peak = planned.reserved if session.plan.device.is_gpu else planned.total
     return (
         Measured("weights", planned.weights, session.weight_bytes),
         Measured("KV cache", planned.kv_global + planned.kv_sliding, session.cache_bytes),
-        Measured("peak", planned.total - reserve, done.memory.peak_bytes),
+        Measured("peak", peak, done.memory.peak_bytes),
     )

@@ -127,7 +127,7 @@ class ModelSource:
         shape, repository = self.shape, checkpoint_of(self.name, weights)
         if self.formats is None and repository == self.name:
             return 2 * shape.parameters
-        packed = Budget(shape, 0, True, 0, 0).weight_bytes(weights_of("int4"), 16)
+        packed = Budget(shape, True, 0, 0).weight_bytes(weights_of("int4"), 16)
         if gguf_base(repository):
             return packed - int((2 - _Q6_K_BYTES) * shape.embedding)
         return packed + 2 * shape.vocabulary * shape.hidden

@@ -30,7 +30,11 @@ GPU_CONTEXT_BYTES = 512 * _MIB  # what a CUDA context takes once kernels are loa
 _CPU_PROCESS_BYTES = 768 * _MIB  # interpreter, torch and transformers, and what they never free
 # bitsandbytes and what its products on a CPU never free: 463 MB at most (docs/benchmarks)
 _CPU_LIBRARY_BYTES = 512 * _MIB
-_SLACK_SHARE = 0.015  # blocks that torch's allocator keeps but cannot hand out
+# What torch's allocator holds beyond its tensors, as its rules replayed give it (docs/design.md):
+# a begun segment for small tensors and one for large ones, of its own and of a captured step;
+# holes between a prefill step's tensors; and where segments cannot grow, what rounds up weights
+_SEGMENTS_BYTES = 2 * (2 + 20) * _MIB
+_HOLES_SHARE, _FIXED_SEGMENTS_SHARE = 0.5, 0.03
 LEFT_FREE_BYTES = 256 * _MIB  # for a desktop that opens one more window
 _CHUNK_TOKENS, _LONG_CHUNKS = 512, (2048, 1024)  # docs/design.md: what a longer prefill step brings
 _HEAD_SCALE_BYTES = 2  # one 16-bit scale per row of an 8-bit table
@@ -69,6 +73,7 @@ class MemoryBytes:
         workspace: the largest moment of a prefill step or of the image tower.
         reserve: the device's own context, allocator slack, and what is left free on purpose.
         host: weights in main memory, which the device need not hold.
+        allocator: the slack, which is a part of the reserve.
     """
 
     weights: int
@@ -77,6 +82,12 @@ class MemoryBytes:
     workspace: int
     reserve: int
     host: int = 0
+    allocator: int = 0
+
+    @property
+    def reserved(self) -> int:
+        """What torch's allocator takes of a GPU: all tensors at the largest moment, and slack."""
+        return self.total - self.reserve + self.allocator
 
     @property
     def total(self) -> int:
@@ -86,8 +97,9 @@ class MemoryBytes:
     def as_json(self) -> dict[str, int]:
         """The object that `rqchat plan --json` prints."""
         fields = asdict(self)
-        host = fields.pop("host")
-        return {**fields, "total": self.total, "host": host}
+        host, allocator = fields.pop("host"), fields.pop("allocator")
+        held = {"allocator": allocator, "reserved": self.reserved}
+        return {**fields, "total": self.total, "host": host, **held}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +108,17 @@ class Budget:
 
     Attributes:
         shape: the model.
-        device_bytes: all memory of the device.
         is_gpu: whether that memory is the device's own.
         chunk_tokens: tokens that a prefill step reads at most.
         image_tokens: soft-token budget of a picture.
+        expandable: whether the segments of torch's allocator can grow, as they do on CUDA.
     """
 
     shape: ModelShape
-    device_bytes: int
     is_gpu: bool
     chunk_tokens: int
     image_tokens: int
+    expandable: bool = True
 
     def of(
         self, weights: Weights, kv_bits: int, economy: Economy, context_tokens: int
@@ -115,15 +127,18 @@ class Budget:
         kv = self.shape.global_kv
         # The chunk at hand stays exact until the next one comes: it passes, as a workspace does.
         host = self.host_bytes(weights, economy.head_bits) if economy.on_host else 0
+        placed = self.weight_bytes(weights, economy.head_bits) - host
+        space = self.workspace(weights, kv_bits, context_tokens, on_host=economy.on_host)
+        slack = self.allocator_bytes(placed, space)
         chunk = kv.layers * self._global_layout(weights, kv_bits).chunk_bytes(self.chunk_tokens)
         return MemoryBytes(
-            weights=self.weight_bytes(weights, economy.head_bits) - host,
+            weights=placed,
             kv_global=self._global_bytes(weights, kv_bits, context_tokens),
             kv_sliding=self._ring_bytes(weights, economy.sliding_bits),
-            workspace=chunk
-            + self.workspace(weights, kv_bits, context_tokens, on_host=economy.on_host).total,
-            reserve=self.reserve_bytes(weights),
+            workspace=chunk + space.total,
+            reserve=self._outside_bytes(weights) + slack,
             host=host,
+            allocator=slack,
         )
 
     def with_longest_chunk(
@@ -187,11 +202,18 @@ class Budget:
         rows = self.shape.per_layer_rows
         return self._table_bytes(weights, rows * self.shape.per_layer_width, rows, head_bits)
 
-    def reserve_bytes(self, weights: Weights) -> int:
-        """Bytes that are not the model's: CUDA context, allocator slack, and what is left free."""
+    def allocator_bytes(self, weight_bytes: int, space: Workspace) -> int:
+        """Bytes that torch's allocator keeps of a GPU and cannot hand out."""
+        if not self.is_gpu:
+            return 0
+        fixed = 0 if self.expandable else int(_FIXED_SEGMENTS_SHARE * weight_bytes)
+        return _SEGMENTS_BYTES + int(_HOLES_SHARE * space.largest_bytes) + fixed
+
+    def _outside_bytes(self, weights: Weights) -> int:
+        """Bytes that torch does not allocate: CUDA's context, and what is left free."""
         if not self.is_gpu:
             return _CPU_PROCESS_BYTES + (_CPU_LIBRARY_BYTES if weights.bitsandbytes else 0)
-        return GPU_CONTEXT_BYTES + int(_SLACK_SHARE * self.device_bytes) + LEFT_FREE_BYTES
+        return GPU_CONTEXT_BYTES + LEFT_FREE_BYTES
 
     def workspace(
         self, weights: Weights, kv_bits: int, context_tokens: int, *, on_host: bool = False

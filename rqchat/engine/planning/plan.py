@@ -176,9 +176,10 @@ class _Planner:
         self.stored_bits = max((weights_of(name).bits for name in formats or ()), default=0)
         self.kv_ladder = self._kv_ladder()
         chunk_tokens = short_chunk(self.image_tokens)
-        self.budget = Budget(
-            shape, device.total_bytes, device.is_gpu, chunk_tokens, self.image_tokens
-        )
+        # ROCm's torch has no segments that grow, and Metal an allocator of its own
+        expandable = device.torch_name.startswith("cuda") and device.source != "amdgpu"
+        sizes = chunk_tokens, self.image_tokens
+        self.budget = Budget(shape, device.is_gpu, *sizes, expandable)
 
     def _ladder(self, formats: Sequence[str] | None) -> list[Weights]:
         on_cpu = _SMALL_LADDER if self.is_small else _CPU_LADDER

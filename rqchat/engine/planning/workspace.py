@@ -26,6 +26,9 @@ _SCORES, _TILE_TOKENS = 2**23, 4096
 _LOGITS = 3  # rows in float32
 # What torch gives cuBLAS and cuBLASLt on Hopper, each; elsewhere less (CublasHandlePool.cpp)
 _PRODUCT_BYTES = 2 * 2**25
+# A captured step: its tensors, cuBLAS's workspace, and the nodes of the graph; assumed. It has
+# a pool of its own, so what the prompt's step leaves free is of no use to it
+_CAPTURE_BYTES = 2**26
 _SCRATCH_VALUES = 57_802_752  # of a packed matrix, unpacked for a chunk (`kernels/multiply.py`)
 _CPU_UNPACKED_VALUES, _CPU_UNPACKED_BYTES = 2**19, 11  # codes and values while they are unpacked
 
@@ -58,10 +61,20 @@ class Workspace:
 
     @property
     def total(self) -> int:
-        """Bytes of the largest phase, logits and what products take."""
+        """Bytes of the largest phase, logits, what products take, and a captured step."""
+        logits = _LOGITS * 4 * self.shape.vocabulary
+        return self.largest_bytes + logits + self.product_bytes + self.capture_bytes
+
+    @property
+    def largest_bytes(self) -> int:
+        """Bytes of the largest phase."""
         phases = self.attention_bytes, self.mlp_bytes, self.expert_bytes, self.input_bytes
-        largest = max(*phases, self.picture_bytes)
-        return largest + _LOGITS * 4 * self.shape.vocabulary + self.product_bytes
+        return max(*phases, self.picture_bytes)
+
+    @property
+    def capture_bytes(self) -> int:
+        """Bytes of a decode step as a graph; 0 on a CPU, where none is captured."""
+        return _CAPTURE_BYTES if self.is_gpu else 0
 
     @property
     def product_bytes(self) -> int:

@@ -39,6 +39,7 @@ def test_plan_json_has_the_contracts_keys(run: Run) -> None:
     }
     keys = ["weights", "weight_bits", "kv_bits", "context", "chunk", "bytes"]
     parts = ["weights", "kv_global", "kv_sliding", "workspace", "reserve", "total", "host"]
+    parts += ["allocator", "reserved"]
     for candidate in (record["chosen"], *record["candidates"]):
         assert list(candidate) == keys
         assert list(candidate["bytes"]) == parts

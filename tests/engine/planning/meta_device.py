@@ -29,6 +29,7 @@ from rqchat.engine.weights.grid import Grid, Packed, matrix_of
 from rqchat.engine.weights.kernels import multiply
 from rqchat.engine.weights.modules import GRIDS, PackedExperts, PackedLinear, PackedMatrix
 from rqchat.engine.weights.skeleton import build_skeleton
+from tests.engine.planning.cuda_allocator import Allocator, Block
 
 __all__ = ["CurrentDevice", "chunk_bytes", "pack_linears", "pretend_gpu"]
 
@@ -36,7 +37,6 @@ _OPS = (
     *("append", "attend", "chunk", "decode", "dequantize", "encode", "gate", "heads", "mix"),
     *("norm", "quantize", "rebuild"),
 )
-_BLOCK_BYTES = 512  # CUDA's allocator rounds up to it
 _LONG_STEP_TOKENS = 8192
 _META = torch.device("meta")
 
@@ -50,9 +50,20 @@ class MetaMeter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.live_bytes = self.peak_bytes = 0
+        self.allocator, self.peak_bytes = Allocator(expandable=True), 0
         self._tensors: dict[int, int] = {}
+        self._blocks: dict[int, Block] = {}
         self._known: dict[int, weakref.ref[torch.Tensor]] = {}
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes that live now."""
+        return self.allocator.allocated_bytes
+
+    def restart(self) -> None:
+        """Forgets the peaks so far, and what is kept for later tensors."""
+        self.allocator.empty_cache()
+        self.allocator.peak_bytes, self.peak_bytes = self.allocator.reserved_bytes, self.live_bytes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -69,10 +80,9 @@ class MetaMeter(TorchDispatchMode):
         if known is not None and known() is tensor:
             return
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, -(-storage.nbytes() // _BLOCK_BYTES) * _BLOCK_BYTES
+        key, size = storage._cdata, storage.nbytes()
         if key not in self._tensors:
-            self._tensors[key] = 0
-            self.live_bytes += size
+            self._tensors[key], self._blocks[key] = 0, self.allocator.take(size)
             self.peak_bytes = max(self.peak_bytes, self.live_bytes)
         self._tensors[key] += 1
 
@@ -80,7 +90,7 @@ class MetaMeter(TorchDispatchMode):
             self._tensors[key] -= 1
             if not self._tensors[key]:
                 del self._tensors[key]
-                self.live_bytes -= size
+                self.allocator.give_back(self._blocks.pop(key), size)
 
         self._known[id(tensor)] = weakref.ref(tensor, gone)
 
@@ -159,8 +169,10 @@ def chunk_bytes(
     before_tokens: int,
     *,
     calibrated: bool,
-) -> tuple[int, int]:
-    """Bytes of the caches before a prefill step, and the most beside weights while it runs.
+) -> tuple[int, int, int]:
+    """Bytes of the caches before a prefill step, the most beside weights while it runs, and slack.
+
+    The slack is what torch's allocator has then of a card beyond all tensors.
 
     Args:
         config: a model's config.json.
@@ -197,9 +209,10 @@ def chunk_bytes(
             read(min(left, _LONG_STEP_TOKENS))
         read(chunk_tokens)
         caches = int(cache.nbytes)
-        meter.peak_bytes = meter.live_bytes
+        meter.restart()
         read(chunk_tokens)
-    return caches, meter.peak_bytes - weight_bytes
+    slack = meter.allocator.peak_bytes - meter.peak_bytes
+    return caches, meter.peak_bytes - weight_bytes, slack
 
 
 def _frames(model: Any, layer: GlobalLayer) -> list[Frame]:

@@ -122,7 +122,11 @@ def test_no_candidate_takes_more_than_is_free(
 
 
 def _without_chunk(candidate: Candidate) -> Candidate:
-    return replace(candidate, chunk_tokens=0, bytes=replace(candidate.bytes, workspace=0))
+    return replace(
+        candidate,
+        chunk_tokens=0,
+        bytes=replace(candidate.bytes, workspace=0, reserve=0, allocator=0),
+    )
 
 
 @settings(max_examples=60, deadline=None)

@@ -56,20 +56,22 @@ def test_a_prefill_step_takes_what_is_planned(
     pretend_gpu(monkeypatch)
     asked = weights_of(weights), kv_bits, Economy(), _HISTORY_TOKENS + 2 * chunk_tokens
     whole, budget = (
-        Budget(ModelShape.from_config(of), 2**35, True, chunk_tokens, 280)
+        Budget(ModelShape.from_config(of), True, chunk_tokens, 280)
         for of in (config, _shallow(config))
     )
     planned = budget.of(*asked)
     space = budget.workspace(*asked[:2], asked[3])
 
-    caches, taken = chunk_bytes(
+    caches, taken, slack = chunk_bytes(
         _shallow(config), weights, kv_bits, chunk_tokens, _HISTORY_TOKENS, calibrated=calibrated
     )
 
     kv = planned.kv_global + planned.kv_sliding
     kv -= 0 if calibrated else budget.calibration_bytes(*asked[:2])
-    promised = kv + planned.workspace - space.product_bytes
+    promised = kv + planned.workspace - space.product_bytes - space.capture_bytes
     assert caches <= taken <= promised
+    # A captured step begins segments of its own
+    assert slack <= planned.allocator - (2 + 20) * 2**20
     # The promise is 2 % of all that is planned; the 31B's step without a calibration is near
     assert promised - taken < 0.01 * whole.of(*asked).total
     if config is _31B and not calibrated:

@@ -36,7 +36,7 @@ def _load_on_host(folder: Path, weights: str, head_bits: int) -> LoadedModel:
     """As a plan for a GPU would have it loaded, within the bytes that such a plan counts."""
     plan = plan_for(folder, weights, head_bits=head_bits)
     source = resolve_model(Settings(model=str(folder), offline=True), CPU)
-    host = Budget(source.shape, 2**34, True, 512, 280).host_bytes(weights_of(weights), head_bits)
+    host = Budget(source.shape, True, 512, 280).host_bytes(weights_of(weights), head_bits)
     fewer = dataclasses.replace(plan.chosen.bytes, weights=plan.chosen.bytes.weights - host)
     chosen = dataclasses.replace(plan.chosen, on_host=True, bytes=fewer)
     return load_model(
