@@ -98,6 +98,7 @@ class FiniteCheck:
         self, length: int, totals: Mapping[torch.device, torch.Tensor] | None = None
     ) -> None:
         """Note that the cache was taken back to `length` tokens, where it had these totals."""
+        self._begun_tokens = min(self._begun_tokens, length)
         if totals is not None and length > self._sound_tokens:
             for device, total in self._totals.items():
                 total.copy_(totals[device]) if device in totals else total.zero_()

@@ -10,6 +10,7 @@ import torch
 
 from rotorquant import RotorQuantCache
 from rotorquant.exceptions import NonFiniteError
+from rotorquant.layers import finite_check
 from tests.rotorquant.models import SMALL_WINDOW, gemma, random_tokens, read
 
 
@@ -39,6 +40,56 @@ def test_a_late_check_stops_the_next_pass_and_every_one_after(poison: float, lay
             read(model, cache, tokens[:, :1])
     cache.rewind(mark)
     assert torch.equal(read(model, cache, tokens), expected)
+
+
+def test_what_was_sound_before_it_was_taken_back_does_not_count(tmp_path: Path) -> None:
+    model, tokens = gemma(), random_tokens(1, 40)
+    cache = _late(model)
+    read(model, cache, tokens[:, :8])
+    mark = cache.mark()
+    for count in (40, 1):
+        read(model, cache, tokens[:, :count])
+    cache.rewind(mark)
+    cache.save(tmp_path / "cache")
+    model.model.layers[2].self_attn.k_norm.weight.data[0] = torch.nan
+    read(model, cache, tokens[:, :9])
+    with pytest.raises(NonFiniteError, match="tokens from 8 on"):
+        read(model, cache, tokens[:, :1])
+
+
+class _Unread:
+    """A number that has not arrived yet."""
+
+    has_arrived = False
+
+    def __init__(self, number: torch.Tensor) -> None:
+        self._number = number.clone()
+
+    def value(self) -> float:
+        return float(self._number)
+
+
+def test_a_mark_knows_what_nobody_has_read_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark does not wait; going back to it undoes what came behind it, and nothing else."""
+    monkeypatch.setattr(finite_check, "PendingScalar", _Unread)
+    model, tokens = gemma(), random_tokens(1, 40)
+    cache = _late(model)
+    read(model, cache, tokens)
+    mark = cache.mark()
+    expected = read(model, cache, tokens)
+    cache.rewind(mark)
+    weight = model.model.layers[1].self_attn.k_norm.weight
+    healthy = weight.detach().clone()
+    weight.data[0] = torch.nan
+    read(model, cache, tokens)
+    bad = cache.mark()
+    weight.data.copy_(healthy)
+    cache.rewind(bad)
+    with pytest.raises(NonFiniteError, match="tokens from 40 on"):
+        cache.freeze()
+    cache.rewind(mark)
+    assert torch.equal(read(model, cache, tokens), expected)
+    cache.freeze()
 
 
 @pytest.mark.parametrize("call", ["mark", "save", "repack"])
