@@ -146,7 +146,10 @@ install_torch() {
 # The quarter of all files that a start needs; what was installed is tried at the same time.
 compile_imports() {
   say 'preparing the first start'
-  PYTHONDONTWRITEBYTECODE='' "$python" -c 'import rqchat.cli.app, rqchat.engine.session' ||
+  PYTHONDONTWRITEBYTECODE='' "$python" -c 'import rqchat.cli.app
+from rqchat.engine.lean_import import import_transformers
+import_transformers()
+import rqchat.engine.session' ||
     die 'rqchat cannot be imported; the reason stands above. To start over, delete .venv'
 }
 

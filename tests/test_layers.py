@@ -102,6 +102,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "rqchat.pocket": ("rotorquant.ops",),
 }
 LATE_IMPORTS = (
+    "rqchat.engine.lean_import",  # imports transformers under conditions
     *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__", "rotorquant.ops.dispatch"),
     # slow to import and seldom needed
     *("rqchat.engine.weights.bitsandbytes_layers", "rqchat.engine.inputs.picture_levels"),

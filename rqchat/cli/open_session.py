@@ -41,6 +41,9 @@ def open_session(
         RqchatError: the model cannot be had, does not fit, or cannot be read.
     """
     with _no_garbage_collection():
+        from rqchat.engine.lean_import import import_transformers
+
+        import_transformers()  # before the next two, which would import it whole
         from rqchat.engine.document_cache.cache_folder import CacheFolder
         from rqchat.engine.session import ChatSession
 
