@@ -128,7 +128,11 @@ class _DecodeOnDevice:
 def decodes_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decode steps run as on a GPU, by the op's reference in the place of its kernel."""
     monkeypatch.setattr(decode, "_kernel", _DecodeOnDevice())
-    monkeypatch.setattr(decode, "dispatch", SimpleNamespace(on_gpu=lambda tensor: True))
+    monkeypatch.setattr(
+        decode,
+        "dispatch",
+        SimpleNamespace(on_gpu=lambda tensor: True, has_shared=lambda tensor, shared_bytes: True),
+    )
     monkeypatch.setattr(decode, "HEAD_DIMS", (16, 32, 64, 128))
     monkeypatch.setattr(finite_check.FiniteCheck, "deferred_on", ("cpu", "cuda"))
     monkeypatch.setattr(append_reference, "_is_read_at_once", lambda count: False)

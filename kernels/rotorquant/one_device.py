@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from rotorquant.ops.dispatch import current_device, on_one_device
+from rotorquant.ops.dispatch import current_device, has_shared, on_one_device
 
-__all__ = ["current_device", "on_one_device", "send"]
+__all__ = ["current_device", "has_shared", "on_one_device", "send"]
 
 
 def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -16,14 +16,17 @@ __all__ = [
     "current_device",
     "find_kernel",
     "float32_products",
+    "has_shared",
     "on_gpu",
     "on_one_device",
     "processors_of",
     "registers",
+    "shared_bytes_of",
 ]
 
 _INTERPRETED_PROCESSORS = 2
 _REGISTERS = 65_536  # of a block, on every card
+_LEAST_SHARED_BYTES = 48 * 1024  # what every card gives without being asked
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -43,6 +46,20 @@ def find_kernel(op: str) -> ModuleType | None:
 def on_gpu(tensor: torch.Tensor) -> bool:
     """Whether a tensor lies where Triton can launch: CUDA, or ROCm, which calls itself CUDA."""
     return tensor.is_cuda
+
+
+def has_shared(tensor: torch.Tensor, shared_bytes: int) -> bool:
+    """Whether a program may have so much shared memory on the tensor's card; off cards it may."""
+    return not tensor.is_cuda or shared_bytes <= shared_bytes_of(tensor.device)
+
+
+@functools.cache
+def shared_bytes_of(device: torch.device) -> int:
+    """Bytes of shared memory that one program may have on a card."""
+    card: object = torch.cuda.get_device_properties(device)
+    # ROCm has no larger limit to opt in to, and no such field
+    usual: int = getattr(card, "shared_memory_per_block", _LEAST_SHARED_BYTES)
+    return int(getattr(card, "shared_memory_per_block_optin", usual))
 
 
 def current_device(device: torch.device) -> contextlib.AbstractContextManager[object]:
@@ -92,8 +109,14 @@ def _add_devices(values: Iterable[object], found: set[torch.device]) -> None:
 
 
 def capability_of(tensor: torch.Tensor) -> tuple[int, int]:
-    """Compute capability of the card; (0, 0) off one, where the interpreter runs."""
-    return torch.cuda.get_device_capability(tensor.device) if tensor.is_cuda else (0, 0)
+    """Compute capability of the card; (0, 0) off one, where the interpreter runs.
+
+    AMD's are below zero: gfx942 is 9.4 to torch, and no Hopper.
+    """
+    if not tensor.is_cuda:
+        return 0, 0
+    major, minor = torch.cuda.get_device_capability(tensor.device)
+    return (-major if torch.version.hip else major), minor
 
 
 def processors_of(tensor: torch.Tensor) -> int:

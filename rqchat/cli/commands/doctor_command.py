@@ -215,8 +215,9 @@ def _device(device: DeviceInfo) -> Finding:
     name, detail = "GPU" if device.is_gpu else "CPU", ", ".join(said)
     if capability and capability < _KERNELS:
         return Finding(name, "note", detail, "too old for the GPU kernels; --device cpu works")
-    if capability and capability < _BFLOAT16:
-        return Finding(name, "note", detail, "it has no bfloat16 units: expect it to be slow")
+    if device.lacks:
+        no_units = bool(capability and capability < _BFLOAT16)
+        return Finding(name, "note", detail, device.lacks + "; no bfloat16 units" * no_units)
     return Finding(name, "ok", detail)
 
 

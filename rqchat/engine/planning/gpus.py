@@ -79,6 +79,26 @@ class DeviceInfo:
         return self.torch_name.startswith("cuda") and self.source != "main memory"
 
     @property
+    def has_kernels(self) -> bool:
+        """Whether attention and tiles of packed weights run as our kernels: they ask for 99 KiB of
+        shared memory. sm_75 and AMD's cards have 64, Metal has no Triton."""
+        if not self.torch_name.startswith("cuda") or self.source == "amdgpu":
+            return False
+        return self.capability is None or self.capability >= (8, 0)
+
+    @property
+    def lacks(self) -> str:
+        """Why a GPU runs torch's own code in place of attention kernels; else empty."""
+        if self.has_kernels or not self.is_gpu:
+            return ""
+        if self.torch_name == "mps":
+            return "Metal has no Triton: torch's own code runs, slower and with more workspace"
+        return (
+            "it has 64 KiB of shared memory and the attention kernels ask for up to 99: torch's own"
+            " code runs instead, slower and with more workspace"
+        )
+
+    @property
     def is_gpu(self) -> bool:
         """Whether this is a GPU, or the processor."""
         return self.torch_name != "cpu"

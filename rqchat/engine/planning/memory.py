@@ -112,6 +112,7 @@ class Budget:
         chunk_tokens: tokens that a prefill step reads at most.
         image_tokens: soft-token budget of a picture.
         expandable: whether the segments of torch's allocator can grow, as they do on CUDA.
+        kernels: whether a GPU runs our attention kernels, and not their references.
     """
 
     shape: ModelShape
@@ -119,6 +120,7 @@ class Budget:
     chunk_tokens: int
     image_tokens: int
     expandable: bool = True
+    kernels: bool = True
 
     def of(
         self, weights: Weights, kv_bits: int, economy: Economy, context_tokens: int
@@ -231,6 +233,7 @@ class Budget:
             max(0, context_tokens - exact - self.chunk_tokens),
             self.image_tokens,
             on_host,
+            self.kernels,
         )
 
     def _table_bytes(self, weights: Weights, values: int, rows: int, head_bits: int) -> int:

@@ -179,7 +179,7 @@ class _Planner:
         # ROCm's torch has no segments that grow, and Metal an allocator of its own
         expandable = device.torch_name.startswith("cuda") and device.source != "amdgpu"
         sizes = chunk_tokens, self.image_tokens
-        self.budget = Budget(shape, device.is_gpu, *sizes, expandable)
+        self.budget = Budget(shape, device.is_gpu, *sizes, expandable, device.has_kernels)
 
     def _ladder(self, formats: Sequence[str] | None) -> list[Weights]:
         on_cpu = _SMALL_LADDER if self.is_small else _CPU_LADDER
@@ -340,6 +340,8 @@ class _Planner:
                 f" {chosen.weight_bits} bits."
             )
         yield from self._smaller_model(chosen)
+        if self.device.lacks:
+            yield f"Of {self.device.name}: {self.device.lacks}."
 
     def _given_up(self, chosen: Candidate) -> Iterable[str]:
         """What a larger card would have, in words."""

@@ -47,6 +47,7 @@ class Workspace:
         packed_tokens: what it has packed at most.
         image_tokens: soft-token budget of a picture.
         on_host: whether the image tower comes to the device a tensor at a time.
+        kernels: whether a GPU has the shared memory for attention kernels.
     """
 
     shape: ModelShape
@@ -58,6 +59,7 @@ class Workspace:
     packed_tokens: int
     image_tokens: int
     on_host: bool = False
+    kernels: bool = True
 
     @property
     def total(self) -> int:
@@ -175,7 +177,9 @@ class Workspace:
 
     def _history_bytes(self) -> int:
         """Queries for packed tokens, sums over them, and what is unpacked of them at a time."""
-        return self._kernel_history_bytes() if self.is_gpu else self._reference_history_bytes()
+        if self.is_gpu and self.kernels:
+            return self._kernel_history_bytes()
+        return self._reference_history_bytes()
 
     def _kernel_history_bytes(self) -> int:
         """Keys and values of a piece in the model's dtype.

@@ -151,6 +151,20 @@ def test_doctor_says_what_a_gpu_can_do_and_who_uses_it(
     assert "2 GPUs; rqchat uses one, cuda:0" in shown
 
 
+@pytest.mark.parametrize("card", [{"capability": (7, 5)}, {"capability": None, "source": "amdgpu"}])
+def test_doctor_says_which_cards_run_without_attention_kernels(
+    run: Run, machine: pytest.MonkeyPatch, card: dict[str, object]
+) -> None:
+    small: DeviceInfo = replace(GPU, **card)  # type: ignore[arg-type]
+    machine.setattr(devices, "find_devices", lambda: (small, CPU))
+    machine.setattr(doctor_command, "_torch_build", lambda: "CUDA 12.8")
+    shown = " ".join(run("doctor").out.split())
+    assert "it has 64 KiB of shared memory" in shown
+    assert ("no bfloat16 units" in shown) is (small.source != "amdgpu")
+    machine.setattr(devices, "find_devices", lambda: (GPU, CPU))
+    assert "shared memory" not in run("doctor").out
+
+
 ROW = "0, GPU-1, NVIDIA {}, {}, {}, 9.0"
 
 

@@ -117,3 +117,14 @@ def test_the_peak_is_compared_with_what_the_allocator_may_reserve() -> None:
     *_, peak = plan_check.measured_parts(Session(), Done())  # type: ignore[arg-type]
     assert peak.planned_bytes == plan.chosen.bytes.total - 768 * _MIB
     assert peak.measured_bytes == 7
+
+
+def test_a_card_without_attention_kernels_is_planned_with_what_their_references_take() -> None:
+    turing = DeviceInfo("T4", 24 * 2**30, 24 * 2**30, "NVML", capability=(7, 5))
+    newer = DeviceInfo("L4", 24 * 2**30, 24 * 2**30, "NVML", capability=(8, 9))
+    asked = Settings(weights="int4", kv_bits=4, context_tokens=65_536)
+    without, with_kernels = (make_plan(_SHAPE, card, asked) for card in (turing, newer))
+
+    assert "64 KiB of shared memory" in without.reason
+    assert "shared memory" not in with_kernels.reason
+    assert without.chosen.bytes.workspace > with_kernels.chosen.bytes.workspace

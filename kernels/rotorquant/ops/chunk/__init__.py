@@ -16,6 +16,7 @@ from rotorquant.ops.chunk.reference import Rules
 
 __all__ = ["Rules", "chunk_output", "chunk_part", "has_kernel", "reach_of"]
 
+SHARED_BYTES = 99 * 1024  # what every launch but those for Hopper and Blackwell stays below
 KINDS = (torch.bfloat16, torch.float16)
 
 _kernel = dispatch.find_kernel(__name__)
@@ -64,9 +65,11 @@ def chunk_part(
 
 
 def has_kernel(query: torch.Tensor, key: torch.Tensor) -> bool:
-    """Whether the kernel takes these: 16-bit values of one dtype on a GPU."""
+    """Whether the kernel takes these: 16-bit values of one dtype on a GPU with the room."""
     fits = query.dtype == key.dtype and query.dtype in KINDS and query.shape[-1] in HEAD_DIMS
-    return _kernel is not None and dispatch.on_gpu(query) and fits
+    if _kernel is None or not dispatch.on_gpu(query):
+        return False
+    return fits and dispatch.has_shared(query, SHARED_BYTES)
 
 
 def reach_of(blocks: torch.Tensor, start: int) -> torch.Tensor:

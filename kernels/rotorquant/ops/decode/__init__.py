@@ -13,6 +13,7 @@ __all__ = ["STEPS_LIMIT", "Decoded", "Exact", "RowQueries", "Stored", "decode", 
 
 # What one launch stores, too (`ops.append`, `layers.buffers.STEP_TOKENS`).
 STEPS_LIMIT = 16
+SHARED_BYTES = 72 * 1024  # the most that a launch takes (`tests/compile/proofs.txt`)
 
 _kernel = dispatch.find_kernel(__name__)
 
@@ -31,6 +32,7 @@ def serves(vectors: torch.Tensor, pairs: int, window: int | None = None) -> bool
     return (
         _kernel is not None
         and dispatch.on_gpu(vectors)
+        and dispatch.has_shared(vectors, SHARED_BYTES)
         and head_dim in HEAD_DIMS
         and steps <= min(STEPS_LIMIT, window or STEPS_LIMIT)
         and pairs <= pairs_limit(head_dim)
@@ -71,7 +73,7 @@ def decode(
     if (far is None) != (stored is None):
         raise ValueError("packed rows need queries of their own, and these need packed rows")
     arguments = near, first, last, counts, steps, window, key_mask, far, stored
-    if _kernel is not None and dispatch.on_gpu(key):
+    if _kernel is not None and dispatch.on_gpu(key) and dispatch.has_shared(key, SHARED_BYTES):
         decoded: Decoded = _kernel.decode(*arguments)
         return decoded
     return reference.decode(*arguments)

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import torch
 
-from rotorquant.one_device import on_one_device
+from rotorquant.one_device import has_shared, on_one_device
 from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8, CpuLinear8
 from rqchat.engine.weights.grid import Packed, part_values, row_parts
 from rqchat.engine.weights.kernels.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
@@ -23,6 +23,7 @@ if torch.backends.cuda.is_built():  # ROCm says so, too; most such builds bring 
 
 # Half of Gemma 4 31B's largest linear: whole, it would be the largest tensor of a chunk. The plan
 # counts it (`planning/workspace.py`)
+_TILES_SHARED_BYTES = 71 * 1024
 _SCRATCH_VALUES = 57_802_752
 
 
@@ -33,7 +34,8 @@ def multiply(x: torch.Tensor, weight: Packed | CpuInt4 | CpuInt8 | CpuLinear8) -
     if not isinstance(weight, Packed):
         return weight.product(flat).view(*x.shape[:-1], -1)
     kernel = _kernel if on_gpu(x) else None
-    if kernel is not None and 0 < flat.shape[0] <= DOT_ROWS:
+    tiles = DOT_ROWS if kernel is not None and _has_room(x) else GEMV_ROWS
+    if kernel is not None and 0 < flat.shape[0] <= tiles:
         product = kernel.gemv if flat.shape[0] <= GEMV_ROWS else kernel.dot
         out: torch.Tensor = product(flat, weight)
     else:
@@ -54,7 +56,8 @@ def multiply_experts(
         chosen: the expert of each slot, [slots] integers.
     """
     if isinstance(weight, Packed) and _expert_kernel and on_gpu(x) and chosen.numel():
-        few = chosen.numel() <= GEMV_SLOTS
+        # Where tiles do not fit, every expert of every row is multiplied on its own
+        few = chosen.numel() <= GEMV_SLOTS or not _has_room(x)
         product = _expert_kernel.expert_gemv if few else _expert_kernel.expert_dot
         found: torch.Tensor = product(x, weight, experts, chosen)
         return found
@@ -70,6 +73,11 @@ def multiply_experts(
 def on_gpu(tensor: torch.Tensor) -> bool:
     """Whether a tensor lies where Triton can launch: CUDA, or ROCm, which calls itself CUDA."""
     return tensor.is_cuda
+
+
+def _has_room(tensor: torch.Tensor) -> bool:
+    """Whether the card has the shared memory that tiles ask for (`tests/compile/proofs.txt`)."""
+    return has_shared(tensor, _TILES_SHARED_BYTES)
 
 
 def _through_dense(flat: torch.Tensor, weight: Packed, kernel: ModuleType | None) -> torch.Tensor:
