@@ -280,6 +280,27 @@ def test_a_sliding_window_is_not_taken_back_twice_by_what_it_has_once() -> None:
         cache.crop(-1)
 
 
+def test_marks_take_other_memory_where_none_can_be_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, move, refused = gemma(), torch.Tensor.to, 0
+
+    def refuses(self: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        nonlocal refused
+        if options == {"non_blocking": True, "copy": True}:
+            refused += 1
+            raise RuntimeError("CUDA error: out of memory")
+        return move(self, *args, **options)
+
+    cache = RotorQuantCache(model, **SMALL_WINDOW)
+    read(model, cache, random_tokens(1, 100))
+    mark, stored = cache.mark("cpu"), stored_in(cache)
+    monkeypatch.setattr(torch.Tensor, "to", refuses)
+    for _ in range(3):
+        read(model, cache, random_tokens(1, 30))
+    assert refused
+    cache.rewind(mark)
+    assert all(map(torch.equal, stored_in(cache), stored))
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(PackedBuffer, "pack"), (TokenBuffer, "drop_front"), (sliding_ring, "append")],

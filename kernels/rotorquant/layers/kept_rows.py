@@ -122,5 +122,8 @@ class RowKeeper:
 
 
 def _copied(kept: KeptRows, rows: list[torch.Tensor]) -> _Block:
-    copies = [each.to(kept.device, non_blocking=True, copy=True) for each in rows]
+    try:
+        copies = [each.to(kept.device, non_blocking=True, copy=True) for each in rows]
+    except RuntimeError:  # systems lend less pinned memory than there is, other takes a wait
+        copies = [each.to(kept.device, copy=True) for each in rows]
     return _Block(kept.end, copies)
