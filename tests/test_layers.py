@@ -77,7 +77,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         [
             f"rqchat.bench.{name}"
             for name in (
-                *("plan_memory", "load_case", "checkpoint", "random_weights"),
+                *("plan_memory", "cards.roofline", "load_case", "checkpoint", "random_weights"),
                 *("meter", "loss", "schema"),
             )
         ],

@@ -17,6 +17,7 @@ _MODULES = {
     "weights": "weights",
     "loss": "loss",
     "memory": "plan_memory",
+    "roofline": "cards.roofline",
     "schema": "schema",
 }
 _NAMES = ("speed", "store", "screen", *_MODULES)
@@ -30,7 +31,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="counted runs after one warm-up")
     parser.add_argument("--document-tokens", type=int, default=8192)
     parser.add_argument("--sessions", type=int, default=10_000, help="in the store")
-    parser.add_argument("--contexts", type=int, nargs="*", default=[], help="for memory")
+    parser.add_argument("--contexts", type=int, nargs="*", default=[], help="for memory, roofline")
+    parser.add_argument("--vram", nargs="*", default=[], help="cards for roofline")
+    parser.add_argument("--bandwidth", type=float, help="GB/s for roofline")
     parser.add_argument("--tokens", type=int, help="for loss")
     parser.add_argument("--folder", type=Path, help="for memory's random checkpoints")
     parser.add_argument("--report", type=Path, help="what memory appends its table to")

@@ -66,6 +66,7 @@ class Case:
         contexts: in tokens.
         cap_bytes: the card to pretend, 0 for the one that is there.
         device: as in `Settings`.
+        profile: whether kernels of decode steps are counted and timed, on a GPU.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Case:
     kv_bits: int | None = None
     cap_bytes: int = 0
     device: str = "auto"
+    profile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Outcome:
         decode_tokens_per_s: at the end of the context, by replays of a captured step where there
             are any; the capture itself is left out.
         plain_tokens_per_s: the same without capture; 0 where nothing is captured.
+        launches: of kernels for a token without capture; 0 where they were not counted.
     """
 
     weights: str
@@ -117,6 +120,7 @@ class Outcome:
     prefill_tokens_per_s: float
     decode_tokens_per_s: float
     plain_tokens_per_s: float
+    launches: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ def _measured(case: Case) -> Iterator[Outcome | Failure]:
                 opened = OpenedModel(loaded, plan_of(same_weights, tokens), case.model)
                 # What marks copy lies in the host's memory, from where `rewind` takes it
                 with patch.object(RowKeeper, "keep", meter.ignoring(RowKeeper.keep)):
-                    outcome = _answered(opened, meter, load_peak)
+                    outcome = _answered(opened, meter, load_peak, profile=case.profile)
                 yield outcome
             except (RqchatError, torch.OutOfMemoryError) as error:
                 yield Failure(_first_line(error))
@@ -205,7 +209,11 @@ def _load(model: str, plan: MemoryPlan) -> LoadedModel:
 
 
 def _answered(
-    opened: OpenedModel, meter: AllocatorMeter | TensorMeter, load_peak_bytes: int
+    opened: OpenedModel,
+    meter: AllocatorMeter | TensorMeter,
+    load_peak_bytes: int,
+    *,
+    profile: bool,
 ) -> Outcome:
     """Reads and answers on top of a filled context, twice; only the second time is timed."""
     session = ChatSession(opened)
@@ -218,6 +226,8 @@ def _answered(
     session._messages = ()  # what was filled stays
     done = _ask(session, second, _TIMED_TOKENS)
     rate, plain_rate = _decode_rates(session, second, done)
+    counted = profile and opened.plan.device.torch_name.startswith("cuda")
+    launches = _launches(session, second) if counted else 0.0
     plan, chosen = opened.plan, opened.plan.chosen
     if session.plan != plan:
         raise RqchatError("it ran out of memory, and gave up a part of its plan to go on")
@@ -245,6 +255,7 @@ def _answered(
         prefill_tokens_per_s=done.timing.prefill_tokens_per_s,
         decode_tokens_per_s=rate,
         plain_tokens_per_s=plain_rate,
+        launches=launches,
     )
 
 
@@ -261,6 +272,21 @@ def _decode_rates(session: ChatSession, turn: UserTurn, done: Done) -> tuple[flo
     session._messages, session._steps = (), Steps(None)
     plain = _ask(session, turn, _TIMED_TOKENS).timing.decode_tokens_per_s
     return tokens / seconds if seconds > 0 else 0.0, plain
+
+
+def _launches(session: ChatSession, turn: UserTurn) -> float:
+    """Kernels of a token, by two lengths of answers; what they take goes to standard error."""
+    activities = [torch.profiler.ProfilerActivity.CUDA]
+    session._steps, counts, tables = Steps(None), [], []
+    for tokens in (_FIRST_TOKENS, 2 * _FIRST_TOKENS):
+        session._messages = ()
+        with torch.profiler.profile(activities=activities) as profiler:
+            _ask(session, turn, tokens)
+        averages = profiler.key_averages()
+        counts.append(sum(each.count for each in averages if each.device_time_total))
+        tables.append(averages.table(sort_by="device_time_total", row_limit=30))
+    sys.stderr.write(tables[-1] + "\n")
+    return (counts[1] - counts[0]) / _FIRST_TOKENS
 
 
 def _ask(session: ChatSession, turn: UserTurn, tokens: int) -> Done:
