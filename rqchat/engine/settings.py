@@ -23,6 +23,7 @@ __all__ = [
     "ChatSettings",
     "SamplingSettings",
     "Settings",
+    "compiled_kernels_folder",
     "environment_values",
     "let_segments_grow",
     "order_gpus_by_bus",
@@ -234,6 +235,12 @@ def let_segments_grow() -> None:
     """
     if not any(name in os.environ for name in ALLOCATOR_VARIABLES):
         os.environ[ALLOCATOR_VARIABLES[0]] = "expandable_segments:True"
+
+
+def compiled_kernels_folder() -> Path:
+    """Where Triton keeps what it has compiled (its `knobs.py`)."""
+    home = Path(os.environ.get("TRITON_HOME") or Path.home())
+    return Path(os.environ.get("TRITON_CACHE_DIR") or home / ".triton" / "cache")
 
 
 def _is_on(variable: str) -> bool:

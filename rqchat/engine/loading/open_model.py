@@ -25,7 +25,12 @@ from rqchat.engine.planning.memory import (
     SINK_TOKENS,
 )
 from rqchat.engine.planning.plan import MemoryPlan, make_plan, with_page_budget
-from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS, Settings, order_gpus_by_bus
+from rqchat.engine.settings import (
+    DEFAULT_IMAGE_TOKENS,
+    Settings,
+    compiled_kernels_folder,
+    order_gpus_by_bus,
+)
 from rqchat.engine.sizes import format_bytes
 from rqchat.errors import ModelError
 
@@ -62,6 +67,13 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
         on_event(Notice(plan.reason))
     plan = with_page_budget(plan, source.shape, settings, source.formats)
     limit_gpu_memory(plan)
+    if plan.device.has_kernels and not _has_compiled():
+        on_event(
+            Notice(
+                "the first answer waits for some 30 GPU kernels to be compiled, about half"
+                f" a minute; later starts find them in {compiled_kernels_folder()}"
+            )
+        )
     loaded = load_model(source, plan, on_event, offline=settings.offline)
     # The model's own budget is known by its image processor alone
     if settings.image_tokens is None:
@@ -70,6 +82,11 @@ def open_model(settings: Settings, on_event: Callable[[Event], None]) -> OpenedM
         pages = plan.page_tokens if own == DEFAULT_IMAGE_TOKENS else 0
         plan = dataclasses.replace(plan, image_tokens=own, page_tokens=pages)
     return OpenedModel(loaded, plan, source.name)
+
+
+def _has_compiled() -> bool:
+    """Whether Triton has compiled the kernel that reads prompts, the largest, on this machine."""
+    return any(compiled_kernels_folder().glob("*/chunk_kernel.json"))
 
 
 def _why(source: ModelSource, plan: MemoryPlan, settings: Settings) -> str:
