@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rotorquant.ops import chunk, decode, dispatch
+from rotorquant.ops import attend, chunk, decode, dispatch
 from rotorquant.ops.chunk.launch import launch_config
 from rqchat.engine.weights.kernels import multiply
 
@@ -40,6 +40,8 @@ def test_a_kernel_is_taken_where_its_shared_memory_is(
         monkeypatch.setattr(op, "_kernel", object())
     query: Any = _OnCard()
 
+    rows: Any = SimpleNamespace(scale=None)
+    assert attend._fits(query, rows, None, None, None) is enough
     assert chunk.has_kernel(query, query) is enough
     assert decode.serves(query, 0) is enough
     assert multiply._has_room(query) is enough

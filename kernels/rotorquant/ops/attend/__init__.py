@@ -15,6 +15,9 @@ from rotorquant.ops.attend.reference import Part, Rope, Rows, join
 
 __all__ = ["Part", "Rope", "Rows", "attend_exact", "attend_packed", "join", "merge"]
 
+# What a launch takes on sm_75, the most of all cards; a card with less has no room for it
+SHARED_BYTES = 88 * 1024
+
 _kernel = dispatch.find_kernel(__name__)
 
 
@@ -97,6 +100,7 @@ def _fits(
     """Whether the kernel takes this: a few queries, and not more rotary pairs than it can turn."""
     rows, head_dim = query.shape[2:]
     fits = rope is None or len(rope.first) <= pairs_limit(head_dim)
+    fits = fits and dispatch.has_shared(query, SHARED_BYTES)
     # Scales belong to packed rows, and these to a table
     whole = [r is None or (r.scale is None or table is not None) for r in (key, value)]
     return fits and all(whole) and head_dim in HEAD_DIMS and rows <= ROWS_LIMIT
