@@ -173,7 +173,10 @@ install() {
     extras=${extras:-triton},test
   fi
   say "installing rqchat${extras:+ with $extras}"
+  # Half of what a first start compiles is torch, which is there already: beside pip, on another core
+  PYTHONDONTWRITEBYTECODE='' "$python" -W ignore -c 'import torch' 2>/dev/null &
   pip_install --editable ".${extras:+[$extras]}"
+  wait
   compile_imports
   fingerprint >"$venv/run.stamp"
   [[ $what != test ]] || fingerprint >"$venv/test.stamp"
