@@ -59,7 +59,7 @@ def sound_store() -> bytes:
 
 def _flip(path: Path, rng: random.Random) -> None:
     """Some bytes anywhere."""
-    data = bytearray(path.read_bytes())
+    data = bytearray(path.read_bytes() or b"\0")  # another damage may have left nothing
     for _ in range(rng.choice((1, 5, 50, 500))):
         data[rng.randrange(len(data))] = rng.randrange(256)
     path.write_bytes(data)
@@ -69,20 +69,20 @@ def _overwrite(path: Path, rng: random.Random) -> None:
     """Whole pages, the first one among them."""
     data = bytearray(path.read_bytes())
     for _ in range(rng.choice((1, 2, 4))):
-        begin = 4096 * rng.randrange(len(data) // 4096)
+        begin = 4096 * rng.randrange(len(data) // 4096 + 1)
         size = rng.choice((16, 100, 512, 4096))
         data[begin : begin + size] = rng.choice((bytes(size), b"\xff" * size, rng.randbytes(size)))
     path.write_bytes(data)
 
 
 def _header(path: Path, rng: random.Random) -> None:
-    data = bytearray(path.read_bytes())
-    data[rng.randrange(100)] = rng.randrange(256)
+    data = bytearray(path.read_bytes() or b"\0")
+    data[rng.randrange(min(100, len(data)))] = rng.randrange(256)
     path.write_bytes(data)
 
 
 def _cut(path: Path, rng: random.Random) -> None:
-    os.truncate(path, rng.randrange(path.stat().st_size))
+    os.truncate(path, rng.randrange(path.stat().st_size + 1))
 
 
 def _replace(path: Path, rng: random.Random) -> None:
