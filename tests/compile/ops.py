@@ -101,7 +101,8 @@ def launch(what: str, head_dim: int, bits: int, masked: bool = True) -> None:
     exact = Exact(plain, None if tied else plain)
     counts = torch.zeros(3, dtype=torch.int32)
     if what == "ring":
-        decode.decode(RowQueries(query), exact, exact, counts, 1, TOKENS, mask, None, None)
+        given = RowQueries(query), exact, exact, counts, 1, TOKENS, mask, None, None
+        decode.decode(*given, torch.bfloat16)
         return
     stored = Stored(rows, None if tied else rows, table, table)
     near, far = (RowQueries(query, each if tied else None) for each in (rope, moved))

@@ -19,7 +19,6 @@ KERNELS = (
     (gate, "gate_kernel"),
     (heads, "heads_kernel"),
     (append, "append_kernel"),
-    (append, "finite_kernel"),
     (append, "scaled_kernel"),
 )
 
@@ -42,18 +41,22 @@ def launch(what: str, columns: int, bits: int) -> None:
     rows, weight = torch.zeros(1, 2, columns, dtype=torch.bfloat16), torch.ones(columns)
     by = Norm(weight.bfloat16(), 1e-6)
     if what == "norm":
-        norm.norm(rows, by)
-        norm.norm_add(rows, by, rows, weight[:1], by)
+        for fields in (1, 8):
+            norm.norm(rows, by._replace(fields=fields))
+            norm.norm_add(rows, by, rows, weight[:1], by._replace(fields=fields))
+        norm.norm_add(rows, by, rows, None, None)
     elif what == "gate":
         gate.gelu_gate(rows, rows)
     elif what == "append":
         room = torch.zeros(1, 4096 // columns, 64, columns, dtype=torch.bfloat16)
         one, count = room[:, :, :1], torch.zeros(1, dtype=torch.int64)
-        append.append([room, room][: 512 // columns], [one, one][: 512 // columns], count)
-        append.note_finite(one, one, torch.zeros(()))
+        total = torch.zeros(())
+        append.append([room, room][: 512 // columns], [one, one], count, total)
         codes, scales = room.to(torch.int8), room[..., 0].half()
-        append.append_scaled([codes, codes, scales, scales], [one, one], count)
+        append.append_scaled([codes, codes, scales, scales], [one, one], count, total)
+        positions = torch.zeros(1, 1, 64, dtype=torch.int32)
+        append.append([positions], [positions[:, :, :1]], count, None)
     else:
         raw = torch.zeros(1, 2, 8, columns, dtype=torch.bfloat16)
-        streams = [Stream(raw, by.weight, True), Stream(raw, by.weight, True)]
+        streams = [Stream(raw, by.weight, True, True), Stream(raw, by.weight, True)]
         heads.norm_heads([*streams, Stream(raw, None, False)], rows, rows, 1e-6)

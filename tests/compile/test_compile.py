@@ -22,7 +22,7 @@ FIGURES = Figures(1024, 64, 0, 0, 0, 0)
 KERNELS = {
     *("quantize_kernel", "dequantize_kernel", "attend_kernel", "join_kernel", "decode_kernel"),
     *("merge_kernel", "chunk_kernel", "rebuild_kernel", "map_kernel", "mix_kernel", "norm_kernel"),
-    *("gate_kernel", "heads_kernel", "append_kernel", "finite_kernel", "scaled_kernel"),
+    *("gate_kernel", "heads_kernel", "append_kernel", "scaled_kernel"),
     *("gemv_kernel", "dot_kernel", "expert_gemv_kernel", "expert_dot_kernel"),
     "gather_rows_kernel",
 }

@@ -55,6 +55,10 @@ def launch(what: str, rows: int, bits: int) -> None:
     else:
         x = torch.empty(rows, 5376, dtype=torch.bfloat16)
         (linear.gemv if rows <= GEMV_ROWS else linear.dot)(x, weight)
+    if what == "linear" and rows == 1:  # as fused layers multiply
+        for count in (1, 2, 3):
+            linear.gemv_joined(x, [weight] * count, ordered=True)
+        linear.gemv_gated(x, weight, weight, grid.fields)
 
 
 def _empty(grid: Grid, rows: int, columns: int) -> Packed:

@@ -183,3 +183,14 @@ class PackedCodec:
     def from_stored(self, sums: torch.Tensor) -> torch.Tensor:
         """Back in natural order, then T^-1 of it."""
         return sums @ self._inverse.mT
+
+    def add_from_stored(self, sums: torch.Tensor, onto: torch.Tensor) -> torch.Tensor:
+        """`onto` [B, H, R, D] float32, to which the product itself adds `from_stored(sums)`."""
+        matrix, size = self._inverse.mT, sums.shape[-1]
+        if matrix.ndim == 2:
+            onto.view(-1, size).addmm_(sums.reshape(-1, size), matrix)
+        else:  # of every head
+            onto.flatten(0, 1).baddbmm_(
+                sums.flatten(0, 1), matrix.expand(sums.shape[0], -1, -1, -1).flatten(0, 1)
+            )
+        return onto

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from rotorquant.exceptions import SnapshotError
-from rotorquant.ops.append import append
+from rotorquant.ops.append import Look, append
 
 __all__ = ["STEP_TOKENS", "Meter", "TokenBuffer", "counters"]
 
@@ -84,13 +84,16 @@ class TokenBuffer:
         stop = self.length if high is None else min(high, self.capacity)
         return [tensor.narrow(2, min(low, stop), max(0, stop - low)) for tensor in self._tensors]
 
-    def append(self, rows: Sequence[torch.Tensor]) -> None:
-        """Add tokens, which must fit; they may lie on another device."""
+    def append(self, rows: Sequence[torch.Tensor], look: Look | None = None) -> None:
+        """Add tokens, which must fit; they may lie on another device.
+
+        Those of a decode step are looked at for NaN on the way.
+        """
         tokens = rows[0].shape[2]
         if tokens <= STEP_TOKENS:
             # What comes back from a mark or a file lies on the host
             near = [new.to(self.count.device, non_blocking=True) for new in rows]
-            self._append_step(near, tokens)
+            self._append_step(near, tokens, look)
             return
         for tensor, new in zip(self._tensors, rows, strict=True):
             tensor.narrow(2, self.length, tokens).copy_(new, non_blocking=True)
@@ -154,11 +157,11 @@ class TokenBuffer:
         self._tensors = []
         self.length = 0
 
-    def _append_step(self, rows: Sequence[torch.Tensor], tokens: int) -> None:
+    def _append_step(self, rows: Sequence[torch.Tensor], tokens: int, look: Look | None) -> None:
         if tokens == 0:
             return
         # The op adds to `count` itself, so only the host's number is left to change.
-        append(self._tensors, rows, self.count)
+        append(self._tensors, rows, self.count, look)
         self._length += tokens
 
     def _replace(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:

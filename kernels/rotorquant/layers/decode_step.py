@@ -13,6 +13,7 @@ import torch
 from rotorquant.attend.packed_rows import exact_queries, stored_queries
 from rotorquant.attend.tied_key import TiedQueries
 from rotorquant.attend.views import LayerView, Queries
+from rotorquant.codec.codec import PackedCodec
 from rotorquant.layers.global_store import GlobalStore
 from rotorquant.layers.positions import PositionLog
 from rotorquant.layers.sliding_ring import Ring
@@ -43,10 +44,10 @@ class RingStep:
         if queries.blocks is not None:
             return self.ordered().attend(queries)
         last = self.ring.exact()
-        near = RowQueries(_grouped(queries, last.key))
+        near, dtype = RowQueries(_grouped(queries, last.key)), self.ring.empty.dtype
         steps, window = queries.query.shape[2], self.ring.window
-        done = decode(near, self.old, last, self.ring.counts, steps, window, queries.key_mask)
-        return _output(done.near, queries.query)
+        given = self.old, last, self.ring.counts, steps, window, queries.key_mask
+        return _output(decode(near, *given, dtype=dtype).near, queries.query, dtype)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V [B, kv_heads, N, D] of the layer, dequantized, in order."""
@@ -77,22 +78,28 @@ class StoreStep:
         first, last = (_exact(buffer.whole()) for buffer in (store.sink, store.tail))
         grouped, steps = _grouped(queries, last.key), query.shape[2]
         positions = None if self.positions is None else self.positions.whole(query.device)
-        near = exact_queries(grouped, self.tied_queries, positions, last.key.primary.dtype)
+        dtype = last.key.primary.dtype
+        near = exact_queries(grouped, self.tied_queries, positions, dtype)
         if not store.packed.capacity:  # no page has been packed yet, or none ever will be
-            done = decode(near, first, last, store.counts, steps, None, key_mask)
-            return _output(done.near, query)
+            done = decode(near, first, last, store.counts, steps, None, key_mask, dtype=dtype)
+            return _output(done.near, query, dtype)
         codecs, rows = store.packed.codecs, store.packed.whole_streams()
         value = rows[1] if len(rows) == 2 else None
-        stored = Stored(rows[0], value, codecs[0].table, codecs[-1].table)
+        tables = store.packed.tables
+        stored = Stored(rows[0], value, tables[0], tables[-1])
         far = stored_queries(near, codecs[0], self.tied_queries)
         done = decode(near, first, last, store.counts, steps, None, key_mask, far, stored)
         assert done.far is not None and done.share is not None
         # Two sums, because only that over packed rows has a rotation to be undone.
-        output = done.near + codecs[-1].from_stored(done.far)
+        codec = codecs[-1]
+        if isinstance(codec, PackedCodec):
+            output = codec.add_from_stored(done.far, done.near)
+        else:
+            output = done.near + codec.from_stored(done.far)
         # Rows leave the offset out; it counts as much as the softmax gives to all of them.
         if codecs[-1].offset is not None:
             output.addcmul_(done.share, codecs[-1].offset)
-        return _output(output, query)
+        return _output(output, query, dtype)
 
     def stored(self) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V [B, kv_heads, N, D] of the layer, dequantized, in order."""
@@ -114,6 +121,7 @@ def _grouped(queries: Queries, key: Rows) -> torch.Tensor:
     return scaled.reshape(batch, heads, -1, head_dim)
 
 
-def _output(rows: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+def _output(rows: torch.Tensor, query: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    # In the model's dtype: fused layers hand over their queries in float32.
     batch, heads, steps, head_dim = query.shape
-    return rows.reshape(batch, heads, steps, head_dim).transpose(1, 2).to(query.dtype)
+    return rows.reshape(batch, heads, steps, head_dim).transpose(1, 2).to(dtype)

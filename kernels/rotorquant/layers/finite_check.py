@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from rotorquant.exceptions import NonFiniteError
-from rotorquant.layers.buffers import Meter
+from rotorquant.layers.buffers import STEP_TOKENS, Meter
 from rotorquant.layers.pending_scalar import PendingScalar
 from rotorquant.ops.append import note_finite
 
@@ -48,18 +48,26 @@ class FiniteCheck:
         self._begun_tokens = 0
         self._broken = False
 
-    def check(self, key: torch.Tensor, value: torch.Tensor) -> None:
+    def check(self, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor | None:
         """Check a chunk of one layer.
+
+        Returns:
+            Of a decode step on a GPU the total [], to which what stores its rows has to add NaN
+            (`ops.append`): it reads them anyway, and a launch for each layer is saved. Else None.
 
         Raises:
             NonFiniteError: it holds NaN or infinity (on a CPU).
         """
         if key.device.type in self.deferred_on:
-            note_finite(key, value, self._total_on(key.device))
-            return
+            total = self._total_on(key.device)
+            if key.shape[2] <= STEP_TOKENS:
+                return total
+            note_finite(key, value, total)
+            return None
         sums = key.sum(dtype=torch.float32) + value.sum(dtype=torch.float32)
         if not math.isfinite(sums.item()):
             raise NonFiniteError("keys or values hold NaN or infinity; nothing was stored")
+        return None
 
     def _total_on(self, device: torch.device) -> torch.Tensor:
         if device not in self._totals:

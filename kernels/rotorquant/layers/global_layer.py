@@ -21,6 +21,7 @@ from rotorquant.layers.decode_step import StoreStep
 from rotorquant.layers.finite_check import LayerContext
 from rotorquant.layers.global_store import CodecMaker, GlobalState, GlobalStore
 from rotorquant.layers.positions import PositionLog
+from rotorquant.ops.append import Look
 from rotorquant.ops.attend import Part, attend_exact
 from rotorquant.ops.decode import serves
 
@@ -89,7 +90,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         check_chunk(key_states, value_states, stored)
         length, tokens = self.get_seq_length(), key_states.shape[2]
         check_capacity(length, tokens, self._config.max_tokens)
-        self._context.finite_check.check(key_states, value_states)
+        total = self._context.finite_check.check(key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self._positions is not None:
@@ -99,7 +100,10 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if not waits:
             # Before the chunk is stored, which stays exact for its own queries however long it is.
             self._pack_old()
-        self.store.keep(self._streams(key_states, value_states), waits)
+        # Of a tied layer K is looked at, too, though V alone is stored.
+        also = None if self._tie is None else key_states
+        look = None if total is None else Look(total, also)
+        self.store.keep(self._streams(key_states, value_states), waits, look)
         if not self._context.returns_views():
             return self.dense(key_states)
         if self._in_one_pass(key_states):

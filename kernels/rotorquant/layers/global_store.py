@@ -13,6 +13,7 @@ from rotorquant.config import RotorQuantConfig
 from rotorquant.layers.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
 from rotorquant.layers.kept_rows import KeptRows, RowKeeper
 from rotorquant.layers.packed_buffer import PackedBuffer
+from rotorquant.ops.append import Look
 
 __all__ = ["CodecMaker", "GlobalState", "GlobalStore"]
 
@@ -149,21 +150,24 @@ class GlobalStore:
         names = {id(buffer): name for name, buffer in self.buffers.items()}
         return names[id(self._growing)] if fits and not due else None
 
-    def keep(self, streams: list[torch.Tensor], more_to_come: bool) -> None:
+    def keep(
+        self, streams: list[torch.Tensor], more_to_come: bool, look: Look | None = None
+    ) -> None:
         """Store new tokens exactly: first in the sink, then in the tail.
 
         With `more_to_come` the tail grows in large steps, as more chunks follow that stay exact.
         """
         tokens = streams[0].shape[2]
         first = min(tokens, self._config.sink_tokens - self.sink.length)
-        self.sink.append([stream[:, :, :first] for stream in streams])
+        self.sink.append([stream[:, :, :first] for stream in streams], _cut(look, slice(first)))
         needed = self.tail.length + tokens - first
         # After a prompt the tail is cut back to what decode steps need.
         if more_to_come:
             self.tail.reserve(tokens - first)
         elif not needed <= self.tail.capacity <= self._tail_tokens + STEP_TOKENS:
             self.tail.resize(max(self._tail_tokens, needed))
-        self.tail.append([stream[:, :, first:] for stream in streams])
+        rest = slice(first, None)
+        self.tail.append([stream[:, :, rest] for stream in streams], _cut(look, rest))
 
     def repack(self, config: RotorQuantConfig, codecs: Sequence[Codec]) -> None:
         """Pack the packed tokens again with other codecs."""
@@ -243,3 +247,10 @@ class GlobalStore:
         """Packed tokens to allocate at once."""
         limit = self._config.max_tokens or 0
         return max(0, limit - self._config.sink_tokens - self._recent_tokens)
+
+
+def _cut(look: Look | None, tokens: slice) -> Look | None:
+    """The same for some of the tokens."""
+    if look is None or look.also is None:
+        return look
+    return look._replace(also=look.also[:, :, tokens])

@@ -12,6 +12,7 @@ import torch
 
 from rotorquant.codec.codec import Codec
 from rotorquant.layers.buffers import Meter, TokenBuffer
+from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.quantize import put
 
@@ -40,6 +41,8 @@ class PackedBuffer(TokenBuffer):
         count: torch.Tensor | None = None,
     ) -> None:
         self.codecs = tuple(codecs)
+        self._tables: tuple[torch.Tensor | None, ...] = ()
+        self._tables_of: tuple[Codec, ...] = ()
         # Encoding no token gives the shapes and dtypes of rows, whatever the codec.
         rows = [codec.encode(stream[:, :, :0]) for codec, stream in zip(codecs, like, strict=True)]
         self._present = [tuple(field is not None for field in row) for row in rows]
@@ -54,6 +57,16 @@ class PackedBuffer(TokenBuffer):
             for codec, stream, rows in zip(self.codecs, streams, targets, strict=True):
                 codec.encode(stream[:, :, low:high], rows)
             self.length += high - low
+
+    @property
+    def tables(self) -> tuple[torch.Tensor | None, ...]:
+        """The codecs' decode tables in the dtype in which a decode step reads them."""
+        if self._tables_of is not self.codecs:  # once, not as a launch of every step
+            wanted = torch.float16 if dispatch.on_gpu(self.whole()[0]) else torch.float32
+            with torch.inference_mode(False):
+                made = [None if c.table is None else c.table.to(wanted) for c in self.codecs]
+            self._tables, self._tables_of = tuple(made), self.codecs
+        return self._tables
 
     def streams(self, low: int = 0, high: int | None = None) -> list[Rows]:
         """Views of the rows of every stream, tokens `low` to `high`."""

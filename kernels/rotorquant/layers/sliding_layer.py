@@ -83,17 +83,17 @@ class SlidingLayer(StoringLayer[Ring]):
         check_chunk(key_states, value_states, self.store.empty if self.is_initialized else None)
         tokens = key_states.shape[2]
         check_capacity(self.get_seq_length(), tokens, self._config.max_tokens)
-        self._context.finite_check.check(key_states, value_states)
+        total = self._context.finite_check.check(key_states, value_states)
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         streams, returns_views = [key_states, value_states], self._context.returns_views()
         if returns_views and self._in_one_pass(key_states):
             # Copied before the write overwrites them: the first queries of the step see them.
             old = self.store.leaving(tokens)
-            self.store.write(streams, self.record_past)
+            self.store.write(streams, self.record_past, total)
             return handles(RingStep(self.store, old, lambda: self._ordered(old), self.dense))
         if tokens == 1 and self._config.sliding_bits == 16 and returns_views:
-            self.store.write(streams, self.record_past)
+            self.store.write(streams, self.record_past, total)
             key, value = self.store.in_use()
             # The one query sees every slot, so it takes the last place among them.
             return handles(SlidingView(self, key, value, None, self.store.places_in_use))
@@ -101,7 +101,7 @@ class SlidingLayer(StoringLayer[Ring]):
         past_key, past_value, indices = self.store.history(tokens)
         key = torch.cat((past_key, key_states), dim=2)
         value = torch.cat((past_value, value_states), dim=2)
-        self.store.write(streams, self.record_past)
+        self.store.write(streams, self.record_past, total)
         if not returns_views:
             return key, value
         return handles(SlidingView(self, key, value, self.window, lambda: indices))

@@ -11,7 +11,7 @@ import torch
 
 from rotorquant.layers.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
 from rotorquant.layers.kept_rows import KeptRows, RowKeeper
-from rotorquant.ops.append import append, append_scaled, codes_of
+from rotorquant.ops.append import Look, append, append_scaled, codes_of, note_finite
 from rotorquant.ops.attend import Rows
 from rotorquant.ops.decode import Exact
 
@@ -101,8 +101,13 @@ class Ring:
         last = self.length - 1
         return last - (last - places) % self.window
 
-    def write(self, streams: list[torch.Tensor], record: bool) -> None:
-        """Add tokens, K and V [B, H, T, D]; `record` keeps what they push out."""
+    def write(
+        self, streams: list[torch.Tensor], record: bool, total: torch.Tensor | None = None
+    ) -> None:
+        """Add tokens, K and V [B, H, T, D]; `record` keeps what they push out.
+
+        NaN among the tokens of a step is noted in `total` [], if there is one.
+        """
         tokens = streams[0].shape[2]
         self.keep_leaving(tokens)
         if record:
@@ -115,9 +120,11 @@ class Ring:
         latest = [stream.detach().narrow(2, tokens - kept, kept) for stream in streams]
         if tokens <= min(STEP_TOKENS, self.window):  # places from the device, for captured graphs
             put = append if self._bits == 16 else append_scaled
-            put(self.slots.whole(), latest, self._count)
+            put(self.slots.whole(), latest, self._count, None if total is None else Look(total))
             self.advance(tokens)
             return
+        if total is not None:  # a step that is longer than the window
+            note_finite(streams[0], streams[1], total)
         self._count.fill_(self.length + tokens)
         self.advance(tokens)
         places = torch.arange(self.length - kept, self.length, device=self.empty.device)

@@ -26,6 +26,7 @@ from rqchat.engine.planning.plan import MemoryPlan
 from rqchat.engine.weights.files.open_source import open_source
 from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.fit_layers import sample_ids
+from rqchat.engine.weights.joined_products import JoinedProducts
 from rqchat.engine.weights.place import Recipe, place_weights
 from rqchat.engine.weights.skeleton import build_skeleton
 from rqchat.engine.weights.transfer import ByteStream
@@ -127,7 +128,7 @@ def load_model(
         model, weight_bytes = _fill(source, place, small, plan, on_event, weights, sample)
         revision = model_revision(place, source.name)
     if plan.device.is_gpu:  # fused layers run as Triton kernels
-        fuse_layers(model)
+        fuse_layers(model, JoinedProducts())
     else:
         shorten_layers(model)
     return LoadedModel(

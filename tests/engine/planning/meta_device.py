@@ -26,6 +26,7 @@ from rotorquant.layers.finite_check import FiniteCheck
 from rotorquant.layers.global_layer import GlobalLayer
 from rotorquant.ops import dispatch
 from rqchat.engine.weights.grid import Grid, Packed, matrix_of
+from rqchat.engine.weights.joined_products import JoinedProducts
 from rqchat.engine.weights.kernels import multiply
 from rqchat.engine.weights.modules import GRIDS, PackedExperts, PackedLinear, PackedMatrix
 from rqchat.engine.weights.skeleton import build_skeleton
@@ -145,7 +146,9 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> CurrentDevice:
     for module in kernels:
         for name in vars(module).copy():
             if name.endswith("_kernel"):
-                monkeypatch.setattr(module, name, _Unlaunched(name, current.launch))
+                monkeypatch.setattr(
+                    module, name, _Unlaunched(name, lambda kernel: current.launch(kernel))
+                )
     for module in (dispatch, multiply):
         monkeypatch.setattr(module, "on_gpu", lambda tensor: tensor.is_meta)
     monkeypatch.setattr(dispatch, "capability_of", lambda tensor: (9, 0))
@@ -185,7 +188,7 @@ def chunk_bytes(
     model = build_skeleton(config, torch.bfloat16, torch.device("cpu"))
     if weights in GRIDS:
         pack_linears(model, GRIDS[weights])
-    fuse_layers(model)
+    fuse_layers(model, JoinedProducts())
     meter = MetaMeter()
     cache = RotorQuantCache(model, bits=kv_bits, max_tokens=before_tokens + 2 * chunk_tokens)
     # Now, as a cache looks into the rotary's frequencies, whose content is lost

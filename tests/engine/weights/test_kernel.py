@@ -13,7 +13,12 @@ from torch.utils._pytree import tree_leaves
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.kernels import multiply as multiply_module
-from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
+from rqchat.engine.weights.kernels.multiply import (
+    multiply,
+    multiply_experts,
+    multiply_gated,
+    multiply_joined,
+)
 from rqchat.engine.weights.modules import (
     PackedEmbedding,
     PackedExperts,
@@ -103,6 +108,25 @@ def test_a_large_matrix_is_unpacked_in_parts(
 
     torch.testing.assert_close(found, x @ weight.dequantize().T, atol=1e-4, rtol=1e-5)
     assert spies["dequantize_kernel"].launches == 3
+
+
+@GRIDS
+def test_layers_with_one_input_are_one_launch(grid: Grid, spies: dict[str, Spy]) -> None:
+    weights = [packed(grid, rows, 192) for rows in (70, 33, 16)]
+    x, fields = torch.randn(2, 192, device=DEVICE), grid.fields
+    ordered = x.unflatten(-1, (-1, fields)).mT.flatten(-2)
+
+    found = [multiply_joined(ordered, weights[:count]) for count in (1, 2, 3)]
+    gated = multiply_gated(ordered, packed(grid, 64, 192), packed(grid, 64, 192), fields)
+
+    for parts in found:
+        for part, weight in zip(parts, weights, strict=False):
+            torch.testing.assert_close(part, x @ weight.dequantize().T, atol=2e-4, rtol=1e-5)
+    product = x @ packed(grid, 64, 192).dequantize().T
+    wanted = torch.nn.functional.gelu(product, approximate="tanh") * product
+    wanted = wanted.unflatten(-1, (-1, fields)).mT.flatten(-2)
+    torch.testing.assert_close(gated, wanted, atol=5e-3, rtol=1e-4)
+    assert (spies["gemv_kernel"].launches, spies["gated_gemv_kernel"].launches) == (3, 1)
 
 
 def test_no_rows_make_no_launch(spies: dict[str, Spy]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from rotorquant.ops import append as op
 from rotorquant.ops import dispatch
-from rotorquant.ops.append import append, append_scaled, note_finite
+from rotorquant.ops.append import Look, append, append_scaled, note_finite
 from tests.rotorquant.ops.kernels import DEVICE, Spy, spied
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -30,7 +30,7 @@ CASES = [
 @pytest.fixture(params=["reference", "kernel"])
 def spies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     """How often kernels ran."""
-    names = ("append.append_kernel", "append.finite_kernel", "append.scaled_kernel")
+    names = ("append.append_kernel", "append.scaled_kernel")
     made = spied(monkeypatch, *names)
     if request.param == "reference":
         monkeypatch.setattr(op, "_kernel", None)
@@ -106,24 +106,45 @@ def test_rows_that_do_not_fit_are_refused() -> None:
             append([buffer], [wrong], count)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("tokens", [1, 5])
-def test_one_bad_value_is_enough(tokens: int, dtype: torch.dtype, spies: dict[str, Spy]) -> None:
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of codes of infinity
+@pytest.mark.parametrize("stored", ["both", "one", "8 bits"])
+def test_one_bad_value_is_noted_while_rows_are_stored(stored: str, spies: dict[str, Spy]) -> None:
+    tokens, dtype = 3, torch.bfloat16
     torch.manual_seed(tokens)
-    shape = (2, 3, tokens, 20)
-    streams = [_draw(shape, tokens, dtype) * 300 for _ in range(2)]
-    total = torch.zeros((), device=DEVICE)
-    note_finite(streams[0], streams[1], total)
-    assert float(total) == 0.0
+    shape, count = (2, 3, 20, 20), torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    streams = [_draw((2, 3, tokens, 20), tokens, dtype) * 300 for _ in range(2)]
+    buffers = [torch.zeros(shape, dtype=dtype, device=DEVICE) for _ in range(2)]
+    codes = [torch.zeros(shape, dtype=torch.int8, device=DEVICE) for _ in range(2)]
+    scales = [torch.zeros(shape[:3], dtype=torch.float16, device=DEVICE) for _ in range(2)]
+
+    def noted(total: torch.Tensor) -> torch.Tensor:
+        if stored == "8 bits":
+            append_scaled([*codes, *scales], streams, count, Look(total))
+        elif stored == "one":
+            append(buffers[:1], streams[:1], count, Look(total, streams[1]))
+        else:
+            append(buffers, streams, count, Look(total))
+        return total
+
+    assert float(noted(torch.zeros((), device=DEVICE))) == 0.0
     ran = 1
-    for which in (0, 1):
-        for bad in (torch.nan, torch.inf, -torch.inf):
-            for place in ((0, 0, 0, 0), (1, 2, tokens - 1, 19)):
-                total, original = torch.zeros((), device=DEVICE), streams[which][place].clone()
-                streams[which][place] = bad
-                note_finite(streams[0], streams[1], total)
-                streams[which][place] = original
-                note_finite(streams[0], streams[1], total)
-                assert bool(total.isnan())
-                ran += 2
-    assert spies["finite_kernel"].launches == (ran if op._kernel is not None else 0)
+    bad_values = (torch.nan, (0, 0, 0, 0)), (torch.inf, (1, 2, 2, 19)), (-torch.inf, (1, 0, 1, 7))
+    for which, (bad, place) in itertools.product((0, 1), bad_values):
+        total, original = torch.zeros((), device=DEVICE), streams[which][place].clone()
+        streams[which][place] = bad
+        noted(total)
+        streams[which][place] = original
+        assert bool(noted(total).isnan())
+        ran += 2
+    name = "scaled_kernel" if stored == "8 bits" else "append_kernel"
+    assert spies[name].launches == (ran if op._kernel is not None else 0)
+    assert int(count) == ran * tokens
+
+
+def test_one_bad_value_of_a_chunk_is_enough() -> None:
+    key, value, total = torch.ones(1, 2, 40, 4), torch.ones(1, 2, 40, 4), torch.zeros(())
+    note_finite(key, value, total)
+    assert float(total) == 0.0
+    value[0, 1, 39, 3] = torch.inf
+    note_finite(key, value, total)
+    assert bool(total.isnan())

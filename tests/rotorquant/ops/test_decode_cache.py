@@ -49,7 +49,7 @@ def decode_kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, Spy]:
     """Spies on the kernels of a decode step; ops take them once `dispatch.on_gpu` says so."""
     return spied(
         monkeypatch,
-        *("append.append_kernel", "append.finite_kernel", "attend.attend_kernel"),
+        *("append.append_kernel", "attend.attend_kernel"),
         *("decode.decode_kernel", "decode.merge_kernel"),
         *("dequantize.dequantize_kernel", "quantize.quantize_kernel"),
     )

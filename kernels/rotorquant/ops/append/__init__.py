@@ -1,4 +1,4 @@
-"""What a decode step does to a cache: its rows are stored, and looked at for NaN."""
+"""What a decode step does to a cache: its rows are stored, and looked at for NaN on the way."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 
 from rotorquant.ops import dispatch
 from rotorquant.ops.append import reference
-from rotorquant.ops.append.reference import codes_of
+from rotorquant.ops.append.reference import Look, codes_of
 
-__all__ = ["append", "append_scaled", "codes_of", "note_finite"]
+__all__ = ["Look", "append", "append_scaled", "codes_of", "note_finite"]
 
 _STEPS_LIMIT, _ROW_VALUES_LIMIT = 16, 16_384  # of a kernel; a token's rows fit into one program
 
@@ -20,7 +20,10 @@ _kernel = dispatch.find_kernel(__name__)
 
 @dispatch.on_one_device
 def append(
-    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor],
+    rows: Sequence[torch.Tensor],
+    count: torch.Tensor,
+    look: Look | None = None,
 ) -> None:
     """Store T tokens behind the `count` that there are; token n lies in slot n mod slots.
 
@@ -28,18 +31,23 @@ def append(
         buffers: [B, H, slots, ...] each, written to.
         rows: [B, H, T, ...] each, of the buffers' dtypes; T is at most the number of slots.
         count: [1] int64 where the buffers are; grows by T.
+        look: notes NaN and infinity in the rows, and in what else it names.
     """
     for buffer, new in zip(buffers, rows, strict=True):
         _check(buffer, new, buffer.dtype == new.dtype)
-    if _kernel is not None and len(buffers) <= 2 and _fits(rows[0]) and _fits(rows[-1]):
-        _kernel.append(buffers, rows, count)
+    read = [*rows] if look is None or look.also is None else [*rows, look.also]
+    if _kernel is not None and len(read) <= 2 and _fits(read[0]) and _fits(read[-1]):
+        _kernel.append(buffers, read, count, None if look is None else look.total)
     else:
-        reference.append(buffers, rows, count)
+        reference.append(buffers, rows, count, look)
 
 
 @dispatch.on_one_device
 def append_scaled(
-    buffers: Sequence[torch.Tensor], rows: Sequence[torch.Tensor], count: torch.Tensor
+    buffers: Sequence[torch.Tensor],
+    rows: Sequence[torch.Tensor],
+    count: torch.Tensor,
+    look: Look | None = None,
 ) -> None:
     """Store T tokens of K and V in 8 bits, as codes and a scale for each vector; else as `append`.
 
@@ -48,23 +56,21 @@ def append_scaled(
             of both.
         rows: K and V [B, H, T, D] of any floating dtype.
         count: [1] int64 where the buffers are; grows by T.
+        look: notes NaN and infinity in K and V; names nothing else.
     """
     for codes, scales, new in zip(buffers[:2], buffers[2:], rows, strict=True):
         fit = codes.dtype == torch.int8 and scales.dtype == torch.float16
         _check(codes, new, fit and scales.shape == codes.shape[:3])
     if _kernel is not None and rows[0].shape == rows[1].shape and _fits(rows[0]):
-        _kernel.append_scaled(buffers, rows, count)
+        _kernel.append_scaled(buffers, rows, count, None if look is None else look.total)
     else:
-        reference.append_scaled(buffers, rows, count)
+        reference.append_scaled(buffers, rows, count, look)
 
 
 @dispatch.on_one_device
 def note_finite(key: torch.Tensor, value: torch.Tensor, total: torch.Tensor) -> None:
     """`total` [] float32 becomes NaN, and stays it, if a value [B, H, T, D] is NaN or infinite."""
-    if _kernel is not None and _fits(key) and _fits(value):
-        _kernel.note_finite(key, value, total)
-    else:
-        reference.note_finite(key, value, total)
+    reference.note_finite([key, value], total)
 
 
 def _check(buffer: torch.Tensor, new: torch.Tensor, fit: bool) -> None:

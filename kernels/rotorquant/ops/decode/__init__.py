@@ -50,6 +50,8 @@ def decode(
     key_mask: torch.Tensor | None = None,
     far: RowQueries | None = None,
     stored: Stored | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> Decoded:
     """Attention of the last `steps` tokens over a layer's tokens (`reference.py` has the rule).
 
@@ -63,6 +65,7 @@ def decode(
         window: slots of the ring `last`; tokens seen by a query, itself included; or None.
         key_mask: [B, any] bool over the tokens in order, False where padding.
         far, stored: queries as they meet packed rows, and the rows; or None.
+        dtype: of the result where there are no packed rows.
     """
     batch, heads, rows, head_dim = near.query.shape
     key = last.key.primary
@@ -74,6 +77,7 @@ def decode(
         raise ValueError("packed rows need queries of their own, and these need packed rows")
     arguments = near, first, last, counts, steps, window, key_mask, far, stored
     if _kernel is not None and dispatch.on_gpu(key) and dispatch.has_shared(key, SHARED_BYTES):
-        decoded: Decoded = _kernel.decode(*arguments)
+        decoded: Decoded = _kernel.decode(*arguments, dtype)
         return decoded
-    return reference.decode(*arguments)
+    decoded = reference.decode(*arguments)
+    return decoded if far is not None else decoded._replace(near=decoded.near.to(dtype))

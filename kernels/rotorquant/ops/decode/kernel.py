@@ -221,6 +221,7 @@ def decode(
     key_mask: torch.Tensor | None,
     far: RowQueries | None,
     stored: Stored | None,
+    dtype: torch.dtype = torch.float32,
 ) -> Decoded:
     """A decode step [B, H, R, D] in two launches; D is one of `attend.launch.HEAD_DIMS`."""
     batch, heads, rows, head_dim = near.query.shape
@@ -249,7 +250,8 @@ def decode(
         WINDOW=window is not None, SCALED=last.key.scale is not None,
         num_warps=launch.num_warps, enable_fp_fusion=True, **dispatch.registers(launch.num_warps),
     )  # fmt: skip
-    return _merged(parts, near, None if far is None else far.shift, far_pieces)
+    shift = None if far is None else far.shift
+    return _merged(parts, near, shift, far_pieces, torch.float32 if far_pieces else dtype)
 
 
 def _pieces(
@@ -266,16 +268,20 @@ def _pieces(
     return min(pieces, -(-slots // (4 * launch.block_keys))) + far_pieces, far_pieces
 
 
-def _new(near: RowQueries, *shape: int) -> torch.Tensor:
-    return torch.empty(*shape, dtype=torch.float32, device=near.query.device)
+def _new(near: RowQueries, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(*shape, dtype=dtype, device=near.query.device)
 
 
 def _merged(
-    parts: tuple[torch.Tensor, ...], near: RowQueries, shift: torch.Tensor | None, far_pieces: int
+    parts: tuple[torch.Tensor, ...],
+    near: RowQueries,
+    shift: torch.Tensor | None,
+    far_pieces: int,
+    dtype: torch.dtype,
 ) -> Decoded:
     """The parts [B H, S, R, ...] as one."""
     batch, heads, rows, head_dim = near.query.shape
-    mean, far, share = _new(near, batch, heads, rows, head_dim), None, None
+    mean, far, share = _new(near, batch, heads, rows, head_dim, dtype=dtype), None, None
     if far_pieces:
         far, share = _new(near, *mean.shape), _new(near, batch, heads, rows, 1)
     pieces, width = parts[0].shape[1], min(64, head_dim)

@@ -17,7 +17,7 @@ _kernel = dispatch.find_kernel(__name__)
 def norm_heads(
     streams: list[Stream], cos: torch.Tensor, sin: torch.Tensor, eps: float
 ) -> list[torch.Tensor]:
-    """Every stream normed, and turned where it asks for it, [B, T, heads, D] in its dtype.
+    """Every stream normed, and turned where it asks for it, [B, T, heads, D].
 
     Args:
         streams: one to three, of one B, T, D and dtype.

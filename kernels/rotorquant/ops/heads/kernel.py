@@ -78,7 +78,11 @@ def norm_heads(
     rows = [stream.rows.flatten(0, 1) for stream in streams]
     rows = [each if each.stride(-1) == 1 else each.contiguous() for each in rows]
     results = [
-        torch.empty(stream.rows.shape, dtype=each.dtype, device=each.device)
+        torch.empty(
+            stream.rows.shape,
+            dtype=torch.float32 if stream.wide else each.dtype,
+            device=each.device,
+        )
         for stream, each in zip(streams, rows, strict=True)
     ]
     spare = 3 - len(streams)

@@ -25,18 +25,20 @@ class Stream(NamedTuple):
     rows: [B, T, heads, D] as the projection leaves them.
     weight: [D] of the norm, or None for ones.
     turned: whether they get a rotary embedding.
+    wide: whether the result is float32, of values that are rounded to the dtype all the same.
     """
 
     rows: torch.Tensor
     weight: torch.Tensor | None
     turned: bool
+    wide: bool = False
 
 
 def norm_heads(stream: Stream, cos: torch.Tensor, sin: torch.Tensor, eps: float) -> torch.Tensor:
     """One stream [B, T, heads, D], normed, and turned where it asks for it."""
     normed = reference.norm(stream.rows, Norm(stream.weight, eps))
-    if not stream.turned:
-        return normed
-    one, two = normed.chunk(2, dim=-1)
-    crossed = torch.cat((-two, one), dim=-1)
-    return normed * cos.unsqueeze(2) + crossed * sin.unsqueeze(2)
+    if stream.turned:
+        one, two = normed.chunk(2, dim=-1)
+        crossed = torch.cat((-two, one), dim=-1)
+        normed = normed * cos.unsqueeze(2) + crossed * sin.unsqueeze(2)
+    return normed.float() if stream.wide else normed

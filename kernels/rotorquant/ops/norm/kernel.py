@@ -25,11 +25,11 @@ def norm_kernel(
     rows_ptr, weight_ptr, residual_ptr, factor_ptr, then_ptr, total_ptr, normed_ptr,
     columns, eps, then_eps,
     WEIGHT: tl.constexpr, ADD: tl.constexpr, FACTOR: tl.constexpr,
-    THEN: tl.constexpr, THEN_WEIGHT: tl.constexpr, BLOCK: tl.constexpr,
+    THEN: tl.constexpr, THEN_WEIGHT: tl.constexpr, FIELDS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Rows, residual, total and normed [N, D] are contiguous; without ADD normed is norm(rows).
 
-    `total` is the sum, `normed` the norm of the sum where THEN.
+    `total` is the sum, `normed` the norm of the sum where THEN, in the order of FIELDS.
     """
     line = tl.program_id(0).to(tl.int64) * columns
     # [BLOCK]
@@ -48,7 +48,8 @@ def norm_kernel(
         if THEN:
             row = _normed(row, then_ptr, column, there, columns, then_eps, THEN_WEIGHT)
     if THEN:
-        tl.store(normed_ptr + line + column, row.to(kind), mask=there)
+        place = column % FIELDS * (columns // FIELDS) + column // FIELDS
+        tl.store(normed_ptr + line + place, row.to(kind), mask=there)
 
 
 def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:
@@ -95,6 +96,7 @@ def _launch(
         FACTOR=factor is not None,
         THEN=normed is not None,
         THEN_WEIGHT=then is not None and then.weight is not None,
+        FIELDS=(by if then is None else then).fields,
         BLOCK=block,
         num_warps=max(1, min(8, block // 256)),
         enable_fp_fusion=True,

@@ -13,17 +13,25 @@ __all__ = ["Norm", "norm", "norm_add"]
 
 
 class Norm(NamedTuple):
-    """weight: [D] of any dtype, or None for ones. eps: added to the mean square."""
+    """An RMS norm, and the order of its results.
+
+    weight: [D] of any dtype, or None for ones.
+    eps: added to the mean square.
+    fields: F, where a product with packed weights, F to a word, reads the result: value w F + f
+        lies at f (D / F) + w, so that values that meet the same field are next to each other.
+    """
 
     weight: torch.Tensor | None
     eps: float
+    fields: int = 1
 
 
 def norm(rows: torch.Tensor, by: Norm) -> torch.Tensor:
-    """x / rms(x) * weight of rows [..., D], rounded once."""
+    """x / rms(x) * weight of rows [..., D], rounded once, in field order where that is asked."""
     wide = rows.float()
     normed = wide * (wide.square().mean(-1, keepdim=True) + by.eps).rsqrt()
-    return (normed if by.weight is None else normed * by.weight.float()).to(rows.dtype)
+    normed = (normed if by.weight is None else normed * by.weight.float()).to(rows.dtype)
+    return normed if by.fields == 1 else normed.unflatten(-1, (-1, by.fields)).mT.flatten(-2)
 
 
 def norm_add(

@@ -43,7 +43,7 @@ def expert_gemv_kernel(
         words_ptr + top * words_per_row, high_ptr + top * words_per_row,
         scale_ptr + at, offset_ptr + at,
         output[:, None], outputs, words_per_row,
-        BITS, HAS_OFFSET, GROUP, SHARE, BLOCK_N, BLOCK_W,
+        BITS, HAS_OFFSET, GROUP, SHARE, False, BLOCK_N, BLOCK_W,
     )  # fmt: skip
     target = out_ptr + slot * outputs + output
     tl.store(target, value.to(out_ptr.dtype.element_ty), mask=output < outputs)

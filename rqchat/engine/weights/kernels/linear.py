@@ -8,6 +8,7 @@ costs, counted in machine code: docs/benchmarks/kernels-cpu.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -22,7 +23,10 @@ __all__ = [
     "dot",
     "dot_kernel",
     "fields_of",
+    "gated_gemv_kernel",
     "gemv",
+    "gemv_gated",
+    "gemv_joined",
     "gemv_kernel",
     "grid_constants",
     "multiply_row",
@@ -58,6 +62,16 @@ def _fields(x, ROWS: tl.constexpr, W: tl.constexpr, FIELDS: tl.constexpr):
     else:
         even, odd = tl.split(tl.reshape(x, (ROWS, W, FIELDS // 2, 2)))
         return _fields(even, ROWS, W, FIELDS // 2) + _fields(odd, ROWS, W, FIELDS // 2)
+
+
+@triton.jit
+def _apart(source, word, words_per_row, PART: tl.constexpr, FIELDS: tl.constexpr):
+    """What meets each field from PART on, [1, W] each, of a row in field order (`norm.Norm`)."""
+    x = tl.load(source + PART * words_per_row + word, mask=word < words_per_row, other=0.0)
+    if PART + 1 == FIELDS:
+        return (x,)
+    else:
+        return (x,) + _apart(source, word, words_per_row, PART + 1, FIELDS)
 
 
 @triton.jit
@@ -105,12 +119,13 @@ def _line(scale_ptr, offset_ptr, at, seen, BITS: tl.constexpr, HAS_OFFSET: tl.co
 def multiply_row(
     source, words_ptr, high_ptr, scale_ptr, offset_ptr, output, outputs, words_per_row,
     BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+    ORDERED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """[BLOCK_N] float32: the row at `source` times outputs [BLOCK_N, 1].
 
     A thread keeps its columns of the row in registers for all BLOCK_N outputs. GROUP words have a
-    scale; SHARE of them, a divisor of GROUP and 4, are added up before it.
+    scale; SHARE of them, a divisor of GROUP and 4, are added up before it. A row that is ORDERED,
+    by fields, comes into these registers without a way through shared memory and its barriers.
     """
     FIELDS: tl.constexpr = fields_of(BITS)
     # What all codes are too high: raised, and symmetric around half of their range
@@ -119,10 +134,13 @@ def multiply_row(
     exponent = _exponent(BITS)
     total = tl.zeros((BLOCK_N, SHARES), tl.float32)
     for begin in range(0, words_per_row, BLOCK_W):
-        column = begin * FIELDS + tl.arange(0, BLOCK_W * FIELDS)[None, :]
-        x = tl.load(source + column, mask=column < words_per_row * FIELDS, other=0.0)
-        x = _fields(x, 1, BLOCK_W, FIELDS)
         word = begin + tl.arange(0, BLOCK_W)[None, :]
+        if ORDERED:
+            x = _apart(source, word, words_per_row, 0, FIELDS)
+        else:
+            column = begin * FIELDS + tl.arange(0, BLOCK_W * FIELDS)[None, :]
+            x = tl.load(source + column, mask=column < words_per_row * FIELDS, other=0.0)
+            x = _fields(x, 1, BLOCK_W, FIELDS)
         seen = (output < outputs) & (word < words_per_row)
         words = tl.load(words_ptr + output * words_per_row + word, mask=seen, other=0)
         high = _high_bits(high_ptr, output * words_per_row + word, seen, words, BITS)
@@ -131,7 +149,8 @@ def multiply_row(
             plain += x[part].to(tl.float32)
         product = tl.zeros((BLOCK_N, BLOCK_W), tl.float32) - HIGH * plain
         for part in tl.static_range(FIELDS):
-            raised = _raised(words, high, exponent, _field_of(part, FIELDS), BITS)
+            field: tl.constexpr = part if ORDERED else _field_of(part, FIELDS)
+            raised = _raised(words, high, exponent, field, BITS)
             product += raised * x[part].to(tl.float32)
         # [1, SHARES]
         share = begin + tl.arange(0, SHARES)[None, :] * SHARE
@@ -146,24 +165,86 @@ def multiply_row(
 
 
 @triton.jit
-def gemv_kernel(
-    x_ptr, words_ptr, high_ptr, scale_ptr, offset_ptr, out_ptr, outputs, words_per_row,
-    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
-):  # fmt: skip
-    """out [rows, outputs] = x [rows, columns] times the matrix; grid (rows, output blocks).
+def _chosen(block, one, other, BLOCK_N: tl.constexpr):
+    """Whether `block` lies behind the matrix `one`, its place there or in `other`, and which."""
+    blocks = tl.cdiv(one[4], BLOCK_N)
+    behind = block >= blocks
+    return (
+        tl.where(behind, block - blocks, block),
+        tl.where(behind, one[4], 0),
+        tl.where(behind, other[0], one[0]), tl.where(behind, other[1], one[1]),
+        tl.where(behind, other[2], one[2]), tl.where(behind, other[3], one[3]),
+        tl.where(behind, other[4], one[4]),
+    )  # fmt: skip
 
-    Programs that take the same outputs of other rows run at the same time and meet in the L2 cache.
+
+@triton.jit
+def gemv_kernel(
+    x_ptr, first, second, third, out_ptr, all_outputs, words_per_row,
+    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
+    ORDERED: tl.constexpr, MATRICES: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    """out [rows, all outputs] = x [rows, columns] times one to three matrices, side by side.
+
+    A matrix is its words, third bits, scales, offsets and outputs. Grid (rows, output blocks of the
+    first, the second, the third). Programs that take the same outputs of other rows run at the same
+    time and meet in the L2 cache.
     """
     row = tl.program_id(0).to(tl.int64)
-    output = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    block = tl.program_id(1)
+    words_ptr, high_ptr, scale_ptr, offset_ptr, outputs = first
+    start = 0
+    if MATRICES > 1:
+        block, start, words_ptr, high_ptr, scale_ptr, offset_ptr, outputs = _chosen(
+            block, first, second, BLOCK_N
+        )
+    if MATRICES > 2:
+        both = (words_ptr, high_ptr, scale_ptr, offset_ptr, outputs)
+        block, more, words_ptr, high_ptr, scale_ptr, offset_ptr, outputs = _chosen(
+            block, both, third, BLOCK_N
+        )
+        start += more
+    output = block.to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     value = multiply_row(
         x_ptr + row * words_per_row * fields_of(BITS), words_ptr, high_ptr, scale_ptr, offset_ptr,
         output[:, None], outputs, words_per_row,
-        BITS, HAS_OFFSET, GROUP, SHARE, BLOCK_N, BLOCK_W,
+        BITS, HAS_OFFSET, GROUP, SHARE, ORDERED, BLOCK_N, BLOCK_W,
     )  # fmt: skip
-    target = out_ptr + row * outputs + output
+    target = out_ptr + row * all_outputs + start + output
     tl.store(target, value.to(out_ptr.dtype.element_ty), mask=output < outputs)
+
+
+@triton.jit
+def _gelu(x):
+    """gelu of float32 values in its tanh form (Hendrycks and Gimpel 2016), x / (1 + exp(-2 u))."""
+    # -2 sqrt(2 / pi) = -1.5957691216057308; behind 80 the quotient is nothing and exp overflows.
+    falls = tl.minimum(-1.5957691216057308 * (x + 0.044715 * x * x * x), 80.0)
+    return x / (1.0 + tl.exp(falls))
+
+
+@triton.jit
+def gated_gemv_kernel(
+    x_ptr, gate, up, out_ptr, outputs, words_per_row,
+    BITS: tl.constexpr, HAS_OFFSET: tl.constexpr, GROUP: tl.constexpr, SHARE: tl.constexpr,
+    ORDERED: tl.constexpr, FIELDS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    """out [rows, outputs] = gelu(x gate) * (x up), rounded as apart, in the order of FIELDS."""
+    row = tl.program_id(0).to(tl.int64)
+    output = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    source = x_ptr + row * words_per_row * fields_of(BITS)
+    kind = out_ptr.dtype.element_ty
+    opened = multiply_row(
+        source, gate[0], gate[1], gate[2], gate[3], output[:, None], outputs, words_per_row,
+        BITS, HAS_OFFSET, GROUP, SHARE, ORDERED, BLOCK_N, BLOCK_W,
+    )  # fmt: skip
+    value = multiply_row(
+        source, up[0], up[1], up[2], up[3], output[:, None], outputs, words_per_row,
+        BITS, HAS_OFFSET, GROUP, SHARE, ORDERED, BLOCK_N, BLOCK_W,
+    )  # fmt: skip
+    opened = _gelu(opened.to(kind).to(tl.float32)).to(kind).to(tl.float32)
+    value = opened * value.to(kind).to(tl.float32)
+    place = output % FIELDS * (outputs // FIELDS) + output // FIELDS
+    tl.store(out_ptr + row * outputs + place, value.to(kind), mask=output < outputs)
 
 
 @triton.jit
@@ -250,12 +331,46 @@ def dequantize_kernel(
 
 def gemv(x: torch.Tensor, weight: Packed) -> torch.Tensor:
     """x [a few rows, columns] times the matrix: [rows, outputs] in x's dtype."""
-    (outputs, words), rows = weight.words.shape, x.shape[0]
-    launch = gemv_launch(words, weight.grid.bits)
+    (out,) = gemv_joined(x, [weight], ordered=False)
+    return out
+
+
+def gemv_joined(
+    x: torch.Tensor, weights: Sequence[Packed], *, ordered: bool
+) -> tuple[torch.Tensor, ...]:
+    """x [a few rows, columns] times each of up to three matrices of one grid, in one launch.
+
+    Args:
+        x: in field order (`ops.norm.Norm`) where it is `ordered`.
+        weights: matrices of the same columns.
+        ordered: whether x is.
+    """
+    words, rows = weights[0].words.shape[1], x.shape[0]
+    launch = gemv_launch(words, weights[0].grid.bits)
+    sizes = [weight.words.shape[0] for weight in weights]
+    out = torch.empty(rows, sum(sizes), dtype=x.dtype, device=x.device)
+    given = [(*tensors_of(weight), weight.words.shape[0]) for weight in weights]
+    gemv_kernel[(rows, sum(triton.cdiv(size, launch.block_rows) for size in sizes))](
+        x.contiguous(), *given, *given[:1] * (3 - len(given)), out, sum(sizes), words,
+        **grid_constants(weights[0]), SHARE=share_of(weights[0]),
+        ORDERED=ordered, MATRICES=len(given),
+        BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words,
+        num_warps=launch.num_warps, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out.split(sizes, dim=1)
+
+
+def gemv_gated(x: torch.Tensor, gate: Packed, up: Packed, fields: int) -> torch.Tensor:
+    """gelu(x gate) * (x up) [a few rows, outputs], x and the result in field order.
+
+    `fields` is that of what multiplies the result.
+    """
+    (outputs, words), rows = gate.words.shape, x.shape[0]
+    launch = gemv_launch(words, gate.grid.bits)
     out = torch.empty(rows, outputs, dtype=x.dtype, device=x.device)
-    gemv_kernel[(rows, triton.cdiv(outputs, launch.block_rows))](
-        x.contiguous(), *tensors_of(weight), out, outputs, words,
-        **grid_constants(weight), SHARE=share_of(weight),
+    gated_gemv_kernel[(rows, triton.cdiv(outputs, launch.block_rows))](
+        x.contiguous(), tensors_of(gate), tensors_of(up), out, outputs, words,
+        **grid_constants(gate), SHARE=share_of(gate), ORDERED=True, FIELDS=fields,
         BLOCK_N=launch.block_rows, BLOCK_W=launch.block_words,
         num_warps=launch.num_warps, enable_fp_fusion=True,
     )  # fmt: skip

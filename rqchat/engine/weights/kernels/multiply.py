@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -12,7 +13,7 @@ from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8, C
 from rqchat.engine.weights.grid import Packed, part_values, row_parts
 from rqchat.engine.weights.kernels.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
 
-__all__ = ["multiply", "multiply_experts"]
+__all__ = ["has_kernel", "multiply", "multiply_experts", "multiply_gated", "multiply_joined"]
 
 _kernel: ModuleType | None = None
 _expert_kernel: ModuleType | None = None
@@ -68,6 +69,27 @@ def multiply_experts(
         part = weight.rows(slice(expert * outputs, (expert + 1) * outputs))
         out[slots] = multiply(x[slots * x.shape[0] // chosen.numel()], part)
     return out
+
+
+def has_kernel() -> bool:
+    """Whether there is a Triton that could run the kernels."""
+    return _kernel is not None
+
+
+@on_one_device
+def multiply_joined(x: torch.Tensor, weights: Sequence[Packed]) -> list[torch.Tensor]:
+    """Products of a few rows x [..., columns], in field order, with up to three matrices."""
+    assert _kernel is not None
+    parts = _kernel.gemv_joined(x.reshape(-1, x.shape[-1]), weights, ordered=True)
+    return [part.unflatten(0, x.shape[:-1]) for part in parts]
+
+
+@on_one_device
+def multiply_gated(x: torch.Tensor, gate: Packed, up: Packed, fields: int) -> torch.Tensor:
+    """gelu(x gate) * (x up) of a few rows in field order, in the order of `fields`."""
+    assert _kernel is not None
+    out: torch.Tensor = _kernel.gemv_gated(x.reshape(-1, x.shape[-1]), gate, up, fields)
+    return out.unflatten(0, x.shape[:-1])
 
 
 def on_gpu(tensor: torch.Tensor) -> bool:
