@@ -296,7 +296,7 @@ def test_marks_take_other_memory_where_none_can_be_pinned(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.Tensor, "to", refuses)
     for _ in range(3):
         read(model, cache, random_tokens(1, 30))
-    assert refused
+    assert refused > 0
     cache.rewind(mark)
     assert all(map(torch.equal, stored_in(cache), stored))
 

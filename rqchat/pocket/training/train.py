@@ -63,11 +63,11 @@ class Stage:
 
 
 _NOTES = (
-    ("mixed", 128, 0.42),
-    ("mixed", 256, 0.42),
-    ("mixed", 384, 0.07),
-    ("documents", 1024, 0.08),
-    ("documents", 4096, 0.01),
+    ("mixed", 128, 0.36),
+    ("mixed", 256, 0.39),
+    ("mixed", 384, 0.08),
+    ("documents", 1024, 0.15),
+    ("documents", 4096, 0.02),
 )
 # Rows of short notes alone cost it facts in long texts (docs/log.md)
 _DOCUMENTS = (
