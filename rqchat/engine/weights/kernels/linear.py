@@ -46,8 +46,10 @@ def fields_of(bits):
 
 
 @triton.constexpr_function
-def _field_of(part, fields):
-    """Which field `_fields` puts at place `part`: halves of halves come in reversed bits."""
+def _field_of(part, fields, ordered):
+    """Which field meets the part-th values: `_fields` leaves halves of halves in reversed bits."""
+    if ordered:
+        return part
     field = 0
     while fields > 1:
         field, part, fields = field * 2 + part % 2, part // 2, fields // 2
@@ -149,8 +151,7 @@ def multiply_row(
             plain += x[part].to(tl.float32)
         product = tl.zeros((BLOCK_N, BLOCK_W), tl.float32) - HIGH * plain
         for part in tl.static_range(FIELDS):
-            field: tl.constexpr = part if ORDERED else _field_of(part, FIELDS)
-            raised = _raised(words, high, exponent, field, BITS)
+            raised = _raised(words, high, exponent, _field_of(part, FIELDS, ORDERED), BITS)
             product += raised * x[part].to(tl.float32)
         # [1, SHARES]
         share = begin + tl.arange(0, SHARES)[None, :] * SHARE
@@ -273,7 +274,7 @@ def multiply_tile(
         wanted = asked & (column < last * FIELDS)
         x = _fields(tl.load(source + column, mask=wanted, other=0.0), ROWS, BLOCK_W, FIELDS)
         for part in tl.static_range(FIELDS):
-            raised = _raised(words, high, exponent, _field_of(part, FIELDS), BITS)
+            raised = _raised(words, high, exponent, _field_of(part, FIELDS, False), BITS)
             value = (raised * scale + shift).to(DOT)
             total = tl.dot(value, tl.trans(x[part]).to(DOT), total, input_precision="ieee")
     return total
