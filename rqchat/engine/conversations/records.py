@@ -10,6 +10,7 @@ from rqchat.engine.conversations.receipt import Receipt
 __all__ = [
     "TURN_MARKS",
     "Attachment",
+    "AttachmentKind",
     "Finding",
     "Origin",
     "SessionRecord",
@@ -18,6 +19,7 @@ __all__ = [
     "short_title",
 ]
 
+AttachmentKind = Literal["document", "picture"]
 Origin = Literal["chat", "ask"]
 TurnState = Literal["complete", "interrupted", "unfinished"]
 TURN_MARKS: dict[TurnState, str] = {
@@ -64,7 +66,7 @@ class SessionRecord:
 class Attachment:
     """A document or picture of a turn, kept by the SHA-256 of its content."""
 
-    kind: Literal["document", "picture"]
+    kind: AttachmentKind
     name: str
     hash: str
     size_bytes: int

@@ -10,7 +10,13 @@ from dataclasses import fields
 from typing import Any, TypeVar, get_args
 
 from rqchat.engine.conversations.receipt import Receipt
-from rqchat.engine.conversations.records import Origin, SessionRecord, TurnState, short_title
+from rqchat.engine.conversations.records import (
+    AttachmentKind,
+    Origin,
+    SessionRecord,
+    TurnState,
+    short_title,
+)
 from rqchat.engine.conversations.value_types import LATEST_S, fits
 from rqchat.errors import DamagedStoreError
 
@@ -28,6 +34,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "contents": ("hash", "data"),
     "attachments": ("turn_id", "position", "kind", "name", "hash", "size_bytes"),
 }
+_WORDS = {"Origin": Origin, "TurnState": TurnState, "AttachmentKind": AttachmentKind}
 _TURN = ("int", "str", "int", "float", "str", "str", "str", "str", "str", "str")
 _ATTACHMENT = ("int", "int", "str", "str", "str", "int")
 
@@ -57,7 +64,9 @@ def keep_row(connection: sqlite3.Connection, table: str, row: Sequence[Any]) -> 
         case "contents":
             is_sound = _is_content(*row)
         case _:
-            is_sound = all(map(_is_written, _ATTACHMENT, row)) and row[2] in ("document", "picture")
+            is_sound = all(map(_is_written, _ATTACHMENT, row)) and row[2] in get_args(
+                AttachmentKind
+            )
     if is_sound:
         try:
             _insert(connection, table, TABLES[table], row)
@@ -123,8 +132,8 @@ def _is_content(digest: object, data: object) -> bool:
 def _is_written(annotation: str, value: Any) -> bool:
     """Whether the store could have written it; its numbers with a point are moments."""
     match annotation:
-        case "Origin":
-            return value in get_args(Origin)
+        case "Origin" | "TurnState" | "AttachmentKind":
+            return value in get_args(_WORDS[annotation])
         case "float":
             return fits(annotation, value) and 0 <= value < LATEST_S
     return fits(annotation, value)

@@ -67,6 +67,7 @@ SPOILT: dict[str, tuple[Spoil, int, int]] = {
     "a moment": (sql("UPDATE sessions SET updated_s = 1e300 WHERE rowid = 3"), 6, 18),
     "a title": (sql("UPDATE sessions SET title = x'ff' WHERE rowid = 3"), 6, 18),
     "an answer": (sql("UPDATE turns SET answer = x'ff' WHERE id = 3"), 6, 17),
+    "a state": (sql("UPDATE turns SET state = x'ff' WHERE id = 8"), 6, 17),
     "a document": (sql("UPDATE contents SET data = x'00' WHERE rowid = 3"), 6, 18),
 }  # fmt: skip
 
