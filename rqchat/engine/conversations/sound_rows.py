@@ -36,7 +36,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
 }
 _WORDS = {"Origin": Origin, "TurnState": TurnState, "AttachmentKind": AttachmentKind}
 _TURN = ("int", "str", "int", "float", "str", "str", "str", "str", "str", "str")
-_ATTACHMENT = ("int", "int", "str", "str", "str", "int")
+_ATTACHMENT = ("int", "int", "AttachmentKind", "str", "str", "int")
 
 
 def checked(kind: type[R], row: Sequence[Any]) -> R:
