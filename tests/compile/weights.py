@@ -27,6 +27,7 @@ def cases(few: bool) -> Iterator[tuple[str, int, int, int]]:
         for bits in _GRIDS if card == 86 or not few else (4,):
             for rows in (1, 16) if few else (1, 4, 16, 64):
                 yield "linear", rows, bits, card
+            yield from ((what, 1, bits, card) for what in ("joined", "gated"))
             few_rows = (1, 512) if card in (86, 100) and bits == 4 else ()
             for rows in few_rows if few else (1, 16, 512, 2048):
                 yield "experts", rows, bits, card
@@ -50,15 +51,17 @@ def launch(what: str, rows: int, bits: int) -> None:
         product(x, _empty(grid, _EXPERTS * 64, 2816), _EXPERTS, chosen)
         return
     weight = _empty(grid, 512, 5376)
-    if what == "unpacked":
+    if what in ("joined", "gated"):  # as fused layers multiply
+        x = torch.empty(rows, 5376, dtype=torch.bfloat16)
+        if what == "gated":
+            linear.gemv_gated(x, weight, weight, grid.fields)
+        for count in (1, 2, 3) if what == "joined" else (3,):
+            linear.gemv_joined(x, [weight] * count, ordered=True)
+    elif what == "unpacked":
         linear.dequantize(weight, torch.bfloat16)
     else:
         x = torch.empty(rows, 5376, dtype=torch.bfloat16)
         (linear.gemv if rows <= GEMV_ROWS else linear.dot)(x, weight)
-    if what == "linear" and rows == 1:  # as fused layers multiply
-        for count in (1, 2, 3):
-            linear.gemv_joined(x, [weight] * count, ordered=True)
-        linear.gemv_gated(x, weight, weight, grid.fields)
 
 
 def _empty(grid: Grid, rows: int, columns: int) -> Packed:
