@@ -101,28 +101,32 @@ class Constraint:
         # the library tokenizes the whole of it before every token
         forced = self._matcher.compute_ff_bytes()
         self._check()
+        size = logits.shape[-1]
         if len(forced) > _FORCED_BYTES:
-            allowed = torch.zeros(logits.shape[-1], dtype=torch.bool)
-            allowed[self._begin_of(forced)] = True
+            bits = torch.zeros(-(-size // 8), dtype=torch.uint8)
+            _put(bits, self._begin_of(forced), on=True)
         else:
-            allowed = self._allowed(logits.shape[-1])
-            self._spell_out(allowed, forced)
+            bits = self._allowed(size)
+            self._spell_out(bits, forced)
         if self._thought_start is not None:
-            allowed[self._thought_start] = True
-        allowed[sorted(self._suppressed_ids)] = False
-        if not allowed.any():
+            _put(bits, self._thought_start, on=True)
+        for token in self._suppressed_ids:
+            _put(bits, token, on=False)
+        if not bits.any():
             raise RqchatError(
                 "the answer cannot be held to the schema: what has to come next is among the tokens"
                 " that the model's generation_config.json suppresses; change one or the other"
             )
-        return logits.masked_fill(_on_device(~allowed, logits.device), float("-inf"))
+        return logits.masked_fill(~_unpacked(bits, size, logits.device), float("-inf"))
 
     def _allowed(self, size: int) -> Tensor:
-        """What the library lets come next, bool [size]."""
-        packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
+        """What the library lets come next of `size` tokens, a bit each, the lowest first."""
+        mask = self._matcher.compute_bitmask()
         self._check()
-        bits = packed[:, None] >> torch.arange(8, dtype=torch.uint8) & 1  # lowest bit first
-        return bits.flatten()[:size].bool()
+        bits = torch.frombuffer(bytearray(mask), dtype=torch.uint8)[: -(-size // 8)]
+        if size % 8:  # bits that stand for no token
+            bits[-1] &= (1 << size % 8) - 1
+        return bits
 
     def _begin_of(self, text: bytes) -> int:
         """A token that `text`, which is long, begins with, and no control token."""
@@ -134,18 +138,20 @@ class Constraint:
             return False
         return text.startswith(self._words.decode_bytes([token]))
 
-    def _spell_out(self, allowed: Tensor, text: bytes) -> None:
-        """Mends `allowed` [vocabulary] where the library lets the tokenizer choose the one token.
+    def _spell_out(self, bits: Tensor, text: bytes) -> None:
+        """Mends what may come next where the library lets the tokenizer choose the one token.
 
         It does where all that may come is one `text`; and of the text "<pad>" the tokenizer makes a
         control token, of "▁" a blank. Such a text is begun with its first byte.
         """
-        if int(allowed.count_nonzero()) != 1:
+        places = bits.nonzero()
+        value = int(bits[places[0]]) if len(places) == 1 else 0
+        if not value or value & (value - 1):
             return
-        token = int(allowed.nonzero())
+        token = int(places[0]) * 8 + value.bit_length() - 1
         if text and not self._begins(text, token):
-            allowed[token] = False
-            allowed[self._words.tokenize_bytes(text[:1])[0]] = True
+            _put(bits, token, on=False)
+            _put(bits, self._words.tokenize_bytes(text[:1])[0], on=True)
 
     def accept(self, token: int) -> None:
         """`token` was drawn."""
@@ -176,3 +182,16 @@ def _on_device(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor` on `device`, without a wait for what runs there."""
     pinned = tensor.pin_memory() if device.type == "cuda" else tensor
     return pinned.to(device, non_blocking=True)
+
+
+def _put(bits: Tensor, token: int, *, on: bool) -> None:
+    if token // 8 < len(bits):
+        bit = 1 << token % 8
+        bits[token // 8] = int(bits[token // 8]) & ~bit | (bit if on else 0)
+
+
+def _unpacked(bits: Tensor, size: int, device: torch.device) -> Tensor:
+    """Bool [size] on `device`, where the bits are unpacked: an eighth is on its way."""
+    near = _on_device(bits, device)
+    shifts = torch.arange(8, dtype=torch.uint8, device=device)
+    return (near[:, None] >> shifts & 1).flatten()[:size].bool()

@@ -17,6 +17,7 @@ from rqchat.engine.generation.sampling import Sampler
 from rqchat.engine.generation.text_stream import CHANNEL_END, CHANNEL_START
 from rqchat.engine.settings import SamplingSettings
 from rqchat.errors import InputError, RqchatError, UsageError
+from tests.device_rules import DeviceRules
 from tests.growth import growth
 from tests.helpers import byte_tokenizer
 
@@ -166,6 +167,14 @@ def test_a_thought_comes_first_and_is_free_but_no_end() -> None:
     assert 0 < len(thoughtful) < 40
     assert all(text == "{}" for _, text in seeds)
     assert all(THOUGHT_START not in _write(schema, seed, 2.0)[0] for seed in range(40))
+
+
+def test_a_mask_goes_to_the_device_as_bits() -> None:
+    constraint = CONSTRAINTS.for_schema('{"type": "object"}', thinking=False)
+    with DeviceRules() as rules:
+        found = constraint.mask(torch.empty(VOCABULARY, device="meta"))
+    assert found.shape == (VOCABULARY,)
+    assert 0 < rules.to_device_bytes <= VOCABULARY // 8 + 1
 
 
 def test_logits_keep_their_device_and_those_allowed_their_value() -> None:
