@@ -62,7 +62,7 @@ def test_a_prefill_step_takes_what_is_planned(
     planned = budget.of(*asked)
     space = budget.workspace(*asked[:2], asked[3])
 
-    caches, taken, slack = chunk_bytes(
+    caches, taken, _ = chunk_bytes(
         _shallow(config), weights, kv_bits, chunk_tokens, _HISTORY_TOKENS, calibrated=calibrated
     )
 
@@ -70,8 +70,6 @@ def test_a_prefill_step_takes_what_is_planned(
     kv -= 0 if calibrated else budget.calibration_bytes(*asked[:2])
     promised = kv + planned.workspace - space.product_bytes - space.capture_bytes
     assert caches <= taken <= promised
-    # A captured step begins segments of its own
-    assert slack <= planned.allocator - (2 + 20) * 2**20
     # The promise is 2 % of all that is planned; the 31B's step without a calibration is near
     assert promised - taken < 0.01 * whole.of(*asked).total
     if config is _31B and not calibrated:

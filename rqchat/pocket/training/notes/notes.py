@@ -215,12 +215,12 @@ def _turns(m: Maker, facts: Sequence[NoteFact], count: int, held_out: bool) -> l
         if follow:
             turns.append(follow)
             last = None
-        elif pick < 0.28:
+        elif pick < 0.24:
             fact = _other(m, facts, held_out)
             asked = (fact.asked_who(m) if m.rng.random() < 0.2 else None) or fact.asked(m)
             turns.append(Turn(asked.question, asked.absent))
             last = None
-        elif pick < 0.34 and len(facts) > 1:
+        elif pick < 0.3 and len(facts) > 1:
             first, second = (fact.asked(m) for fact in m.rng.sample(list(facts), 2))
             joint = m.rng.choice((", and ", " and ", "? And "))
             question = (
