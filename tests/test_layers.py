@@ -57,6 +57,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "pypdfium2", "llguidance"),
         *("pynvml", "gguf"),
     ),
+    # Frameworks for servers stay there: nothing else of the engine needs them.
+    "rqchat.engine.serving": (
+        *("rqchat.engine", "rqchat.errors", "rotorquant", "torch", "starlette", "uvicorn"),
+    ),
     **dict.fromkeys(
         [f"rqchat.engine.weights.kernels.{name}" for name in ("linear", "experts", "gather")],
         ("rqchat.engine.weights", "torch", "triton"),

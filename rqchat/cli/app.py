@@ -28,6 +28,7 @@ from rqchat.cli.commands import (
     plan_command,
     pull_command,
     replay_command,
+    serve_command,
     sessions_command,
     verify_command,
 )
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 app.command("ask")(ask_command.ask)
 app.add_typer(cache_command.app, name="cache")
+app.command("serve")(serve_command.serve)
 app.command("plan")(plan_command.plan)
 app.command("pull")(pull_command.pull)
 app.add_typer(models_command.app, name="models")

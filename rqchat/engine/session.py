@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Self
 
 import torch
 
 from rotorquant import RotorQuantCache, RotorQuantError
 from rotorquant.step_graph import Recorder
-from rqchat.engine.conversation import ContextPart, Message, UserTurn
+from rqchat.engine.conversation import ContextPart, GivenMessage, Message, UserTurn
 from rqchat.engine.document_cache.cache_folder import CacheFolder
 from rqchat.engine.document_cache.prefix_cache import PrefixCache
 from rqchat.engine.events import Event, ModelFacts, Notice, ignore
@@ -197,18 +197,57 @@ class ChatSession:
             RqchatError: from the generator, when the device runs out of memory.
         """
         prompt = self._prompt(turn, begun)
+        return self._begin(turn, prompt, sampling or SamplingSettings(), schema, begun)
+
+    def answer(
+        self,
+        messages: Sequence[GivenMessage],
+        sampling: SamplingSettings,
+        *,
+        begun: str = "",
+        schema: str | None = None,
+    ) -> Generator[Event, None, None]:
+        """Answers a conversation that is given whole, and no part of this session's own.
+
+        As `ask`, whose cache it shares: what was read of the same beginning is not read again.
+
+        Raises:
+            ContextLengthError: at once, when the prompt leaves no room for an answer.
+            RqchatError: a picture or the template cannot be used; from the generator, when the
+                device runs out of memory.
+        """
+        self._refuse_hopeless(max(len(message.text) for message in messages))
+        written = self._writer.write(messages, thinking=self.thinking)
+        return self._begin(None, self._fitting(written, begun), sampling, schema, begun)
+
+    def count(self, messages: Sequence[GivenMessage]) -> int:
+        """Tokens of the prompt that `answer` would make."""
+        return len(self._writer.write(messages, thinking=self.thinking).token_ids)
+
+    def _begin(
+        self,
+        turn: UserTurn | None,
+        prompt: Prompt,
+        sampling: SamplingSettings,
+        schema: str | None,
+        begun: str,
+    ) -> Generator[Event, None, None]:
         left_tokens = self.context_tokens - len(prompt.token_ids)
         # Here and not in the generator: an interruption before its first event counts.
         self._stop.clear()
-        sampling = sampling or SamplingSettings()
         sampler = self._sampler(sampling, schema)
         most_tokens = min(left_tokens, sampling.max_tokens or left_tokens)
         return self._answer(turn, prompt, sampler, most_tokens, begun)
 
     def _prompt(self, turn: UserTurn, begun: str) -> Prompt:
         """The prompt for `turn`, which leaves room for an answer that goes on after `begun`."""
-        self._refuse_hopeless(turn)
-        prompt = continued(self._write(turn), self._writer.text_ids(begun))
+        self._refuse_hopeless(
+            max(len(turn.text), *(len(document.text) for document in turn.documents), 0)
+        )
+        return self._fitting(self._write(turn), begun)
+
+    def _fitting(self, written: Prompt, begun: str) -> Prompt:
+        prompt = continued(written, self._writer.text_ids(begun))
         if len(prompt.token_ids) >= self.context_tokens:
             raise self._too_long(len(prompt.token_ids))
         if (largest := max(prompt.token_ids)) >= self._vocabulary_tokens:
@@ -220,10 +259,9 @@ class ChatSession:
             f"the tokenizer of {self._model_name} is another model's: {found}; download it again"
         )
 
-    def _refuse_hopeless(self, turn: UserTurn) -> None:
+    def _refuse_hopeless(self, characters: int) -> None:
         """Counting takes a hundred times a text's bytes: not where no context can hold it."""
-        text = max(len(turn.text), *(len(document.text) for document in turn.documents), 0)
-        least = self._writer.least_tokens(text)
+        least = self._writer.least_tokens(characters)
         if least > self._most_tokens:
             raise self._too_long(least, at_least=True)
 
@@ -262,7 +300,7 @@ class ChatSession:
         self._prefix.close()
 
     def _answer(
-        self, turn: UserTurn, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
+        self, turn: UserTurn | None, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
     ) -> Generator[Event, None, None]:
         stopped = self._stop.is_set
         generation = Generation(self._loaded, self._writer, self._prefix, stopped, self._steps)
@@ -316,8 +354,10 @@ class ChatSession:
             constraint = self._constraints.for_schema(schema, thinking=self.thinking)
         return Sampler(sampling, constraint, self._suppressed)
 
-    def _keep(self, turn: UserTurn, generation: Generation) -> None:
+    def _keep(self, turn: UserTurn | None, generation: Generation) -> None:
         """Adds question and answer to the conversation; an interruption without text adds none."""
+        if turn is None:
+            return
         interrupted = generation.stop_reason == "interrupted"
         if interrupted and not generation.answer:
             return

@@ -12,7 +12,7 @@ from rqchat.engine.foreign import border, cause_of
 from rqchat.engine.inputs.documents import read_bytes
 from rqchat.errors import UsageError
 
-__all__ = ["read_schema", "schema_grammar"]
+__all__ = ["check_schema", "read_schema", "schema_grammar"]
 
 _MAX_BYTES = 10_000_000
 _MAX_INTEGER = 2**53 - 1
@@ -49,6 +49,15 @@ def read_schema(given: str) -> str:
         data = read_bytes(Path(given).expanduser(), _MAX_BYTES, "a file with a JSON schema")
         # What some editors put in front, a byte order mark, is no JSON.
         text, name = data.decode("utf-8-sig", "replace"), given
+    return check_schema(text, name)
+
+
+def check_schema(text: str, name: str) -> str:
+    """`text`, a JSON schema; `name` is what errors call it.
+
+    Raises:
+        UsageError: it is no JSON schema, or uses what cannot be guaranteed.
+    """
     with border(lambda cause: UsageError(f"{name} is no JSON: {cause}")):
         parsed = json.loads(text, parse_int=_integer)
         if not isinstance(parsed, dict):

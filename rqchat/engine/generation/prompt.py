@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rqchat.engine.conversation import Message
+from rqchat.engine.conversation import GivenMessage, Message
 from rqchat.engine.foreign import border
 from rqchat.engine.generation.chat_template import ChatTemplate
 from rqchat.engine.generation.control_tokens import control_tokens
@@ -136,7 +136,9 @@ class PromptWriter:
         answered = [*probe, {"role": "assistant", "content": stand_in(0)}]
         self._reply = self._template.render(answered)[len(self._template.render(probe)) :]
 
-    def write(self, messages: Sequence[Message], *, thinking: bool = False) -> Prompt:
+    def write(
+        self, messages: Sequence[Message | GivenMessage], *, thinking: bool = False
+    ) -> Prompt:
         """The prompt that asks for the next answer to `messages`.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rqchat.engine.conversation import Message
+from rqchat.engine.conversation import GivenMessage, Message
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture, is_page_name
 
@@ -37,8 +37,10 @@ class Content:
         self.pictures: list[Picture] = []
         self.names: list[str] = []
 
-    def record(self, message: Message) -> dict[str, Any]:
+    def record(self, message: Message | GivenMessage) -> dict[str, Any]:
         """A message for the template, with stand-ins for its texts."""
+        if isinstance(message, GivenMessage):
+            return self._given(message)
         self.names += [document.name for document in message.documents]
         self.names += [picture.name for picture in message.pictures]
         opening = self._opening(message.documents)
@@ -58,6 +60,21 @@ class Content:
         self.pictures.extend(message.pictures)
         parts.append({"type": "text", "text": self._add(question)})
         return {"role": message.role, "content": parts}
+
+    def _given(self, message: GivenMessage) -> dict[str, Any]:
+        """As `record`; a message of one text, with pictures or without, is as `Message` has it."""
+        record: dict[str, Any] = {"role": message.role}
+        if all(isinstance(part, str) for part in message.parts):
+            return record | {"content": self._add(message.text.strip())}
+        parts: list[dict[str, str]] = []
+        for part in message.parts:
+            if isinstance(part, str):
+                parts.append({"type": "text", "text": self._add(part.strip())})
+            else:
+                self.pictures.append(part)
+                self.names.append(part.name)
+                parts.append({"type": "image"})
+        return record | {"content": parts}
 
     def _opening(self, documents: Sequence[Document]) -> str:
         written = ""
