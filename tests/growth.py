@@ -25,10 +25,7 @@ def growth(make: Callable[[int], Made], run: Callable[[Made], object], size: int
     """
     gc.collect()
     gc.freeze()  # what other tests left in memory is not gone through while this one is timed
-    try:
-        long_s, short_s = _best_s(run, make(2 * size)), _best_s(run, make(size // 2))
-    finally:
-        gc.unfreeze()
+    long_s, short_s = _best_s(run, make(2 * size)), _best_s(run, make(size // 2))
     return math.sqrt(long_s / max(_LEAST_S, short_s))
 
 

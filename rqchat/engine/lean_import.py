@@ -6,6 +6,7 @@ device never needs. They are two fifths of the time that a program needs to impo
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,14 +30,25 @@ def import_transformers() -> None:
     Only for programs that compile nothing with torch and use one process: functions of transformers
     are not marked for torch's compiler afterwards. The compiler itself can be imported as ever.
     """
-    if _COMPILER not in sys.modules:
-        with _without_compiler(), _without_distribution():
-            try:
-                _import_model_code()
-                return
-            except (ImportError, AttributeError):
-                pass  # a release that asks for more than is known here: it gets all there is
-    _import_model_code()
+    if all(name in sys.modules for name in _MODEL_CODE):
+        return
+    if not _import_lean():
+        _import_model_code()
+    # A quarter of a million objects that stay: each collection of garbage would go through them,
+    # and one comes with every model that is opened
+    gc.freeze()
+
+
+def _import_lean() -> bool:
+    """Whether the model code is there now; a release that asks for more gets all there is."""
+    if _COMPILER in sys.modules:
+        return False
+    with _without_compiler(), _without_distribution():
+        try:
+            _import_model_code()
+        except (ImportError, AttributeError):
+            return False
+    return True
 
 
 def _import_model_code() -> None:

@@ -112,17 +112,17 @@ def test_a_large_matrix_is_unpacked_in_parts(
 
 @GRIDS
 def test_layers_with_one_input_are_one_launch(grid: Grid, spies: dict[str, Spy]) -> None:
-    weights = [packed(grid, rows, 192) for rows in (70, 33, 16)]
+    weights = [packed(grid, rows, 192) for rows in (18, 9, 4)]
     x, fields = torch.randn(2, 192, device=DEVICE), grid.fields
     ordered = x.unflatten(-1, (-1, fields)).mT.flatten(-2)
 
     found = [multiply_joined(ordered, weights[:count]) for count in (1, 2, 3)]
-    gated = multiply_gated(ordered, packed(grid, 64, 192), packed(grid, 64, 192), fields)
+    gated = multiply_gated(ordered, packed(grid, 16, 192), packed(grid, 16, 192), fields)
 
     for parts in found:
         for part, weight in zip(parts, weights, strict=False):
             torch.testing.assert_close(part, x @ weight.dequantize().T, atol=2e-4, rtol=1e-5)
-    product = x @ packed(grid, 64, 192).dequantize().T
+    product = x @ packed(grid, 16, 192).dequantize().T
     wanted = torch.nn.functional.gelu(product, approximate="tanh") * product
     wanted = wanted.unflatten(-1, (-1, fields)).mT.flatten(-2)
     torch.testing.assert_close(gated, wanted, atol=5e-3, rtol=1e-4)
