@@ -27,7 +27,7 @@ SHARED_NAMES = ("__init__.py", "__main__.py", "kernel.py", "reference.py", "laun
 TORCH_FREE_ENGINE = (
     *("rqchat.engine.settings", "rqchat.engine.events", "rqchat.engine.conversation"),
     "rqchat.engine.sizes",
-    *("rqchat.engine.planning", "rqchat.engine.conversations"),
+    *("rqchat.engine.planning", "rqchat.engine.conversations", "rqchat.engine.remote.address"),
     *("rqchat.engine.inputs.documents", "rqchat.engine.inputs.pictures"),
     *("rqchat.engine.measure.fidelity_record", "rqchat.engine.model_files.resolve"),
     *("rqchat.engine.document_cache.cache_folder", "rqchat.engine.generation.text_stream"),
@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
         *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "pypdfium2", "llguidance"),
-        *("pynvml", "gguf"),
+        *("pynvml", "gguf", "openai", "jsonschema"),
     ),
     # Frameworks for servers stay there: nothing else of the engine needs them.
     "rqchat.engine.serving": (

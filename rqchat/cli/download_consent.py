@@ -27,6 +27,8 @@ def with_consent(settings: Settings, screen: Screen) -> Settings:
     Raises:
         ModelError: the user declines, or there is no terminal to ask at.
     """
+    if settings.remote is not None:
+        return settings
     from rqchat.engine.model_files.fetch import bytes_to_download
     from rqchat.engine.model_files.resolve import POCKET, model_folder
     from rqchat.engine.planning.known_models import known_model
@@ -65,7 +67,7 @@ def check_model_is_here(settings: Settings) -> None:
     """
     from rqchat.engine.model_files.fetch import check_that_it_is_here
 
-    planned = _plan(settings)
+    planned = None if settings.remote else _plan(settings)
     if planned is not None:
         source, plan = planned
         check_that_it_is_here(source, plan.chosen.weights)

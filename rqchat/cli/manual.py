@@ -33,6 +33,8 @@ _EXIT_CODES = (
 )
 _VARIABLES = (
     ("`RQCHAT_MODEL`", "as `--model`"),
+    ("`RQCHAT_SERVER`", "as `--server`"),
+    ("`RQCHAT_API_KEY`", "the key of that server; OPENAI_API_KEY goes to api.openai.com alone"),
     ("`RQCHAT_VRAM`", "as `vram` in the settings file"),
     ("`RQCHAT_OFFLINE`", "1, true, yes or on: as `--offline`; so does `HF_HUB_OFFLINE`"),
     ("`RQCHAT_THEME`", "as `theme` in the settings file"),

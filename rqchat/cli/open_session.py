@@ -35,11 +35,16 @@ _SIGNALLED = 128  # plus the number of the signal is the exit code, as shells ha
 def open_session(
     settings: Settings, system: str | None, on_event: Callable[[Event], None]
 ) -> Session:
-    """Plan and load; this is where torch is imported.
+    """Plan and load; this is where torch is imported, but for a model at a server.
 
     Raises:
         RqchatError: the model cannot be had, does not fit, or cannot be read.
     """
+    if (address := settings.remote) is not None:
+        with _no_garbage_collection():
+            from rqchat.engine.remote.remote_session import RemoteSession
+
+        return RemoteSession.open(address, settings, system=system, on_event=on_event)
     with _no_garbage_collection():
         from rqchat.engine.lean_import import import_transformers
 

@@ -206,6 +206,12 @@ MODEL: Group = {
 }
 SESSION: Group = {
     **MODEL,
+    "server": _value(
+        str, "URL", "A server that has the model, such as http://localhost:8000/v1.", panel=_MODEL
+    ),
+    "key_file": _value(
+        str, "FILE", "Holds its key, which RQCHAT_API_KEY can hold, too.", panel=_MODEL
+    ),
     "may_download": _flag(
         "Download the model if need be, without asking.", "--yes", "-y", panel=_MODEL
     ),

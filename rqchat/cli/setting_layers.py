@@ -64,6 +64,8 @@ KEYS = (
     Key(
         "model", "model", "google/gemma-4-31B-it", "hub id, folder, GGUF file, 'pocket', or 'auto'"
     ),
+    Key("server", "server", "http://localhost:8000/v1", "address of a server that has the model"),
+    Key("key-file", "key_file", "~/.config/rqchat/key", "holds the key that this server asks for"),
     Key("weights", "weights", "int4", "precision of the weights"),
     Key("kv-bits", "kv_bits", 4, "bits of the KV cache"),
     Key("head-bits", "head_bits", 8, "bits of embedding and output head"),

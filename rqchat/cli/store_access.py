@@ -109,7 +109,7 @@ def load_saved(
 def with_saved_model(settings: Settings, saved: SavedConversation | None) -> Settings:
     """`settings` with the model that the conversation had, where none was asked for."""
     # `auto` is what stands there as long as nobody names a model.
-    if saved is None or settings.model != "auto":
+    if saved is None or settings.model != "auto" or settings.server is not None:
         return settings
     return replace(settings, model=saved.record.model)
 

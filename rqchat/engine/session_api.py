@@ -1,6 +1,7 @@
 """What a session is to everybody who talks to one: commands, the recorder, receipts. No torch.
 
-`rqchat.engine.session.ChatSession` is one, over a model in this process.
+`rqchat.engine.session.ChatSession` is one, over a model in this process;
+`rqchat.engine.remote.remote_session.RemoteSession` another, over a model at a server elsewhere.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ class Session(Protocol):
     thinking: bool
 
     @property
-    def plan(self) -> MemoryPlan:
-        """What was planned and loaded."""
+    def plan(self) -> MemoryPlan | None:
+        """What was planned and loaded; None where a server elsewhere does so."""
 
     @property
     def model_name(self) -> str:
-        """`pocket`, a hub id or a folder."""
+        """`pocket`, a hub id, a folder, or a server's address and a model of it."""
 
     @property
     def facts(self) -> ModelFacts:
@@ -52,7 +53,7 @@ class Session(Protocol):
 
     @property
     def context_tokens(self) -> int:
-        """Tokens that the plan holds, answers included."""
+        """Tokens that the plan holds, answers included; 0 where a server does not say."""
 
     @property
     def used_bytes(self) -> int:

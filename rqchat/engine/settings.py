@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rqchat.engine.remote.address import ServerAddress, is_address, parse_address
 from rqchat.errors import UsageError
 
 __all__ = [
@@ -65,6 +66,8 @@ class Settings:
         no_cache: neither read nor write the KV caches of long documents on disk.
         cache_bytes: what these may take together.
         no_log: keep nothing at all: no conversation, no typed line, no cache of a document.
+        server: address of a server that has the model; `model` may be an address, too.
+        key_file: holds the key that this server asks for.
     """
 
     model: str = "auto"
@@ -81,6 +84,8 @@ class Settings:
     cache_bytes: int = 16 * 2**30
     head_bits: int | None = None
     prefer: str | None = None
+    server: str | None = None
+    key_file: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("--weights", self.weights, WEIGHTS)
@@ -97,6 +102,21 @@ class Settings:
             raise UsageError(f"cache size is {self.cache_bytes}; --no-cache turns the cache off")
         if not self.model.strip():
             raise UsageError("--model is empty; give a hub id, a folder, or 'pocket'")
+        _ = self.remote  # raises where it makes no sense
+
+    @property
+    def remote(self) -> ServerAddress | None:
+        """The server that is to answer, and its model; None where the model runs here.
+
+        Raises:
+            UsageError: an address is none.
+        """
+        if is_address(self.model):
+            return parse_address(self.model, name="--model")
+        if self.server is None:
+            return None
+        address = parse_address(self.server)
+        return address if self.model == "auto" else replace(address, model=self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +188,9 @@ class ChatSettings:
 def environment_values() -> dict[str, Any]:
     """Fields of the settings that the environment sets.
 
-    `RQCHAT_MODEL` and `RQCHAT_VRAM` are as on the command line, `RQCHAT_THEME` as in the file;
-    `RQCHAT_OFFLINE` and the hub client's own `HF_HUB_OFFLINE` are on with 1, true, yes or on.
+    `RQCHAT_MODEL`, `RQCHAT_SERVER` and `RQCHAT_VRAM` are as on the command line, `RQCHAT_THEME` as
+    in the file; `RQCHAT_OFFLINE` and the hub client's own `HF_HUB_OFFLINE` are on with 1, true,
+    yes or on.
 
     Raises:
         UsageError: a value makes no sense.
@@ -177,6 +198,8 @@ def environment_values() -> dict[str, Any]:
     values: dict[str, Any] = {}
     if model := os.environ.get("RQCHAT_MODEL"):
         values["model"] = model
+    if server := os.environ.get("RQCHAT_SERVER"):
+        values["server"] = server
     if vram := os.environ.get("RQCHAT_VRAM"):
         values["vram_bytes"] = parse_size_bytes(vram, name="RQCHAT_VRAM")
     if theme := os.environ.get("RQCHAT_THEME"):

@@ -12,6 +12,7 @@ from rich.text import Text
 from rqchat.engine.conversation import ContextPart
 from rqchat.engine.events import Done
 from rqchat.engine.planning.plan import MemoryPlan
+from rqchat.engine.remote.address import shown_model
 from rqchat.engine.sizes import format_bytes
 from rqchat.ui.finding import Finding
 from rqchat.ui.looks.bars import FULL
@@ -57,11 +58,12 @@ def stats_table(done: Done) -> RenderableType:
         f"{format_count(tokens.output)} tokens in {format_seconds(timing.decode_s)}, "
         f"{timing.decode_tokens_per_s:,.1f} tokens/s; stopped by {done.stop_reason}",
     )
-    table.add_row(
-        "memory",
-        f"{format_bytes(memory.peak_bytes)} at the peak, "
-        f"{format_bytes(memory.planned_bytes)} planned",
-    )
+    if memory.planned_bytes:  # a server's is its own
+        table.add_row(
+            "memory",
+            f"{format_bytes(memory.peak_bytes)} at the peak, "
+            f"{format_bytes(memory.planned_bytes)} planned",
+        )
     table.add_row("loaded", f"in {format_seconds(timing.load_s)}; seed {done.seed}")
     return table
 
@@ -108,29 +110,38 @@ def settings_table(rows: Iterable[tuple[str, str, str]]) -> RenderableType:
 
 def chat_status(
     model_name: str,
-    plan: MemoryPlan,
+    plan: MemoryPlan | None,
     used_tokens: int,
     used_bytes: int,
     tokens_per_s: float,
     columns: int,
     *,
     attached_tokens: int = 0,
+    server_tokens: int = 0,
 ) -> str:
     """`pocket | bf16 | 4-bit KV | 1,234 of 32,768 tokens (3 %) | 0.6 GiB RAM | 87 tokens/s`.
+
+    Of a model at a server, whose `plan` is None, formats and memory are not known; `server_tokens`
+    is what its context holds, and 0 where that is not known either.
 
     With attachments it is `1,234 + 264 of ...`, and the share is of both.
 
     Where that is longer than `columns`, names and numbers are shorter, then parts are left out;
     the share of the context that is used goes last.
     """
-    chosen = plan.chosen
-    total_tokens = chosen.context_tokens
+    total_tokens = plan.chosen.context_tokens if plan else server_tokens
     percent = 100 * (used_tokens + attached_tokens) // max(total_tokens, 1)
     more = f" + {format_count(attached_tokens)}" if attached_tokens else ""
     used = f"{format_count(used_tokens)}{more} of {format_count(total_tokens)} tokens ({percent} %)"
     briefly = f"{_in_k(used_tokens + attached_tokens)} of {_in_k(total_tokens)} ({percent}%)"
-    formats = (chosen.weights, f"{chosen.kv_bits}-bit KV")
-    memory = (f"{format_bytes(used_bytes)} {'VRAM' if plan.device.is_gpu else 'RAM'}",)
+    if not total_tokens:
+        used = briefly = f"{format_count(used_tokens)}{more} tokens"
+    formats: tuple[str, ...] = ()
+    memory: tuple[str, ...] = ()
+    if plan is not None:
+        formats = (plan.chosen.weights, f"{plan.chosen.kv_bits}-bit KV")
+        memory = (f"{format_bytes(used_bytes)} {'VRAM' if plan.device.is_gpu else 'RAM'}",)
+    model_name = shown_model(model_name)
     rate = f"{tokens_per_s:.0f} tok" if tokens_per_s else ""
     brief_rate, whole_rate = ((f"{rate}/s",), (f"{rate}ens/s",)) if rate else ((), ())
     name = model_name.rstrip("/").rpartition("/")[2]

@@ -35,6 +35,7 @@ from rqchat.ui.console import ReaderGoneError, Renderable, Screen
 from rqchat.ui.input_events import show_input_event
 from rqchat.ui.looks.start_header import (
     Fragments,
+    RemoteHeader,
     StartHeader,
     load_header,
     model_title,
@@ -131,10 +132,13 @@ class Chat:
             RqchatError: it cannot take what was piped in.
         """
         if self._is_resumed:  # below its last answer the header would be in the way
-            self.say(f"{model_title(session.model_name)} · {room_for(session.plan)}")
+            self.say(f"{model_title(session.model_name)} · {room_for(session.context_tokens)}")
             self._is_resumed = False
         else:
-            self.show(StartHeader(session.model_name, session.plan))
+            plan, name = session.plan, session.model_name
+            self.show(
+                StartHeader(name, plan) if plan else RemoteHeader(name, session.context_tokens)
+            )
         self.say("")
         if self._unanswered is not None:
             self.attachments.put_back(self._unanswered, session)
@@ -285,6 +289,7 @@ class Chat:
             session.used_bytes,
             rate,
             columns,
+            server_tokens=session.context_tokens,
             attached_tokens=0 if self.turns.is_busy else self.attachments.tokens,
         )
 

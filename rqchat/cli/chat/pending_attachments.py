@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rqchat.engine.conversation import UserTurn
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture, file_of_page, is_page_name, soft_token_count
+from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS
 from rqchat.errors import UsageError
 from rqchat.ui.text import format_count
 
@@ -147,7 +148,8 @@ class PendingAttachments:
         tokens = 0
         for item in items:
             if isinstance(item, Picture):
-                budget = session.plan.budget_of(item.wanted_tokens)
+                plan = session.plan  # of a server's model nobody says what it takes
+                budget = plan.budget_of(item.wanted_tokens) if plan else DEFAULT_IMAGE_TOKENS
                 tokens += soft_token_count(item.width, item.height, budget)
         documents = tuple(item for item in items if isinstance(item, Document))
         if documents:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rqchat.cli import open_session, options
+from rqchat.engine.settings import DEFAULT_IMAGE_TOKENS
 from rqchat.errors import RqchatError, UsageError
 
 if TYPE_CHECKING:
@@ -206,7 +207,12 @@ def _place(name: str | None) -> Place | None:
     return None
 
 
-def _show_chips(screen: Screen, turn: UserTurn, plan: MemoryPlan) -> None:
+def _budget(plan: MemoryPlan | None, wanted_tokens: int) -> int:
+    """Of a server's model nobody says what it takes; most take the model's own default."""
+    return plan.budget_of(wanted_tokens) if plan else DEFAULT_IMAGE_TOKENS
+
+
+def _show_chips(screen: Screen, turn: UserTurn, plan: MemoryPlan | None) -> None:
     from rqchat.engine.inputs.pictures import file_of_page, soft_token_count
     from rqchat.ui.text import picture_chip
 
@@ -214,7 +220,7 @@ def _show_chips(screen: Screen, turn: UserTurn, plan: MemoryPlan) -> None:
     for name, group in groupby(turn.pictures, lambda picture: file_of_page(picture.name)):
         pictures = tuple(group)
         tokens = [
-            soft_token_count(each.width, each.height, plan.budget_of(each.wanted_tokens))
+            soft_token_count(each.width, each.height, _budget(plan, each.wanted_tokens))
             for each in pictures
         ]
         if name and len(pictures) > 1:

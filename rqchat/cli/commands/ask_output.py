@@ -161,15 +161,16 @@ def _record(
     answer: str, session: Session, done: Done, saved_as: str | None, dropped_tokens: int | None
 ) -> dict[str, Any]:
     """The object of `--json`; its keys are a contract. `dropped` is there where it was allowed;
-    `session` is what `--resume` takes, or null where nothing was saved."""
-    chosen = session.plan.chosen
+    `session` is what `--resume` takes, or null where nothing was saved; weights and bits are null
+    where a server has the model."""
+    chosen = session.plan.chosen if session.plan else None
     dropped = {} if dropped_tokens is None else {"dropped": dropped_tokens}
     return {
         "answer": answer,
         "session": saved_as,
         "model": session.model_name,
-        "weights": chosen.weights,
-        "kv_bits": chosen.kv_bits,
+        "weights": chosen.weights if chosen else None,
+        "kv_bits": chosen.kv_bits if chosen else None,
         "context": session.context_tokens,
         "tokens": asdict(done.tokens) | dropped,
         "timing": asdict(done.timing),

@@ -11,6 +11,7 @@ from rqchat import __version__
 from rqchat.engine.conversations.value_types import fits
 from rqchat.engine.events import Done, MemoryUse, StopReason, Timing, TokenCounts
 from rqchat.engine.foreign import border
+from rqchat.engine.remote.address import is_address
 from rqchat.engine.settings import HEAD_BITS, WEIGHTS, SamplingSettings, Settings
 from rqchat.errors import DamagedStoreError, InputError
 
@@ -31,7 +32,8 @@ class Receipt:
         rqchat, torch: versions.
         model, revision: which weights.
         device: the GPU's name or the CPU's.
-        weights, head_bits, kv_bits, sliding_bits, kv_mode: how weights and cache were stored.
+        weights, head_bits, kv_bits, sliding_bits, kv_mode: how weights and cache were stored; empty
+            and 0 where a server had the model, as `device` is.
         context_tokens, image_tokens: as planned.
         system, thinking: how the model was addressed.
         sampling: with the temperature and the seed that were used.
@@ -70,7 +72,7 @@ class Receipt:
     @classmethod
     def begin(cls, session: Session, sampling: SamplingSettings) -> Self:
         """The receipt of an answer that has yet to come."""
-        chosen, facts = session.plan.chosen, session.facts
+        plan, facts = session.plan, session.facts
         if sampling.temperature is None:
             sampling = replace(sampling, temperature=facts.temperature)
         return cls(
@@ -78,19 +80,19 @@ class Receipt:
             torch=facts.torch,
             model=session.model_name,
             revision=facts.revision,
-            device=session.plan.device.name,
-            weights=chosen.weights,
-            head_bits=chosen.head_bits,
-            kv_bits=chosen.kv_bits,
-            sliding_bits=chosen.sliding_bits,
+            device=plan.device.name if plan else "",
+            weights=plan.chosen.weights if plan else "",
+            head_bits=plan.chosen.head_bits if plan else 0,
+            kv_bits=plan.chosen.kv_bits if plan else 0,
+            sliding_bits=plan.chosen.sliding_bits if plan else 0,
             kv_mode=facts.kv_mode,
-            context_tokens=chosen.context_tokens,
-            image_tokens=session.plan.image_tokens,
+            context_tokens=session.context_tokens,
+            image_tokens=plan.image_tokens if plan else 0,
             system=session.system,
             thinking=session.thinking,
             sampling=sampling,
             calibration=facts.calibration,
-            page_tokens=session.plan.page_tokens,
+            page_tokens=plan.page_tokens if plan else 0,
         )
 
     def end(self, done: Done) -> Self:
@@ -113,6 +115,8 @@ class Receipt:
         """
         if self.model == _LOST:
             raise InputError("what the answer was made with is lost: its receipt was damaged")
+        if is_address(self.model):  # the server has planned the rest
+            return Settings(model=self.model)
         return Settings(
             model=self.model,
             # fp32 cannot be asked for: it is what the plan takes on a CPU by itself.

@@ -9,10 +9,11 @@ from rqchat.engine.conversation import GivenMessage, Message
 from rqchat.engine.inputs.documents import Document
 from rqchat.engine.inputs.pictures import Picture, is_page_name
 
-__all__ = ["SLOT", "Content", "stand_in"]
+__all__ = ["GAP", "SLOT", "Content", "document_text", "stand_in"]
 
 SLOT = "\ue000(\\d+)\ue001"  # a pattern: where the text with that number belongs
-_GAP = "\n\n"  # after a document
+GAP = "\n\n"
+"""After a document."""
 
 
 def stand_in(index: int) -> str:
@@ -48,11 +49,11 @@ class Content:
         question = message.text.strip()
         if not message.pictures:
             if opening and question:
-                question = _GAP + question
+                question = GAP + question
             return {"role": message.role, "content": opening + self._add(question)}
         parts: list[dict[str, str]] = []
         if opening:
-            parts.append({"type": "text", "text": opening + self._add(_GAP)})
+            parts.append({"type": "text", "text": opening + self._add(GAP)})
         for picture in message.pictures:
             if is_page_name(picture.name):
                 parts.append({"type": "text", "text": self._add(f"\n{picture.name}:\n")})
@@ -81,7 +82,7 @@ class Content:
         for number, document in enumerate(documents):
             self.documents.add(len(self.texts))
             # The gap belongs to what follows: a document has the same tokens whatever comes next.
-            written += self._add((_GAP if number else "") + _document_text(document))
+            written += self._add((GAP if number else "") + document_text(document))
         return written
 
     def _add(self, text: str) -> str:
@@ -89,7 +90,8 @@ class Content:
         return stand_in(len(self.texts) - 1)
 
 
-def _document_text(document: Document) -> str:
+def document_text(document: Document) -> str:
+    """What the model reads of a document."""
     name = document.name.replace('"', "'")
     text = document.text.strip("\n")
     return f'<document name="{name}">\n{text}\n</document>'

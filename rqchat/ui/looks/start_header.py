@@ -14,6 +14,7 @@ from rich.text import Text
 from rqchat import __version__
 from rqchat.engine.planning.known_models import known_model
 from rqchat.engine.planning.plan import MemoryPlan
+from rqchat.engine.remote.address import parse_address, shown_model
 from rqchat.engine.sizes import format_bytes
 from rqchat.ui.looks.bars import progress_bar, share_cells
 from rqchat.ui.text import MOST_COLUMNS, format_count, one_row, safe_line
@@ -21,6 +22,7 @@ from rqchat.ui.text import MOST_COLUMNS, format_count, one_row, safe_line
 __all__ = [
     "HELP_HINT",
     "Fragments",
+    "RemoteHeader",
     "StartHeader",
     "load_header",
     "model_title",
@@ -63,7 +65,7 @@ class StartHeader:
             bar.append(glyph * cells, style)
         yield bar
         yield from _legend(parts, None if has_colours else glyphs, columns)
-        room = Text(room_for(self._plan))
+        room = Text(room_for(self._plan.chosen.context_tokens))
         yield from _sides(room, Text(HELP_HINT, style="note"), columns)
 
     def _device(self) -> Text:
@@ -83,6 +85,24 @@ class StartHeader:
         }
 
 
+class RemoteHeader:
+    """Model and server of a chat with a model elsewhere, for any width.
+
+    Args:
+        model_name: its address and name.
+        context_tokens: what its context holds; 0 where the server does not say.
+    """
+
+    def __init__(self, model_name: str, context_tokens: int) -> None:
+        self._model, self._room = model_title(model_name), room_for(context_tokens)
+        self._host = safe_line(parse_address(model_name).host)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = min(options.max_width, MOST_COLUMNS)
+        yield from _head(Text(self._model, "name"), Text(self._host, "note"), columns)
+        yield from _sides(Text(self._room), Text(HELP_HINT, style="note"), columns)
+
+
 def load_header(model: str, load: str, share: float, columns: int) -> Fragments:
     """As many rows as the header will have, as style and text: `load` says how loading goes."""
     columns = min(columns, MOST_COLUMNS)
@@ -100,14 +120,16 @@ def load_header(model: str, load: str, share: float, columns: int) -> Fragments:
     ]
 
 
-def room_for(plan: MemoryPlan) -> str:
-    """`room for 262,144 tokens, about 600 pages`."""
-    tokens = plan.chosen.context_tokens
+def room_for(tokens: int) -> str:
+    """`room for 262,144 tokens, about 600 pages`; 0 is a server's that does not say."""
+    if not tokens:
+        return "the server does not say how long its context is"
     return f"room for {format_count(tokens)} tokens, {pages(tokens)}"
 
 
 def model_title(name: str) -> str:
     """`Gemma 4 31B` of its hub id; of others the last part of what they are called."""
+    name = shown_model(name)
     known = known_model(name)
     if known is not None:
         return f"Gemma 4 {known.short_name.upper()}"

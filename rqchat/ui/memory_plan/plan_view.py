@@ -140,7 +140,7 @@ class PlanView:
             lines[-1].append("  " if lines[-1].cell_len else "").append_text(entry)
         yield bar
         yield from lines
-        room = room_for(self._plan)
+        room = room_for(self._plan.chosen.context_tokens)
         yield Text(f"{room[0].upper()}{room[1:]}.")
 
     def _speed(self) -> str:

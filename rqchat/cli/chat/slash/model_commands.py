@@ -12,6 +12,7 @@ from rqchat.cli.download_consent import check_model_is_here
 from rqchat.engine.model_files.resolve import POCKET
 from rqchat.engine.planning.alternatives import alternatives
 from rqchat.engine.planning.known_models import known_models as published
+from rqchat.errors import UsageError
 from rqchat.ui.memory_plan.plan_view import PlanView
 
 __all__ = ["COMMANDS", "known_models"]
@@ -37,6 +38,8 @@ def _model(chat: Chat, argument: str) -> None:
 
 def _plan(chat: Chat, argument: str) -> None:
     session = chat.session()
+    if session.plan is None:
+        raise UsageError(f"{session.model_name} runs at a server, which plans its own memory")
     ways = alternatives(session.plan, session.model_name)
     chat.show(PlanView(session.plan, session.model_name, ways))
 
