@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "rqchat.engine": (
         *("rqchat.engine", "rqchat.errors", "rotorquant", *NUMERIC),
         *("huggingface_hub", "jinja2", "bitsandbytes", "pypdf", "pypdfium2", "llguidance"),
-        *("pynvml", "gguf", "openai", "jsonschema"),
+        *("pynvml", "gguf", "onnxruntime", "openai", "jsonschema"),
     ),
     # Frameworks for servers stay there: nothing else of the engine needs them.
     "rqchat.engine.serving": (
@@ -110,7 +110,7 @@ LATE_IMPORTS = (
     *("rqchat.cli", "rqchat.__main__", "rotorquant.__init__", "rotorquant.ops.dispatch"),
     # slow to import and seldom needed
     *("rqchat.engine.weights.bitsandbytes_layers", "rqchat.engine.inputs.picture_levels"),
-    "rqchat.engine.weights.files.gguf_codebooks",
+    *("rqchat.engine.weights.files.gguf_codebooks", "rqchat.engine.weights.cpu_linear4"),
 )
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "KV_DIVERGENCE",
     "KV_ERROR",
     "LEAST_WEIGHT_BITS",
+    "ONNX_GROUP_BYTES",
     "SOUND_WEIGHT_BITS",
     "Weights",
     "loss_in_a_word",
@@ -29,6 +30,9 @@ KV_ERROR = {16: 0.0, 8: 4.1e-5, 6: 6.4e-4, 5: 2.5e-3, 4: 9.5e-3, 3: 3.45e-2, 2: 
 HEAD_ERROR = {16: 0.0, 8: 1e-6}
 FBGEMM_ROW_BYTES = 12
 """Beside each row of 8-bit codes in the order of FBGEMM: scale, zero point, sum of the codes."""
+
+ONNX_GROUP_BYTES = 12
+"""Beside each group of 4-bit codes in the order of ONNX Runtime: its scale twice and a sum."""
 
 # Mean KL divergence of the next token in nats, every token scored, with a calibration
 # (docs/benchmarks/fidelity.md)
@@ -92,21 +96,20 @@ class Weights:
 
     @property
     def on_cpu(self) -> Weights:
-        """The same where torch multiplies on a CPU, which takes a zero point with each scale.
-
-        It has no product for 3 bits, which are kept as 4.
-        """
+        """The same where a CPU multiplies; it has no product for 3 bits, which are kept as 4."""
         if self.name == "int8":
             return replace(self, row_bytes=FBGEMM_ROW_BYTES)
         if self.name not in ("int4", "int3"):
             return self
-        return replace(self, stored_bits=4, group_bytes=4, row_step=64)
+        return replace(self, stored_bits=4, group_bytes=ONNX_GROUP_BYTES)
 
     @property
     def of_experts(self) -> Weights:
         """The format of a mixture's experts."""
         if self.name == "int8":  # of which FBGEMM has no slices
             return weights_of("int8")
+        if self.stored_bits:  # on a CPU, by torch, which takes a zero point with each scale
+            return replace(self, group_bytes=4, row_step=64)
         return weights_of("bf16") if self.bitsandbytes else self
 
     def matrix_bytes(self, rows: int, columns: int) -> int:

@@ -16,9 +16,18 @@ from typing import Any
 import torch
 
 from rqchat.engine.planning.formats import FBGEMM_ROW_BYTES
+from rqchat.engine.weights.cpu_linear4 import CpuLinear4
 from rqchat.engine.weights.grid import INT3, INT4, INT8_ROWS, Packed, row_parts
 
-__all__ = ["CpuHead", "CpuInt4", "CpuInt4Experts", "CpuInt8", "CpuLinear8", "for_cpu"]
+__all__ = [
+    "CpuHead",
+    "CpuInt4",
+    "CpuInt4Experts",
+    "CpuInt8",
+    "CpuLinear8",
+    "for_cpu",
+    "linear_for_cpu",
+]
 
 ROW_STEP = 64  # rows of a tile of codes with AVX-512, half of it without
 # Measured on AVX2, 6,144 x 1,536, one thread, the product and float32 through unpacked parts:
@@ -273,6 +282,14 @@ def for_cpu(packed: Packed, experts: int = 1) -> Any:  # each module knows which
     if packed.grid in (INT4, INT3):
         return CpuInt4.of(packed) if experts == 1 else CpuInt4Experts.of(packed, experts)
     return CpuInt8.of(packed) if packed.grid == INT8_ROWS else packed
+
+
+def linear_for_cpu(packed: Packed) -> Any:
+    """The same for a linear layer, of which no row is ever read by itself."""
+    if packed.words.device.type == "cpu" and packed.grid in (INT4, INT3):
+        return CpuLinear4.of(packed)
+    found = for_cpu(packed)
+    return (CpuLinear8.of(found) if isinstance(found, CpuInt8) else None) or found
 
 
 def _unpacked(packed: Packed, rows: int) -> torch.Tensor:

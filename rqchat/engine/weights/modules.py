@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from rqchat.engine.weights.cpu_linear4 import CpuLinear4
 from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8, CpuLinear8
 from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.kernels.multiply import multiply, multiply_experts
@@ -36,7 +37,9 @@ class PackedMatrix(nn.Module):
         packed: the matrix.
     """
 
-    def __init__(self, packed: Packed | CpuInt4 | CpuInt4Experts | CpuInt8 | CpuLinear8) -> None:
+    def __init__(
+        self, packed: Packed | CpuInt4 | CpuInt4Experts | CpuInt8 | CpuLinear4 | CpuLinear8
+    ) -> None:
         super().__init__()
         self.packed: Any = packed  # each product knows its own form
         for field in fields(packed):
@@ -62,7 +65,9 @@ class PackedLinear(PackedMatrix):
     bias: torch.Tensor | None
 
     def __init__(
-        self, packed: Packed | CpuInt4 | CpuInt8 | CpuLinear8, bias: torch.Tensor | None = None
+        self,
+        packed: Packed | CpuInt4 | CpuInt8 | CpuLinear4 | CpuLinear8,
+        bias: torch.Tensor | None = None,
     ) -> None:
         super().__init__(packed)
         self.out_features, self.in_features = packed.shape

@@ -14,7 +14,13 @@ from rotorquant.one_device import current_device
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.sizes import gib
 from rqchat.engine.weights.bitsandbytes_layers import bitsandbytes_linear
-from rqchat.engine.weights.cpu_matrix import CpuHead, CpuInt8, CpuLinear8, for_cpu
+from rqchat.engine.weights.cpu_matrix import (
+    CpuHead,
+    CpuInt8,
+    CpuLinear8,
+    for_cpu,
+    linear_for_cpu,
+)
 from rqchat.engine.weights.files.safetensors_source import WeightSource
 from rqchat.engine.weights.fit import fit_rows
 from rqchat.engine.weights.fit_layers import fit_layers
@@ -210,9 +216,7 @@ class _Placing:
     def _linear(self, name: str, module: Any) -> nn.Module:
         grid = GRIDS.get(self.recipe.weights)
         if grid:
-            packed = for_cpu(self._packed(name, grid))
-            fast = CpuLinear8.of(packed) if isinstance(packed, CpuInt8) else None
-            return PackedLinear(fast or packed, module.bias)
+            return PackedLinear(linear_for_cpu(self._packed(name, grid)), module.bias)
         return bitsandbytes_linear(self._dense(name), module.bias, self.recipe.weights)
 
     def in_layers(self, names: Iterable[str]) -> dict[int, list[str]]:
@@ -276,7 +280,7 @@ class _Placing:
                     *(rows, columns, INT3, weight.device),
                     moments=moments(name, INT3.group_of(columns)),
                 )
-                self._replace(name, PackedLinear(for_cpu(packed), linear.bias))
+                self._replace(name, PackedLinear(linear_for_cpu(packed), linear.bias))
             self.placed_bytes += self.bytes_of(name)
 
     def _packed(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rqchat.engine.weights.cpu_linear4 import CpuLinear4
 from rqchat.engine.weights.cpu_matrix import CpuHead, CpuLinear8
 
 __all__ = ["module_bytes"]
@@ -23,7 +24,9 @@ def module_bytes(model: nn.Module) -> int:
             seen[tensor.data_ptr()] = tensor.nbytes
     packed = [getattr(module, "packed", None) for module in model.modules()]
     opaque = [each.copy if isinstance(each, CpuHead) else each for each in packed]
-    return sum(seen.values()) + sum(each.nbytes for each in opaque if isinstance(each, CpuLinear8))
+    return sum(seen.values()) + sum(
+        each.nbytes for each in opaque if isinstance(each, CpuLinear4 | CpuLinear8)
+    )
 
 
 def _tensors_of(module: nn.Module) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 
 from rqchat.engine.planning.formats import weights_of
 from rqchat.engine.weights import cpu_matrix
-from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt8, CpuLinear8, for_cpu
+from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt8, CpuLinear8, for_cpu, linear_for_cpu
 from rqchat.engine.weights.fit import fit
 from rqchat.engine.weights.grid import INT2, INT3, INT4, INT8_ROWS, Grid, Packed
 from rqchat.engine.weights.modules import PackedEmbedding, PackedLinear
@@ -43,7 +43,9 @@ def test_what_is_kept_are_the_bytes_of_the_plan() -> None:
     for grid, name in ((INT4, "int4"), (INT3, "int3")):
         layer = PackedLinear(for_cpu(packed(grid, 200, 192)))
         kept = sum(buffer.nbytes for buffer in layer.buffers())
-        assert kept == weights_of(name).on_cpu.matrix_bytes(200, 192)
+        assert kept == weights_of(name).on_cpu.of_experts.matrix_bytes(200, 192)
+        linear4 = linear_for_cpu(packed(grid, 200, 192))
+        assert linear4.nbytes == weights_of(name).on_cpu.matrix_bytes(200, 192)
     linear = CpuLinear8.of(for_cpu(packed(INT8_ROWS, 200, 96)))
     assert linear is not None
     assert linear.nbytes == weights_of("int8").on_cpu.matrix_bytes(200, 96)

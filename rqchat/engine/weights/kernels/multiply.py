@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 
 from rotorquant.one_device import has_shared, on_one_device
+from rqchat.engine.weights.cpu_linear4 import CpuLinear4
 from rqchat.engine.weights.cpu_matrix import CpuInt4, CpuInt4Experts, CpuInt8, CpuLinear8
 from rqchat.engine.weights.grid import Packed, part_values, row_parts
 from rqchat.engine.weights.kernels.launch import DOT_ROWS, GEMV_ROWS, GEMV_SLOTS
@@ -29,7 +30,9 @@ _SCRATCH_VALUES = 57_802_752
 
 
 @on_one_device
-def multiply(x: torch.Tensor, weight: Packed | CpuInt4 | CpuInt8 | CpuLinear8) -> torch.Tensor:
+def multiply(
+    x: torch.Tensor, weight: Packed | CpuInt4 | CpuInt8 | CpuLinear4 | CpuLinear8
+) -> torch.Tensor:
     """x [..., columns] times the transposed matrix: [..., rows of the matrix] in x's dtype."""
     flat = x.reshape(-1, x.shape[-1])
     if not isinstance(weight, Packed):
