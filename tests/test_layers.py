@@ -28,6 +28,7 @@ TORCH_FREE_ENGINE = (
     *("rqchat.engine.settings", "rqchat.engine.events", "rqchat.engine.conversation"),
     "rqchat.engine.sizes",
     *("rqchat.engine.planning", "rqchat.engine.conversations", "rqchat.engine.remote.address"),
+    "rqchat.engine.outgrown.vllm_memory",
     *("rqchat.engine.inputs.documents", "rqchat.engine.inputs.pictures"),
     *("rqchat.engine.measure.fidelity_record", "rqchat.engine.model_files.resolve"),
     *("rqchat.engine.document_cache.cache_folder", "rqchat.engine.generation.text_stream"),

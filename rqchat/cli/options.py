@@ -124,6 +124,7 @@ def _without_unset(values: Mapping[str, Any]) -> dict[str, Any]:
 
 _MODEL = "Model and memory"
 _ANSWER = "Answer"
+_MOST_DIGITS = 12
 _NO_CACHE = "Read long documents anew, and keep nothing of them."
 _THINK = "Let the model think first; thoughts go to standard error."
 _WHICH_MODEL = (
@@ -162,6 +163,20 @@ def _offer_models(incomplete: str) -> list[str]:
     return _offer("pocket", *(model.short_name for model in known_models()))(incomplete)
 
 
+def _tokens(text: str | int) -> int:
+    """Tokens of `32768`, `32,768` or `32K`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    digits = str(text).strip().lower().replace(",", "").replace("_", "")
+    factor = {"k": 2**10, "m": 2**20}.get(digits[-1:], 1)
+    digits = digits[:-1] if factor > 1 else digits
+    if not digits.removeprefix("-").isdecimal() or len(digits) > _MOST_DIGITS:
+        raise UsageError(f"--context is {text!r}; write a number of tokens such as 32768 or 128K")
+    return int(digits) * factor
+
+
 def _value(
     kind: type, metavar: str, help: str, *names: str, panel: str | None = None, **more: Any
 ) -> Any:
@@ -193,7 +208,12 @@ MODEL: Group = {
     "kv_bits": _choice(int, "B", "Bits of the KV cache: {}.", KV_BITS),
     "head_bits": _choice(int, "B", "Bits of embedding and output head: {}.", HEAD_BITS),
     "context_tokens": _value(
-        int, "N", "Tokens to hold; else as many as fit.", "--context", panel=_MODEL
+        int,
+        "N",
+        "Tokens to hold, such as 32768 or 128K; else as many as fit.",
+        "--context",
+        panel=_MODEL,
+        parser=_tokens,
     ),
     "prefer": _choice(str, "P", "What the plan gives up last: {}; else a balance.", PREFERENCES),
     "image_tokens": _choice(

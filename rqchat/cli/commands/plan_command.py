@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Vram", "find_model_and_device", "make_memory_plan", "plan"]
 
+_ELSEWHERE = (
+    "that context is not reached here; rqchat plan --users 1 --context {} says which cards another"
+    " engine needs for it"
+)
 Vram = Annotated[
     str | None,
     typer.Option(metavar="SIZE", help="Plan for a card of this size, such as 24GiB or 16GB."),
@@ -46,6 +50,12 @@ def plan(
     every: Annotated[
         bool, typer.Option("--all", help="Every way that fits, with where its bytes go.")
     ] = False,
+    users: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Which cards vLLM needs for so many at once, and its command."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     *,
     given: options.GivenOptions,
@@ -55,12 +65,18 @@ def plan(
     rqchat plan --vram 24GiB
 
     rqchat plan --model google/gemma-4-E4B-it --context 32768 --doc book.txt
+
+    rqchat plan --users 20 --context 128K
     """
+    from rqchat.cli.commands.plan_users import show_users_plan
     from rqchat.engine.planning.gpus import gpu_troubles
     from rqchat.engine.planning.plan import with_page_budget
     from rqchat.ui.console import Screen
 
     settings = given.settings(vram_bytes=size_of(vram))
+    if users is not None:
+        show_users_plan(settings, users, Screen(), as_json=as_json)
+        return
     source, memory_plan = make_memory_plan(settings, (bandwidth or 0) * 10**9)
     screen = Screen()
     if settings.vram_bytes is None and not memory_plan.device.is_gpu:
@@ -70,6 +86,8 @@ def plan(
         screen.answer(json.dumps(memory_plan.as_json(source.name)) + "\n")
     else:
         screen.table(_drawn_plan(source, memory_plan, every=every))
+        if settings.context_tokens and memory_plan.chosen.context_tokens < memory_plan.asked_tokens:
+            screen.note(_ELSEWHERE.format(settings.context_tokens))
     if doc:
         planned = with_page_budget(memory_plan, source.shape, settings, source.formats)
         _measure(doc, pages, source, planned, screen, offline=settings.offline)

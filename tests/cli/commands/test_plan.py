@@ -165,3 +165,18 @@ def test_the_cards_of_the_readme_hold_what_it_says(run: Run) -> None:
                 f"{chosen['bytes']['total'] / 2**30:.1f} GiB",
             ]
         )
+
+
+def test_users_beyond_one_card_get_a_command(run: Run) -> None:
+    result = run("plan", "--users", "20", "--context", "128K")
+    assert result.code == 0, result.err
+    command = next(line for line in result.out.splitlines() if line.startswith("vllm serve"))
+    assert command.startswith("vllm serve google/gemma-4-31B-it --tensor-parallel-size 4 ")
+    assert "--max-model-len 131072 --max-num-seqs 20 " in command
+    words = ("--weights", "int4", "--kv-bits", "8", "--vram", "80GiB", "--json")
+    record = json.loads(run("plan", "--users", "20", "--context", "128K", *words).out)
+    (way,) = record["ways"]
+    assert (way["count"], way["tensor_parallel"]) == (2, 2)
+    assert "--kv-cache-dtype fp8" in "".join(record["commands"])
+    assert run("plan", "--users", "2", "--weights", "nf4").code == 2
+    assert run("plan", "--users", "2", "--context", "many").code == 2
