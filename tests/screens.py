@@ -134,7 +134,7 @@ def _talk(stage: Stage) -> None:
     stage.terminal.wait_for(LOADED)
     picture = (IMAGES / "shapes.png").relative_to(Path.cwd())
     stage.say("Who are you?", ANSWERED)
-    stage.say(f"What is in {picture}?", ANSWERED, times=2)
+    stage.say(f"What is in this picture? {picture}", ANSWERED, times=2)
     stage.say("/context", "free")
     stage.terminal.press("/s")
     stage.terminal.settle(1.0)
@@ -173,7 +173,7 @@ def _way(stage: Stage) -> None:
     terminal.wait_for(ANSWERED)
     terminal.settle(1.0)
     picture = (IMAGES / "shapes.png").relative_to(Path.cwd())
-    stage.say(f"What is in {picture}?", ANSWERED, times=2)
+    stage.say(f"What is in this picture? {picture}", ANSWERED, times=2)
     question = "What is the access code for the north gate?"
     stage.say(f"/file ~/{first} {question}", ANSWERED, times=3)
     terminal.press(f"/file ~/{second} Who are you?\r")
@@ -231,7 +231,7 @@ SHOTS = (
     Shot("chat", 48, CHAT, _talk),
     Shot("answer", 33, (), _written, program=WRITTEN),
     Shot("reading", 24, CHAT, _read),
-    Shot("plan", 22, ("plan", "--vram", "24GiB"), _plan),
+    Shot("plan", 25, ("plan", "--vram", "24GiB"), _plan),
     Shot("help", 56, CHAT, _help),
     Shot("way-40", 24, WAY, _way, 40),
     Shot("way-80", 24, WAY, _way, 80),

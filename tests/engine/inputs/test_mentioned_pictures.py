@@ -59,6 +59,26 @@ def test_a_path_that_does_not_exist_is_said(here: Path, text: str) -> None:
         mentioned_pictures(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("what is in ~/My Pictures? or ./clip.MP4?", "clip.MP4 is a video"),
+        ("what is in ~/shots?", "~/shots is a folder"),
+        ("what is in ./shots/ and cat.png", "./shots/ is a folder"),
+        ("what is in ~/folder.png?", "~/folder.png is a folder"),
+    ],
+)
+def test_a_folder_and_a_video_are_never_sent_as_words_alone(
+    here: Path, text: str, words: str
+) -> None:
+    (here / "shots").mkdir()
+    (here / "clip.MP4").write_bytes(b"film")
+    with pytest.raises(InputError, match=words):
+        mentioned_pictures(text)
+    log = "\n".join(["found ./shots in shots and a clip.mp4"] * 10)
+    assert mentioned_pictures(f"what does /etc hold, and clips?\n{log}") == ()
+
+
 @given(st.text(alphabet="/~. \\'\"()agnpx\x00\ud800\n", max_size=40))
 def test_any_text_is_taken(text: str) -> None:
     try:
