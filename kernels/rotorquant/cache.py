@@ -62,7 +62,7 @@ class RotorQuantCache(Cache):
         seed: int = 42,
         defer: str = "window",
         calibration: Calibration | str | Path | None = None,
-        statistics: str = "none",
+        statistics: str = "rows",
     ) -> None:
         mode, bits = resolve_mode(mode, bits)
         config = RotorQuantConfig(

@@ -115,7 +115,7 @@ class RotorQuantConfig:
     scale: str = "matched"
     table: str = "lloyd-max"
     calibration: str = ""
-    statistics: str = "none"
+    statistics: str = "rows"
 
     def __post_init__(self) -> None:
         if not isinstance(self.bits, Bits):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from rotorquant.ops.planes import planes_of
 
 __all__ = [
+    "LEARNING_TOKENS",
     "POSITION_BYTES",
     "SCALE_BYTES",
     "GlobalLayout",
@@ -22,6 +23,8 @@ __all__ = [
 
 SCALE_BYTES = 2  # one float16 per packed head vector
 POSITION_BYTES = 4  # one int32 per token, for all tied layers together
+# What a prompt keeps exact until it is learned from: later rows resemble many more than few
+LEARNING_TOKENS = 1024
 
 
 def head_vector_bytes(head_dim: int, bits: int, value_bytes: int = 2) -> int:
@@ -77,7 +80,7 @@ class GlobalLayout:
 
     @property
     def calibration_bytes(self) -> int:
-        """Bytes of what a calibration brings: per vector a mean and three maps, float32."""
+        """Bytes of what a layer knows of its rows: per vector a mean and three maps, float32."""
         return self.vectors * (3 * self.head_dim + 1) * self.head_dim * 4
 
     def total_bytes(self, max_tokens: int) -> int:

@@ -60,6 +60,7 @@ class TurboQuantCache(RotorQuantCache):
     ) -> None:
         if rotation not in ("haar", "hadamard"):
             raise ConfigError(f"rotation is {rotation!r}; allowed are haar, hadamard")
+        options.setdefault("statistics", "none")  # as published
         config = RotorQuantConfig(
             bits,
             rotation,

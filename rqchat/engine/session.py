@@ -31,10 +31,6 @@ from rqchat.errors import ContextLengthError, ModelError, RqchatError
 __all__ = ["ChatSession", "Message", "UserTurn"]
 
 _MARKS = 6  # places to go back to; the 31B's take up to 0.4 to 0.9 GB of host memory each
-_UNCALIBRATED = (
-    "a KV cache of {} bits is closer to exact once the model is calibrated; once is enough:"
-    " rqchat calibrate --model {}"
-)
 
 
 class ChatSession:
@@ -102,8 +98,6 @@ class ChatSession:
             RqchatError: no such model or device, or it does not fit.
         """
         opened = open_model(settings, on_event)
-        if opened.plan.chosen.kv_bits < 16 and opened.loaded.calibration is None:
-            on_event(Notice(_UNCALIBRATED.format(opened.plan.chosen.kv_bits, opened.name)))
         session = cls(opened, folder)
         session.system = system
         return session

@@ -207,7 +207,7 @@ def test_without_recording_nothing_is_kept() -> None:
 
 def test_a_reset_ends_the_recording() -> None:
     model, tokens = gemma(), random_tokens(1, 60)
-    cache = RotorQuantCache(model, **SMALL_WINDOW)
+    cache = RotorQuantCache(model, statistics="none", **SMALL_WINDOW)
     cache.activate_past_recording()
     read(model, cache, tokens)
     recording = cache.nbytes

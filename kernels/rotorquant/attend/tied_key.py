@@ -86,10 +86,21 @@ class TiedQueries:
         # [4 pairs]: dimensions that give the factors of cosine, then those of sine
         self._source = torch.cat((both, second, first))
         self._factor = torch.cat((weight[both], weight[first], -weight[second]))
-        # [2 pairs, 2 pairs], of every head where the codec has a map of every head: T^-T on pairs
-        basis = torch.eye(weight.shape[0], device=device)[both]
-        self._turn = codec.to_stored(basis).index_select(-1, codec.place[both])
-        self._left_out = None if codec.offset is None else codec.offset.index_select(-1, both)
+        self._both, self._basis = both, torch.eye(weight.shape[0], device=device)[both]
+        self._turn, self._left_out = self._of_pairs()
+
+    def refresh(self) -> None:
+        """Follow the codec, which has taken another frame, in the same tensors."""
+        turn, left_out = self._of_pairs()
+        self._turn.copy_(turn)
+        if left_out is not None and self._left_out is not None:
+            self._left_out.copy_(left_out)
+
+    def _of_pairs(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """T^-T on pairs, [2 pairs, 2 pairs] or of every head, and the offset there."""
+        codec, both = self._codec, self._both
+        turn = codec.to_stored(self._basis).index_select(-1, codec.place[both])
+        return turn, None if codec.offset is None else codec.offset.index_select(-1, both)
 
     def exact(self, query: torch.Tensor, positions: torch.Tensor, dtype: torch.dtype) -> RowQueries:
         """Queries for rows that are V itself.

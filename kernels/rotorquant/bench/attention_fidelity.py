@@ -24,7 +24,7 @@ from rotorquant.fidelity.methods import Method, methods
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "error of keys, values and attention, and KL divergence on a model"
-_NAME = 16
+_NAME = 17
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     widths = (2, 3, 4, 5, 6, 8)
     parser.add_argument("--bits", type=int, nargs="+", choices=widths, default=widths)
     parser.add_argument("--vectors", type=int, default=2048, help="synthetic tokens; 0 for none")
-    parser.add_argument("--model", type=Path, help="folder of a transformers model")
+    parser.add_argument("--model", type=Path, help="folder of a transformers model, or a GGUF file")
     parser.add_argument("--text", type=Path, help="texts; else the model writes one")
     parser.add_argument("--tokens", type=int, default=2048, help="to score")
+    parser.add_argument("--score", type=int, help="tokens of each text to score; all by default")
     parser.add_argument("--every-token", action="store_true", help="also those of no model's turn")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
     parser.add_argument("--device", default="cpu")
@@ -57,6 +58,7 @@ def run(options: argparse.Namespace) -> Iterator[str]:
             options.device,
             dtype=options.dtype,
             every_token=options.every_token,
+            most=options.score,
         )
         yield from _model(run_of_model, chosen, scored)
     yield json.dumps(
@@ -98,13 +100,17 @@ def _synthetic(chosen: list[Method], tokens: int, rows: list[SyntheticRow]) -> I
 
 def _model(run_of_model: ModelRun, chosen: list[Method], rows: list[ModelRow]) -> Iterator[str]:
     yield run_of_model.describe()
-    heads = "".join(f"{head:>11}" for head in ("mean KLD", "median", "99 %", "top-1", "perplexity"))
+    heads = "".join(
+        f"{head:>11}"
+        for head in ("mean KLD", "+-", "median", "99 %", "top-1", "1 - TV", "perplexity")
+    )
     yield f"{'method':<{_NAME}}{'bits':>5}{'B/token':>9}{heads}  stored as"
     for row in run_of_model.score_all(chosen):
         rows.append(row)
         yield (
             f"{row.name:<{_NAME}}{row.bits:>5}{row.token_bytes:>9.0f}{row.mean:>11.3g}"
-            f"{row.median:>11.3g}{row.high:>11.3g}{row.top_1:>11.4f}{row.perplexity:>11.4f}"
+            f"{row.mean_error:>11.2g}{row.median:>11.3g}{row.high:>11.3g}{row.top_1:>11.4f}"
+            f"{row.overlap:>11.4f}{row.perplexity:>11.4f}"
             f"  {row.stored}"
         )
     yield ""

@@ -143,6 +143,7 @@ class Store:
             page_tokens=min(64, max(1, layer.tokens // 8)),
             tied=way.tied,
             scale="norm" if way.published else "matched",
+            statistics="none",
         )
         context = LayerContext(lambda: True, Meter(), FiniteCheck())
         log = None

@@ -44,7 +44,7 @@ def feedback_of(weight: torch.Tensor) -> torch.Tensor:
         high = low + BLOCK
         # For given errors e_l of later blocks -W_bb^-1 W_bl e_l is the best e_b, and what they cost
         # then is the Schur complement, which is `rest` for the blocks that follow.
-        row = torch.linalg.solve(rest[:, low:high, low:high], rest[:, low:high, high:])
+        row, _ = torch.linalg.solve_ex(rest[:, low:high, low:high], rest[:, low:high, high:])
         feedback[:, low:high, high:] = row
         rest[:, high:, high:] -= rest[:, high:, low:high] @ row
     return feedback
@@ -71,8 +71,9 @@ def make_frame(statistics: StreamStatistics, pairs: int) -> Frame:
     dims = torch.arange(size)
     turned = dims[:pairs]
     rest = dims[dims % (size // 2) >= pairs]
-    for groups in (torch.stack((turned, turned + size // 2), dim=-1), rest[None]):
-        if groups.numel():
+    for indices in (torch.stack((turned, turned + size // 2), dim=-1), rest[None]):
+        if indices.numel():
+            groups = indices.to(covariance.device, non_blocking=True)
             block = (slice(None), groups[:, :, None], groups[:, None, :])
             parts = _even_map(covariance[block], importance[block])
             for whole, part in zip((matrix, inverse, weight), parts, strict=True):
@@ -101,11 +102,11 @@ def tied_weight(pull: torch.Tensor, norm: torch.Tensor, pairs: int) -> torch.Ten
             dimensions, as the distance of two tokens turns one into the other.
     """
     size = pull.shape[-1]
-    turned = torch.arange(size) % (size // 2) < pairs
+    turned = torch.arange(size, device=pull.device) % (size // 2) < pairs
     own = pull.diagonal(dim1=-2, dim2=-1).unflatten(-1, (2, -1)).mean(-2).repeat(1, 2)
     still = torch.where(turned[:, None] | turned, 0.0, pull)
     averaged = still + torch.where(turned, own, 0.0).diag_embed()
-    return averaged * (norm[:, None] * norm) + torch.eye(size)
+    return averaged * (norm[:, None] * norm) + torch.eye(size, device=pull.device)
 
 
 def output_pulls(
@@ -136,7 +137,7 @@ def output_pulls(
 
 def _ridged(matrix: torch.Tensor) -> torch.Tensor:
     mean = matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
     return matrix + _RIDGE * mean[:, None, None] * eye
 
 
@@ -144,10 +145,11 @@ def _even_map(
     covariance: torch.Tensor, weight: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """T, its inverse and the weight of errors in z, of matrices [..., n, n]."""
-    lower = torch.linalg.cholesky(covariance)
+    # Without a look at what failed, for which the host would wait for a device.
+    lower, _ = torch.linalg.cholesky_ex(covariance)
     squares, vectors = torch.linalg.eigh(lower.mT @ weight @ lower)
     stretch = squares.clamp_min(1e-30).pow(0.25).unsqueeze(-1)
-    mixing = mixing_matrix(weight.shape[-1])
+    mixing = mixing_matrix(weight.shape[-1]).to(weight.device, non_blocking=True)
     gain = stretch.square().mean(-2, keepdim=True).sqrt()
     inner = torch.linalg.solve_triangular(lower.mT, vectors, upper=True)  # L^-T U
     matrix = mixing @ (stretch * inner.mT) / gain

@@ -110,6 +110,7 @@ class PackedCodec:
         head_dim: D.
         device: where vectors lie.
         frame: in the place of the rotation, or None.
+        heads: for which `take` may put another frame there, or None.
         matched: whether the scale makes decoded vectors as long as they were, as it does with a
             frame; else it is |z| / sqrt(D).
         centroids: for unit variance; Lloyd-Max by default.
@@ -123,11 +124,13 @@ class PackedCodec:
         device: torch.device,
         *,
         frame: Frame | None = None,
+        heads: int | None = None,
         matched: bool = True,
         centroids: tuple[float, ...] | None = None,
     ) -> None:
         self.bits = bits
         self._rotation = rotation
+        # Of codecs that learn too: what was packed before has the same form
         self._matched = matched or frame is not None
         # The kernels apply planar rotors themselves, so that no rotated copy is needed
         self._rotors: Rotors | None = None
@@ -140,16 +143,52 @@ class PackedCodec:
         self.place = self._order.argsort()
         # [D, D] or [H, D, D]: T^-1, its columns in storage order. One product takes queries there
         # and sums back, where a rotation's own way is six launches for a few rows.
-        inverse = rotation.apply(torch.eye(head_dim, device=device))
-        self._inverse = (inverse if frame is None else frame.inverse)[..., self._order]
+        # With `heads` it stays the same tensor whatever the frame, as captured steps read it.
+        self._inverse = (self._turned_back() if frame is None else frame.inverse)[..., self._order]
+        self.offset = None if frame is None else frame.offset.clone()
+        if heads is not None and frame is None:
+            self._inverse = self._inverse.repeat(heads, 1, 1)
+            self.offset = torch.zeros(heads, 1, head_dim, device=device)
         self.table: torch.Tensor | None = decode_table(self._centroids, bits)
         # A frame keeps the same pairs as the rotation that it replaces (`statistics.make_frame`).
         self.pairs: int | None = rotation.pairs
-        self.offset = None if frame is None else frame.offset
-        if frame is not None:
-            self._map: Dense | Mix | None = Dense(frame.matrix, frame.offset, frame.feedback)
+        self._rotates = self._kernel_map(head_dim) if frame is None or heads is not None else None
+        self._map = self._rotates if frame is None else self._dense(frame)
+
+    @property
+    def tables(self) -> list[torch.Tensor]:
+        """What readers of rows take from a frame, always in the same tensors."""
+        return [] if self.offset is None else [self.offset, self._inverse]
+
+    @property
+    def frame(self) -> Frame | None:
+        """A copy of the frame in use, or None."""
+        known = self._map
+        if not isinstance(known, Dense) or known.feedback is None or self.offset is None:
+            return None
+        inverse = self._inverse.index_select(-1, self.place)
+        return Frame(self.offset.clone(), known.matrix, inverse, known.feedback)
+
+    def take(self, frame: Frame | None) -> None:
+        """Another frame, or the rotation alone; only for a codec that was made with `heads`."""
+        assert self.offset is not None
+        inverse = self._turned_back() if frame is None else frame.inverse
+        inverse = inverse.to(self._order.device, non_blocking=True)
+        self._inverse.copy_(inverse.index_select(-1, self._order).expand_as(self._inverse))
+        if frame is None:
+            self.offset.zero_()
+            self._map = self._rotates
         else:
-            self._map = self._kernel_map(head_dim)
+            self.offset.copy_(frame.offset, non_blocking=True)
+            self._map = self._dense(frame)
+
+    def _dense(self, frame: Frame) -> Dense:
+        return Dense(frame.matrix, self.offset, frame.feedback)
+
+    def _turned_back(self) -> torch.Tensor:
+        """R^-1, [D, D]."""
+        size = self._order.shape[0]
+        return self._rotation.apply(torch.eye(size, device=self._order.device))
 
     def encode(self, vectors: torch.Tensor, into: Rows | None = None) -> Rows:
         """Rows of vectors [B, H, N, D], in the tensors `into` if there are any."""
@@ -162,7 +201,7 @@ class PackedCodec:
         """What kernels take in the place of `Rotation.apply`."""
         if self._rotors or not serves(self._centroids, head_dim):
             return None
-        matrix = self._inverse[:, self.place].mT[None].contiguous()
+        matrix = self._turned_back().mT[None].contiguous()
         return mix_of(self._rotation, head_dim) or Dense(matrix)
 
     def decode(self, rows: Rows) -> torch.Tensor:

@@ -22,6 +22,7 @@ def make_codec(
     head_dim: int,
     device: torch.device,
     frame: Frame | None = None,
+    heads: int | None = None,
 ) -> Codec:
     """The codec of the packed tokens of one stream.
 
@@ -32,6 +33,7 @@ def make_codec(
         head_dim: D.
         device: where vectors lie.
         frame: of the stream, or None.
+        heads: of a stream whose codec can take another frame later, or None.
 
     Raises:
         ConfigError: the mode knows no rotation of D dimensions.
@@ -45,7 +47,7 @@ def make_codec(
         return BlockCodec(bits, head_dim, device)
     residual = config.key_code == "qjl" and stream == 0
     if frame is not None:
-        frame = Frame(*(field.to(device) for field in frame))
+        frame = Frame(*(field.to(device, non_blocking=True) for field in frame))
     rotation = make_rotation(config.mode, head_dim, config.seed, device, pairs or 0)
     packed = PackedCodec(
         bits - residual,
@@ -53,6 +55,7 @@ def make_codec(
         head_dim,
         device,
         frame=frame,
+        heads=heads,
         matched=config.scale == "matched",
         centroids=LEGACY_CENTROIDS if config.table == "legacy" else None,
     )

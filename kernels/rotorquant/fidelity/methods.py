@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rotorquant.config import CALIBRATED_MODES, RotorQuantConfig
+from rotorquant.fidelity.peers import Peer, peers
 
 __all__ = ["Method", "methods"]
 
@@ -21,11 +22,13 @@ class Method:
         config: options of the cache.
         known: what a calibration on another text gives it: `nothing`, the `offset` of the channels,
             or `all`.
+        peer: in the place of our own cache, one that stores K and V as others do.
     """
 
     name: str
     config: RotorQuantConfig
     known: str = "nothing"
+    peer: Peer | None = None
 
     @property
     def bits(self) -> int:
@@ -52,15 +55,17 @@ def methods(widths: Iterable[int]) -> tuple[Method, ...]:
         if bits in (3, 4, 5, 6):
             qjl = RotorQuantConfig(bits, "haar", tied=False, scale="norm", key_code="qjl")
             found.append(Method("turbo-qjl K+V", qjl))
-        found.append(Method("turbo-wht K+V", RotorQuantConfig(bits, "hadamard", tied=False)))
+        wht = RotorQuantConfig(bits, "hadamard", tied=False, statistics="none")
+        found.append(Method("turbo-wht K+V", wht))
         if bits == 4:
             legacy = RotorQuantConfig(4, "hadamard", tied=False, table="legacy")
             found.append(Method("turbo-old K+V", legacy))
         for mode in ("planar", "iso", "iso-full", "rotor", "hadamard", "aligned"):
             found.append(Method(mode, RotorQuantConfig(bits, mode)))
             if mode in CALIBRATED_MODES:
-                own = RotorQuantConfig(bits, mode, statistics="rows")
-                found.append(Method(f"{mode}, own rows", own))
+                plain = RotorQuantConfig(bits, mode, statistics="none")
+                found.append(Method(f"{mode} plain", plain))
+        found += [Method(p.name, RotorQuantConfig(bits), peer=p) for p in peers(bits)]
         found.append(Method("aligned+offset", RotorQuantConfig(bits, "aligned"), "offset"))
         found.append(Method("aligned+text", RotorQuantConfig(bits, "aligned"), "all"))
         found.append(Method("hadamard+text", RotorQuantConfig(bits, "hadamard"), "all"))

@@ -27,18 +27,18 @@ def read_sequences(folder: Path, path: Path) -> list[Sequence]:
     """Texts of a file, each from one first token (`<bos>`) to the next.
 
     In a text with Gemma's turns the model's own turns are scored, else every token. Without a
-    `<bos>` in the file it is put in front, and the file is cut in half so that the second half can
-    calibrate.
+    `<bos>` in the file it is put in front of it, and the file is one text.
     """
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    source: dict[str, Any] = {"local_files_only": True}
+    if folder.suffix == ".gguf":
+        source["gguf_file"], folder = folder.name, folder.parent
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **source)
     text = path.read_text(encoding="utf-8")
     ids = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
     first = tokenizer.bos_token_id
     starts = [] if first is None else (ids == first).nonzero().flatten().tolist()
     if not starts:
-        parts = list(ids.chunk(2))
-        if first is not None:
-            parts = [torch.cat((torch.tensor([first]), part)) for part in parts]
+        parts = [ids if first is None else torch.cat((torch.tensor([first]), ids))]
     else:
         parts = [ids[low:high] for low, high in zip(starts, [*starts[1:], len(ids)], strict=True)]
     begin, end = (

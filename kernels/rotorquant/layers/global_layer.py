@@ -12,13 +12,13 @@ from rotorquant.attend.packed_rows import attend_rows, in_place
 from rotorquant.attend.prompt_chunk import attend_chunk, attend_history, is_chunk
 from rotorquant.attend.tied_key import TiedKey, TiedQueries
 from rotorquant.attend.views import Queries, attend_in_blocks, check_capacity, check_chunk, handles
-from rotorquant.calibration.own_frame import LEAST_ROWS, QuerySquares, own_frames
-from rotorquant.codec.codec import Codec, Frame
+from rotorquant.codec.codec import Codec, Frame, PackedCodec
 from rotorquant.config import RotorQuantConfig
 from rotorquant.exceptions import SnapshotError
 from rotorquant.layers.base import StoringLayer
 from rotorquant.layers.decode_step import StoreStep
 from rotorquant.layers.finite_check import LayerContext
+from rotorquant.layers.frame_learner import FrameLearner
 from rotorquant.layers.global_store import CodecMaker, GlobalState, GlobalStore
 from rotorquant.layers.positions import PositionLog
 from rotorquant.ops.append import Look
@@ -26,9 +26,6 @@ from rotorquant.ops.attend import Part, attend_exact
 from rotorquant.ops.decode import serves
 
 __all__ = ["GlobalLayer", "GlobalState"]
-
-# What a prompt keeps exact until it is learned from: later rows resemble many more than few
-_MANY_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +67,7 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     ) -> None:
         super().__init__(config, context)
         self._tie = tie
-        self._learned_rows, self._queries = 0, QuerySquares()
+        self._learner: FrameLearner | None = None
         self._positions = positions
         self._codecs = self._codec_maker(frames)
         self._tied_queries: TiedQueries | None = None
@@ -113,8 +110,8 @@ class GlobalLayer(StoringLayer[GlobalStore]):
     def attend(self, queries: Queries, chunk_key: torch.Tensor) -> torch.Tensor:
         """Attention of the last T tokens, whose own keys [B, H, T, D] are exact."""
         query, scaling, key_mask = queries.query, queries.scaling, queries.key_mask
-        if self._learns and self._learned_rows < _MANY_ROWS:
-            self._queries.add(query, scaling, chunk_key.shape[1])
+        if self._learner is not None and query.shape[2] > 1:
+            self._learner.see(query, scaling, chunk_key.shape[1])
         low, high = self.store.span
         key, value = self._exact(chunk_key)
         past = key.shape[2] - query.shape[2]
@@ -158,13 +155,21 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         self._config = config
         if self.is_initialized:
             like = self.store.sink.rows()[0]
+            if self._learns:
+                learner = self._begin_to_learn(like)
+                self._codecs.frames = learner.frames_for(self.store.packed)
             self.store.repack(config, self._make_codecs(like))
+            if self._learner is not None:  # the codecs have their own
+                self._codecs.frames = ()
 
     def tensors(self) -> dict[str, list[torch.Tensor]]:
         """What `load` restores, views of the storage; a calibration's frames are part of it."""
-        frames = {"frame": [field for frame in self._codecs.frames for field in frame]}
-        if self._config.learns:
-            frames["learned"] = [torch.tensor([self._learned_rows]), *self._queries.tensors()]
+        used = self._codecs.frames
+        if self._learner is not None:
+            used = self.store.packed.frames()
+        frames = {"frame": [field for frame in used for field in frame]}
+        if self._learner is not None:
+            frames["learned"] = self._learner.tensors()
         if not self.is_initialized:
             return frames
         return frames | {name: buffer.rows() for name, buffer in self.store.buffers.items()}
@@ -185,9 +190,6 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         frames = [Frame(*fields[low : low + width]) for low in range(0, len(fields), width)]
         self._codecs = self._codec_maker(frames)
         learned = groups.pop("learned", [])
-        if learned:
-            self._learned_rows = int(learned[0])
-            self._queries = QuerySquares(*learned[1:])
         if not groups and not length:
             return
         streams = groups.get("sink", [])
@@ -195,6 +197,8 @@ class GlobalLayer(StoringLayer[GlobalStore]):
             raise SnapshotError(f"a global layer cannot be made of {sorted(groups)}")
         like = streams[-1][:, :, :0].to(device)
         self.lazy_initialization(like, like)
+        if self._learner is not None and learned:
+            self._learner.load(learned)
         for name, buffer in self.store.buffers.items():
             buffer.load(groups[name])
         if self.get_seq_length() != length:
@@ -202,14 +206,16 @@ class GlobalLayer(StoringLayer[GlobalStore]):
 
     def reset(self) -> None:
         """Forget all tokens, and what was learned of them, and give the memory back."""
+        if self._learner is not None and self.is_initialized:
+            self.store.truncate(0)
+            self._learner.reset(self.store.packed)
         super().reset()
-        if self._learns:
-            self._codecs, self._learned_rows = self._codec_maker(()), 0
-            self._queries = QuerySquares()
 
     def storage(self) -> list[torch.Tensor]:
         """The tensors that hold the tokens, their counts, and the frames they are read by."""
-        return super().storage() + [field for frame in self._codecs.frames for field in frame]
+        codecs = self.store.packed.codecs if self.is_initialized else ()
+        packed = [codec for codec in codecs if isinstance(codec, PackedCodec)]
+        return super().storage() + [table for codec in packed for table in codec.tables]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """(keys, index of the first key) of the next chunk."""
@@ -239,6 +245,8 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         """Keep the first `length` tokens."""
         if self.is_initialized:
             self.store.truncate(length)
+            if self._learner is not None and self._learner.forget_rows(self.store.packed):
+                self._follow()
 
     def save(self, device: torch.device | None = None) -> GlobalState | None:
         """What `restore` needs to come back here; packed tokens are never copied."""
@@ -247,12 +255,16 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         if not self._waits(1):
             # As the next pass would; afterwards every row of it would have to be copied first
             self._pack_old()
-        return self.store.save(device)
+        state = self.store.save(device)
+        return state if self._learner is None else state._replace(learned=self._learner.save())
 
     def restore(self, state: object) -> None:
         """Return to a saved state that later tokens have only been added to."""
         if isinstance(state, GlobalState):
             self.store.restore(state)
+            learned, learner = state.learned, self._learner
+            if learner and learned and learner.restore(learned, self.store.packed):
+                self._follow()
         else:
             self.reset()
 
@@ -263,44 +275,25 @@ class GlobalLayer(StoringLayer[GlobalStore]):
 
     def _waits(self, tokens: int) -> bool:
         """Whether what is due stays exact while a chunk of a prompt is stored."""
-        if self._config.defer == "window" and self._learns and not self._learned_rows:
+        if self._config.defer == "window" and self._learner is not None:
             # A step of one token packs whatever is there, so this ends with the prompt
-            return self.store.due_tokens + tokens <= _MANY_ROWS
+            return self._learner.waits(self.store.due_tokens + tokens)
         return self._config.defer == "prompt"
 
     def _pack_old(self) -> None:
         """Pack what is due, in a frame of its own rows where the layer learns."""
         due = self.store.due_tokens
-        if due and self._learns:
-            self._learn(due)
+        if due and self._learner is not None:
+            rows = self.store.tail.rows(0, due)
+            if self._learner.learn(self.store.packed, rows):
+                self._follow()
         self.store.pack_old()
 
-    def _learn(self, due: int) -> None:
-        """A frame from rows that are about to be packed, where there is none that is as good.
-
-        A frame of few rows gives way to one of a long prompt. What is packed moves to the new one.
-        """
-        packed = self.store.packed
-        streams = self.store.tail.rows(0, due)
-        if packed.length == 0 and self._learned_rows:  # all was taken back: as in the beginning
-            self._codecs, self._learned_rows = self._codec_maker(()), 0
-            packed.recode(self._make_codecs(streams[0]))
-        if packed.length == 0:
-            wanted = LEAST_ROWS
-        else:
-            wanted = max(_MANY_ROWS, packed.length) if self._learned_rows < _MANY_ROWS else None
-        if wanted is None or streams[0].shape[0] * due < wanted:
-            return
-        tie, (batch, heads, _, size) = self._tie, streams[0].shape
-        with torch.inference_mode(False), torch.no_grad():
-            frames = own_frames(
-                streams,
-                self._queries.mean(heads, size),
-                pairs=0 if tie is None or self._config.mode != "aligned" else tie.pairs,
-                norm=None if tie is None else tie.weight(streams[0].device),
-            )
-        self._codecs, self._learned_rows = self._codec_maker(frames), batch * due
-        packed.recode(self._make_codecs(streams[0]))
+    def _follow(self) -> None:
+        """Let queries go by the frames that are in use now."""
+        if self._tied_queries is not None:
+            with torch.inference_mode(False):
+                self._tied_queries.refresh()
 
     def _in_one_pass(self, keys: torch.Tensor) -> bool:
         """Whether a kernel takes a step with these keys over all that is stored."""
@@ -308,10 +301,24 @@ class GlobalLayer(StoringLayer[GlobalStore]):
         return serves(keys, pairs) and in_place(self.store.packed.codecs, self._tie)
 
     def _codec_maker(self, frames: Sequence[Frame]) -> CodecMaker:
-        return CodecMaker(None if self._tie is None else self._tie.pairs, frames)
+        return CodecMaker(self._pairs, frames)
+
+    @property
+    def _pairs(self) -> int | None:
+        return None if self._tie is None else self._tie.pairs
+
+    def _begin_to_learn(self, like: torch.Tensor) -> FrameLearner:
+        """What learns from rows like [B, H, any, D], and codecs that take what it learns."""
+        if self._learner is None:
+            pairs = 0 if self._pairs is None or self._config.mode != "aligned" else self._pairs
+            self._learner = FrameLearner(self._tie, pairs)
+        self._codecs.heads = like.shape[1]
+        return self._learner
 
     def _make_codecs(self, like: torch.Tensor) -> list[Codec]:
         """The codecs for rows like [B, H, any, D], and the queries that go with them."""
+        if self._learns:
+            self._begin_to_learn(like)
         codecs = self._codecs.make(self._config, like.shape[-1], like.device)
         if self._tie is not None:
             # Made within a pass, but used by later ones, which may be outside inference mode.

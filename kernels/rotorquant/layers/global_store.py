@@ -11,6 +11,7 @@ from rotorquant.codec.codec import Codec, Frame
 from rotorquant.codec.make_codec import make_codec
 from rotorquant.config import RotorQuantConfig
 from rotorquant.layers.buffers import STEP_TOKENS, Meter, TokenBuffer, counters
+from rotorquant.layers.frame_learner import Learned
 from rotorquant.layers.kept_rows import KeptRows, RowKeeper
 from rotorquant.layers.packed_buffer import PackedBuffer
 from rotorquant.ops.append import Look
@@ -19,11 +20,15 @@ __all__ = ["CodecMaker", "GlobalState", "GlobalStore"]
 
 
 class GlobalState(NamedTuple):
-    """What `GlobalStore.save` returns: token counts, and the exact latest tokens."""
+    """What `GlobalStore.save` returns: token counts, and the exact latest tokens.
+
+    `learned` is the layer's: the frames that its packed rows are read by.
+    """
 
     sink: int
     packed: int
     tail: KeptRows
+    learned: Learned | None = None
 
 
 class CodecMaker:
@@ -32,10 +37,13 @@ class CodecMaker:
     Args:
         pairs: rotary pairs of a layer that stores V alone; None where K and V are stored.
         frames: of every stream, or none.
+        heads: of a layer that learns other frames later, or None.
     """
 
-    def __init__(self, pairs: int | None, frames: Sequence[Frame]) -> None:
-        self.frames = tuple(frames)
+    def __init__(
+        self, pairs: int | None, frames: Sequence[Frame], heads: int | None = None
+    ) -> None:
+        self.frames, self.heads = tuple(frames), heads
         self._pairs = pairs
         self._codecs: dict[tuple[int, int], Codec] = {}
 
@@ -45,7 +53,8 @@ class CodecMaker:
         with torch.inference_mode(False):
             for stream, bits in set(keys) - set(self._codecs):
                 frame = self.frames[stream] if self.frames else None
-                codec = make_codec(config, stream, self._pairs, head_dim, device, frame)
+                given = config, stream, self._pairs, head_dim, device, frame, self.heads
+                codec = make_codec(*given)
                 self._codecs[stream, bits] = codec
         self._codecs = {key: self._codecs[key] for key in keys}
         return list(self._codecs.values())

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from rotorquant.codec.codec import Codec
+from rotorquant.codec.codec import Codec, Frame, PackedCodec
 from rotorquant.layers.buffers import Meter, TokenBuffer
 from rotorquant.ops import dispatch
 from rotorquant.ops.attend import Rows
@@ -98,13 +98,23 @@ class PackedBuffer(TokenBuffer):
             return [codec.decode(rows).to(dtype) for codec, rows in empty]
         return [torch.cat(stream, dim=2) for stream in zip(*pieces, strict=True)]
 
-    def recode(self, codecs: Sequence[Codec]) -> None:
-        """Go on with other codecs of the same widths; what is stored moves to them in its place."""
-        for low, high in _pieces(self.length):
-            rows = self.streams(low, high)
-            for old, codec, row in zip(self.codecs, codecs, rows, strict=True):
-                codec.encode(old.decode(row), row)
-        self.codecs = tuple(codecs)
+    def frames(self) -> tuple[Frame, ...]:
+        """The frame of every stream, zeros for one of 16 bits; empty where there is none."""
+        own = [codec.frame if isinstance(codec, PackedCodec) else None for codec in self.codecs]
+        known = next((frame for frame in own if frame is not None), None)
+        if known is None:
+            return ()
+        nothing = Frame(*map(torch.zeros_like, known))
+        return tuple(nothing if frame is None else frame for frame in own)
+
+    def take(self, frames: Sequence[Frame], *, moves: bool = True) -> None:
+        """Other frames for all codecs, or none; what is stored moves to them in its place."""
+        stored = self.decode(torch.float32) if moves and self.length else None
+        for stream, codec in enumerate(self.codecs):
+            if isinstance(codec, PackedCodec):
+                codec.take(frames[stream] if frames else None)
+                if stored is not None:
+                    codec.encode(stored[stream], self.streams()[stream])
 
     def repacked(
         self, codecs: Sequence[Codec], like: Sequence[torch.Tensor], capacity: int

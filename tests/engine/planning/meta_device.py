@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rotorquant import RotorQuantCache, fuse_layers
+from rotorquant.calibration.own_frame import QuerySquares
 from rotorquant.codec.codec import Frame
 from rotorquant.layers import global_store
 from rotorquant.layers.finite_check import FiniteCheck
@@ -154,11 +155,13 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch) -> CurrentDevice:
     monkeypatch.setattr(dispatch, "capability_of", lambda tensor: (9, 0))
     monkeypatch.setattr(dispatch, "processors_of", lambda tensor: 132)
     monkeypatch.setattr(FiniteCheck, "_receive", lambda self, wait: None)
+    # The meta device has no content to copy
+    monkeypatch.setattr(QuerySquares, "on_host", lambda self: self)
     make: Any = vars(global_store)["make_codec"]
 
     def make_on_the_cpu(*arguments: Any) -> Any:
-        config, stream, pairs, head_dim, _, frame = arguments
-        return _moved(make(config, stream, pairs, head_dim, torch.device("cpu"), frame))
+        before, (_, *after) = arguments[:4], arguments[4:]
+        return _moved(make(*before, torch.device("cpu"), *after))
 
     monkeypatch.setattr(global_store, "make_codec", make_on_the_cpu)
     return current

@@ -69,10 +69,10 @@ def launches_of_a_token(
     return launches.counts
 
 
-def test_a_token_of_the_31b_is_at_most_700_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a graph each costs a microsecond or two; version 0.1 had 1,205."""
+def test_a_token_of_the_31b_is_at_most_740_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a graph each costs a microsecond or two; version 0.1 had 1,205, without an offset."""
     counts = launches_of_a_token(monkeypatch, _31B, "int4", 4)
-    assert counts.total() <= 700, counts
+    assert counts.total() <= 740, counts
     kernels = {name: count for name, count in counts.items() if name.endswith("_kernel")}
     assert kernels == {
         "gemv_kernel": 3 * 60,  # Q, K and V; what comes out of attention; out of the MLP

@@ -97,7 +97,7 @@ def test_a_prompt_in_chunks_reads_the_same(
     tokens = random_tokens(2, 190)
     mask = torch.ones(2, 190, dtype=torch.long)
     mask[1, :13] = 0
-    options: dict[str, Any] = {"bits": bits, "mode": mode, **SMALL_WINDOW}
+    options: dict[str, Any] = {"bits": bits, "mode": mode, "statistics": "none", **SMALL_WINDOW}
     if kind == "calibrated":
         calibrate(model, random_tokens(1, 600, seed=1), tmp_path / "own.rq")
         options["calibration"] = tmp_path / "own.rq"
@@ -125,6 +125,6 @@ def test_pictures_see_themselves_whole(_switch: Switch) -> None:
         {"input_ids": tokens[:, :60], "mm_token_type_ids": types},
         {"input_ids": tokens[:, 60:], "mm_token_type_ids": types, **picture()},
     ]
-    cache = RotorQuantCache(model, **SMALL_WINDOW)
+    cache = RotorQuantCache(model, statistics="none", **SMALL_WINDOW)
     check(model, cache, inputs, torch.ones_like(tokens, dtype=torch.bool), _switch)
     assert _switch.spies["chunk"].launches == 2 * 2 + 1

@@ -160,7 +160,7 @@ def test_a_step_takes_eight_launches_beside_its_kernel(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(StoreStep, "attend", counted)
     model, tokens = gemma(torch.bfloat16), random_tokens(1, 150)
-    cache = RotorQuantCache(model, bits=4, **SMALL_WINDOW)
+    cache = RotorQuantCache(model, bits=4, statistics="none", **SMALL_WINDOW)
     model(tokens, past_key_values=cache)
     model(tokens[:, :1], past_key_values=cache)
     assert cache.packed_tokens > 0

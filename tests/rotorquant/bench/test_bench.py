@@ -136,7 +136,7 @@ def test_what_cannot_be_scored_is_said(
     assert "no config.json" in capsys.readouterr().err
     assert main([*base, str(folder)]) == 1
     assert "after its first 704" in capsys.readouterr().err
-    text.write_text(text_of(300), encoding="utf-8")
+    text.write_text(text_of(150), encoding="utf-8")
     assert main([*base, str(folder)]) == 1
     assert "more are needed to calibrate" in capsys.readouterr().err
 

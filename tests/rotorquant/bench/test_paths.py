@@ -49,13 +49,13 @@ def test_the_paths_are_compared_with_both_forms_of_turboquant(
 def test_a_filled_layer_has_the_bytes_of_the_layout() -> None:
     # A process of its own has no freed memory left to take first
     command = [sys.executable, "-m", "rotorquant.bench", "memory"]
-    command += ["--tokens", "1024", "--chunk", "128"]
+    command += ["--tokens", "2048", "--chunk", "128"]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     *table, last = run.stdout.splitlines()
     record = json.loads(last)
     assert record["token_bytes"] == 4 * 258
-    # 1,024 - 64 - 512 tokens packed, 64 first, 512 latest, a page and a chunk exact, at most.
-    assert record["layer_bytes"] <= 448 * 1032 + (64 + 512 + 64 + 128) * 4096
+    # 2,048 - 64 - 512 tokens packed, 64 first, 512 latest, a page and a chunk exact, at most.
+    assert record["layer_bytes"] <= 1472 * 1032 + (64 + 512 + 64 + 128) * 4096
     assert record["extra_bytes"] > 0
-    assert "packed 320 tokens" in table[2]
+    assert "packed 1,344 tokens" in table[2]

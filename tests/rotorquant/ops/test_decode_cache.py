@@ -86,7 +86,7 @@ def chain(
     [
         ({}, {"bits": 3, "mode": "planar", "sliding_bits": 8, "max_tokens": 200}, SINGLE),
         (UNTIED, {"bits": 4, "mode": "hadamard"}, SINGLE),
-        ({}, {"bits": 4}, DRAFTS),
+        ({}, {"bits": 4, "statistics": "none"}, DRAFTS),
         (UNTIED, {"bits": 16, "sliding_bits": 8}, DRAFTS),
     ],
     ids=["tied, int8 windows", "untied", "tied, drafts", "untied exact, drafts"],
