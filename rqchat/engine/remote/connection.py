@@ -224,11 +224,14 @@ def _message(error: openai.APIStatusError, about: Mapping[str, Any]) -> str:
 
 
 async def _next(stream: AsyncIterator[Any]) -> dict[str, Any] | None:
-    async for chunk in stream:
-        if not isinstance(chunk, dict):
-            raise ValueError("a piece of the stream is no object")
-        return chunk
-    return None
+    # No `async for`, which would leave a generator behind for each piece
+    try:
+        chunk = await stream.__anext__()
+    except StopAsyncIteration:
+        return None
+    if not isinstance(chunk, dict):
+        raise ValueError("a piece of the stream is no object")
+    return chunk
 
 
 async def _closed(stream: Any) -> None:

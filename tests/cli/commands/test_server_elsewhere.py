@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Result, Run
+from tests.cli.keyboard import Keyboard
 from tests.engine.remote.server_stub import ServerStub, chunk, stub_server
 
 COUNT = "/v1/messages/count_tokens"
@@ -223,6 +224,20 @@ def test_a_conversation_goes_on_at_its_server(ask: Run, run: Run, server: Server
     assert [message["content"] for message in server.questions[-1]["messages"]] == [
         *("What is it?", "A cat.", "And that?")
     ]
+
+
+def test_the_chat_is_the_same(keys: Keyboard, run: Run, server: ServerStub) -> None:
+    server.says("A **cat**.", prompt_tokens=20, completion_tokens=4)
+    lines = ("What is it?", "/context", "/plan", "/retry", "/undo", "/system Be brief.", "And now?")
+    keys.send_text("".join(f"{line}\r" for line in lines) + "\x03\x04")
+    result = run("-m", server.url)
+    assert result.code == 0
+    assert "room for 16,384 tokens" in result.err
+    assert server.url.split("/")[2] in result.err
+    assert "of 16,384 tokens" in result.err
+    assert "plans its own memory" in result.err
+    roles = [[each["role"] for each in body["messages"]] for body in server.questions]
+    assert roles == [["user"], ["user"], ["system", "user", "assistant", "user"]]
 
 
 def test_a_stranger_is_named_and_offline_means_offline(run: Run) -> None:
