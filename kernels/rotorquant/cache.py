@@ -24,7 +24,7 @@ from rotorquant.layers.positions import PositionLog
 from rotorquant.layers.sliding_layer import SlidingLayer
 from rotorquant.mark import Mark
 from rotorquant.model_layers import LayerShape, ModelLayers, read_model_layers
-from rotorquant.snapshot import FrozenCache, Header, Source, read_snapshot
+from rotorquant.snapshot import FrozenCache, Header, Snapshot, Source, read_snapshot
 
 __all__ = ["Mark", "RotorQuantCache"]
 
@@ -141,6 +141,25 @@ class RotorQuantCache(Cache):
                 kind of cache; the sentence says which.
         """
         snapshot = read_snapshot(Path(path), cls.__name__, source)
+        return cls._from_snapshot(snapshot, model, max_tokens)
+
+    @classmethod
+    def thaw(cls, frozen: FrozenCache, model: Any, *, max_tokens: int | None = None) -> Self:
+        """The cache that `freeze` was called of, for the same model; equal to the bit.
+
+        Args:
+            frozen: stays as it is.
+            model: as for the constructor.
+            max_tokens: a new maximum; None keeps the one it had.
+
+        Raises:
+            SnapshotError: it is of another model.
+        """
+        snapshot = Snapshot(Path("a frozen cache"), frozen.header, frozen.tensors)
+        return cls._from_snapshot(snapshot, model, max_tokens)
+
+    @classmethod
+    def _from_snapshot(cls, snapshot: Snapshot, model: Any, max_tokens: int | None) -> Self:
         config = snapshot.header.config
         # First, because making a cache sets the model's attention.
         snapshot.check_layers(_storing_shapes(_shapes(read_model_layers(model), config)))

@@ -5,8 +5,9 @@ No torch here, so that the screen can import it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = [
     "Done",
@@ -25,6 +26,7 @@ __all__ = [
     "ThoughtDelta",
     "Timing",
     "TokenCounts",
+    "ToolRequest",
     "ignore",
 ]
 
@@ -112,6 +114,14 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolRequest:
+    """A call that the model makes of a tool; only where it was told of some."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class TokenCounts:
     """Token counts of one answer: `input` is the whole prompt, images and cached part included."""
 
@@ -171,7 +181,7 @@ class Done:
 
 
 InputEvent = InputProgress | FilesRead | InputNotice
-Event = Notice | LoadProgress | PrefillProgress | ThoughtDelta | TextDelta | Done
+Event = Notice | LoadProgress | PrefillProgress | ThoughtDelta | TextDelta | ToolRequest | Done
 
 
 def ignore(event: Event) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Self
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import torch
 
@@ -13,6 +13,7 @@ from rotorquant import RotorQuantCache, RotorQuantError
 from rotorquant.step_graph import Recorder
 from rqchat.engine.conversation import ContextPart, GivenMessage, Message, UserTurn
 from rqchat.engine.document_cache.cache_folder import CacheFolder
+from rqchat.engine.document_cache.kept_caches import KeptCaches
 from rqchat.engine.document_cache.prefix_cache import PrefixCache
 from rqchat.engine.events import Event, ModelFacts, Notice, ignore
 from rqchat.engine.generation.cached_prefix import CachedPrefix
@@ -31,6 +32,7 @@ from rqchat.errors import ContextLengthError, ModelError, RqchatError
 __all__ = ["ChatSession", "Message", "UserTurn"]
 
 _MARKS = 6  # places to go back to; the 31B's take up to 0.4 to 0.9 GB of host memory each
+_BEFORE_THE_END = (2048, 256)
 
 
 class ChatSession:
@@ -200,10 +202,14 @@ class ChatSession:
         *,
         begun: str = "",
         schema: str | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> Generator[Event, None, None]:
         """Answers a conversation that is given whole, and no part of this session's own.
 
         As `ask`, whose cache it shares: what was read of the same beginning is not read again.
+        `tools` are functions that the model may call, each as `{"type": "function", "function":
+        {...}}`; a call is a `ToolRequest` among the events, and who runs it comes back with its
+        result as a message.
 
         Raises:
             ContextLengthError: at once, when the prompt leaves no room for an answer.
@@ -211,12 +217,22 @@ class ChatSession:
                 device runs out of memory.
         """
         self._refuse_hopeless(max(len(message.text) for message in messages))
-        written = self._writer.write(messages, thinking=self.thinking)
-        return self._begin(None, self._fitting(written, begun), sampling, schema, begun)
+        written = self._writer.write(messages, thinking=self.thinking, tools=tools)
+        written = dataclasses.replace(written, shared_tokens=_shared_places(written))
+        prompt = self._fitting(written, begun)
+        return self._begin(None, prompt, sampling, schema, begun, calls=bool(tools))
 
-    def count(self, messages: Sequence[GivenMessage]) -> int:
+    def keep_conversations(self, most_bytes: int) -> None:
+        """From now on a conversation that another one pushes out of the cache waits in host memory,
+        at most `most_bytes` of all together, and is written to the disk where that is too much."""
+        drop = None if self._stored is None else self._stored.store_frozen
+        self._prefix.kept = KeptCaches(self._loaded.model, most_bytes, drop)
+
+    def count(
+        self, messages: Sequence[GivenMessage], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> int:
         """Tokens of the prompt that `answer` would make."""
-        return len(self._writer.write(messages, thinking=self.thinking).token_ids)
+        return len(self._writer.write(messages, thinking=self.thinking, tools=tools).token_ids)
 
     def _begin(
         self,
@@ -225,13 +241,21 @@ class ChatSession:
         sampling: SamplingSettings,
         schema: str | None,
         begun: str,
+        *,
+        calls: bool = False,
     ) -> Generator[Event, None, None]:
         left_tokens = self.context_tokens - len(prompt.token_ids)
         # Here and not in the generator: an interruption before its first event counts.
         self._stop.clear()
         sampler = self._sampler(sampling, schema)
         most_tokens = min(left_tokens, sampling.max_tokens or left_tokens)
-        return self._answer(turn, prompt, sampler, most_tokens, begun)
+        generation = Generation(
+            self._loaded, self._writer, self._prefix, self._stop.is_set, self._steps
+        )
+        generation.begin_with(begun)
+        if calls:
+            generation.expect_calls()
+        return self._answer(turn, prompt, sampler, most_tokens, generation)
 
     def _prompt(self, turn: UserTurn, begun: str) -> Prompt:
         """The prompt for `turn`, which leaves room for an answer that goes on after `begun`."""
@@ -294,11 +318,13 @@ class ChatSession:
         self._prefix.close()
 
     def _answer(
-        self, turn: UserTurn | None, prompt: Prompt, sampler: Sampler, most_tokens: int, begun: str
+        self,
+        turn: UserTurn | None,
+        prompt: Prompt,
+        sampler: Sampler,
+        most_tokens: int,
+        generation: Generation,
     ) -> Generator[Event, None, None]:
-        stopped = self._stop.is_set
-        generation = Generation(self._loaded, self._writer, self._prefix, stopped, self._steps)
-        generation.begin_with(begun)
         try:
             yield from self._run(generation, prompt, sampler, most_tokens)
         # The reader has left: nothing can be yielded any more, but what came is kept.
@@ -364,3 +390,12 @@ class ChatSession:
 
     def _with_system(self, *messages: Message) -> tuple[Message, ...]:
         return (Message("system", self.system), *messages) if self.system else messages
+
+
+def _shared_places(prompt: Prompt) -> tuple[int, ...]:
+    """Where to come back to in a conversation whose messages are not taken apart: before the last
+    question, however it stands behind its document, and far before it."""
+    end = prompt.stable_tokens
+    places = [end - before for before in _BEFORE_THE_END if end - before >= _BEFORE_THE_END[-1]]
+    inside = [p for p in places if any(span.start < p < span.end for span in prompt.images)]
+    return tuple(place for place in places if place not in inside)

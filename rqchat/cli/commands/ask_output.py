@@ -14,6 +14,7 @@ from rqchat.engine.events import (
     PrefillProgress,
     TextDelta,
     ThoughtDelta,
+    ToolRequest,
 )
 from rqchat.errors import RqchatError, UsageError
 from rqchat.ui.console import Screen
@@ -32,6 +33,7 @@ _EVENT_NAMES = {
     PrefillProgress: "prefill",
     ThoughtDelta: "thought",
     TextDelta: "text",
+    ToolRequest: "tool",
 }
 
 

@@ -69,9 +69,11 @@ def serve(
     view = AnswerView(screen, echo=False)
     session = open_session.open_in_foreground(settings, None, view.show)
     view.close()
+    from rqchat.engine.planning.main_memory import main_memory_bytes
     from rqchat.engine.session import ChatSession
 
     assert isinstance(session, ChatSession), "a server answers with a model of its own"
+    session.keep_conversations(main_memory_bytes()[1] // 4)
     url = f"http://{host}:{listening.getsockname()[1]}/v1"
     ready = (
         f"{session.model_name} with {session.context_tokens:,} tokens answers at {url}; Ctrl-C"

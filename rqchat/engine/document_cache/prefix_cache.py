@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rotorquant import RotorQuantCache, RotorQuantError, Source
+from rotorquant.config import RotorQuantConfig
 from rotorquant.snapshot import FrozenCache
 from rqchat.engine.document_cache.cache_folder import CacheEntry, CacheFolder, EntryLabel
 from rqchat.engine.planning.plan import Candidate
@@ -87,12 +88,30 @@ class PrefixCache:
         except (OSError, RotorQuantError) as error:
             self._report_unwritten(error)
             return
+        self._start_writing(frozen, path, names)
+
+    def _start_writing(self, frozen: FrozenCache, path: Path, names: tuple[str, ...]) -> None:
         chosen = self._chosen
         label = EntryLabel(names, self._name, chosen.weights, chosen.kv_bits)
         self._writer = threading.Thread(
             target=self._write, args=(frozen, path, label), name="rqchat-prefix-cache", daemon=True
         )
         self._writer.start()
+
+    def store_frozen(self, frozen: FrozenCache, keys: Sequence[int]) -> None:
+        """Write a cache that was frozen before, unless it is short or there already."""
+        if len(keys) < LEAST_TOKENS:
+            return
+        self.wait()
+        header = replace(frozen.header, source=self._source(keys))
+        try:
+            path = self._folder.begin(self._group_of(frozen.header.config), keys)
+            if path.exists():
+                return
+        except OSError as error:
+            self._report_unwritten(error)
+            return
+        self._start_writing(FrozenCache(header, frozen.tensors), path, ())
 
     def wait(self) -> None:
         """Until what is being written is written."""
@@ -130,7 +149,10 @@ class PrefixCache:
 
     def _group(self, cache: RotorQuantCache) -> str:
         """Of all that makes the same tokens another cache; how many fit is no such thing."""
-        config = asdict(replace(cache.config, max_tokens=None))
+        return self._group_of(cache.config)
+
+    def _group_of(self, cache_config: RotorQuantConfig) -> str:
+        config = asdict(replace(cache_config, max_tokens=None))
         chosen = self._chosen
         identity = [self._name, self._revision, chosen.weights, chosen.head_bits, config]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from rqchat.engine.document_cache.kept_caches import KeptCaches
 from rqchat.engine.document_cache.prefix_cache import PrefixCache
 from rqchat.engine.generation.prompt import Prompt
 
 __all__ = ["CachedPrefix"]
+
+_LEAST_TOKENS = 256  # reading fewer again is as quick as keeping them
 
 
 class _Mark(NamedTuple):
@@ -34,6 +37,7 @@ class CachedPrefix:
         was read at another time, and gets what is new.
         """
         self.cache = cache
+        self.kept: KeptCaches | None = None
         self._most_marks, self._stored = most_marks, stored
         self._keys: list[int] = []
         self._marks: list[_Mark] = []
@@ -47,19 +51,41 @@ class CachedPrefix:
 
         At least the last token is left to read, for its logits.
         """
+        if self.kept is not None:
+            self._set_aside(prompt, self.kept)
         cached = self._go_back(prompt)
+        if self.kept is not None and (entry := self.kept.take(prompt.keys, cached)):
+            self.cache.reset()  # two at once may be more than the plan has room for
+            self._take_over(self.kept.thaw(entry, self.cache), prompt)
+            cached = len(self._keys)
         if self._stored is not None:
             loaded = self._stored.load(self.cache, prompt.keys, cached)
             if loaded is not None:
-                self.cache = loaded
-                self._keys = list(prompt.keys[: loaded.get_seq_length()])
-                self._marks = []
-                # For later prompts to come back to, as if it had been read just now.
-                self.mark()
+                self._take_over(loaded, prompt)
             # The stored cache was of no use, but room was made for it.
             elif self.cache.get_seq_length() < cached:
                 self.reset()
         return len(self._keys)
+
+    def _take_over(self, cache: Any, prompt: Prompt) -> None:
+        self.cache = cache
+        self._keys = list(prompt.keys[: cache.get_seq_length()])
+        self._marks = []
+        # For later prompts to come back to, as if it had been read just now.
+        self.mark()
+
+    def _set_aside(self, prompt: Prompt, kept: KeptCaches) -> None:
+        """Keeps a conversation that `prompt` would throw away, up to where its next turn begins."""
+        common = _common_length(self._keys, prompt.keys)
+        if common == len(self._keys) or not self._marks:
+            return
+        last = self._marks[-1].tokens
+        left = max((mark.tokens for mark in self._marks if mark.tokens <= common), default=0)
+        # A changed last message is the same conversation, of which little is read again
+        if last - left < max(_LEAST_TOKENS, last // 4):
+            return
+        self._rewind()
+        kept.put(self._keys, self.cache.freeze())
 
     def _go_back(self, prompt: Prompt) -> int:
         common = min(_common_length(self._keys, prompt.keys), len(prompt.keys) - 1)
@@ -90,6 +116,8 @@ class CachedPrefix:
         """Keep what the next turn would share, and wait until it is written."""
         if self._stored is None:
             return
+        for keys, frozen in () if self.kept is None else self.kept.clear():
+            self._stored.store_frozen(frozen, keys)
         if self._marks:
             self._rewind()
             self._stored.store(self.cache, self._keys, ())
@@ -117,6 +145,8 @@ class CachedPrefix:
     def replace(self, make_cache: Callable[[], Any]) -> None:
         """Another cache, empty; the old one is let go of first."""
         self.cache = None
+        if self.kept is not None:
+            self.kept.clear()  # of another form
         self._keys.clear()
         self._marks.clear()
         self.cache = make_cache()

@@ -45,11 +45,17 @@ class ChatTemplate:
         self._renderer: Renderer | None = None
         self._process: subprocess.Popen[str] | None = None
 
-    def render(self, records: Sequence[Mapping[str, Any]], **switches: bool) -> str:
+    def render(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        **switches: bool,
+    ) -> str:
         """The conversation of `records` as the template writes it.
 
         Args:
             records: messages as transformers has them, of plain values.
+            tools: functions that the model may call, as transformers has them.
             switches: `add_generation_prompt`, and what else a template may ask for.
 
         Raises:
@@ -60,7 +66,7 @@ class ChatTemplate:
             "add_generation_prompt": False,
             **switches,
             "messages": [dict(record) for record in records],
-            "tools": None,
+            "tools": [dict(tool) for tool in tools] or None,
             "documents": None,
         }
         if not self._trusted:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rqchat.engine.generation.chat_template import ChatTemplate
 from rqchat.engine.generation.prompt_content import SLOT, stand_in
+from rqchat.engine.tool_calls import RESPONSE_START
 
 __all__ = ["control_tokens", "stop_tokens", "suppressed_tokens"]
 
@@ -51,6 +52,9 @@ def stop_tokens(
     controls = control_tokens(tokenizer)
     written = tokenizer.backend_tokenizer.encode(after, add_special_tokens=False).ids
     found.update([token for token in written if token in controls][:1])
+    # What a tool says is never the model's: Google's generation_config.json names this token, those
+    # of finetunes often do not.
+    found.update(token for token, text in controls.items() if text == RESPONSE_START)
     return frozenset(found)
 
 

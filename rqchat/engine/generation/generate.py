@@ -14,7 +14,7 @@ from rotorquant.exceptions import CaptureError
 from rotorquant.layers.pending_scalar import PendingScalar
 from rotorquant.one_device import send
 from rotorquant.step_graph import CudaRecorder, Recorder
-from rqchat.engine.events import Event, Notice, PrefillProgress, StopReason
+from rqchat.engine.events import Event, Notice, PrefillProgress, StopReason, ToolRequest
 from rqchat.engine.generation.cached_prefix import CachedPrefix
 from rqchat.engine.generation.prompt import ImageSpan, Prompt, PromptWriter, continued
 from rqchat.engine.generation.repetition import LoopGuard
@@ -128,6 +128,10 @@ class Generation:
         """The prompt ends with `text`, the beginning of the answer."""
         self._text.begin_with(text, self._writer.text_ids(text))
 
+    def expect_calls(self) -> None:
+        """The prompt declares tools, so that the answer may call some."""
+        self._text.takes_calls = True
+
     def run(
         self, prompt: Prompt, sampler: Sampler, most_tokens: int, chunk_tokens: int
     ) -> Iterator[Event]:
@@ -149,7 +153,7 @@ class Generation:
         done = self.cached_tokens = self._prefix.reuse(prompt)
         total = len(prompt.token_ids)
         # What another question about the same documents shares, and what the next turn does.
-        stops = (prompt.content_tokens, prompt.stable_tokens)
+        stops = (prompt.content_tokens, prompt.stable_tokens, *prompt.shared_tokens)
         logits = None
         yield PrefillProgress(done, total, self.cached_tokens, 0.0)
         # Beside a large picture others would be filled up to its size, which is planned for once
@@ -198,7 +202,8 @@ class Generation:
             if sampler.is_over:
                 self.stop_reason = "eos"
                 return
-            if self._guard.is_loop(token, "".join(delta.text for delta in deltas)):
+            texts = (delta.text for delta in deltas if not isinstance(delta, ToolRequest))
+            if self._guard.is_loop(token, "".join(texts)):
                 self.stop_reason = "repetition"
                 return
             if last:

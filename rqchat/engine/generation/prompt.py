@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os.path
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,7 @@ class Prompt:
             without one. Another question about the same things begins with the same tokens.
         stable_tokens: how many tokens stay as they are once the answer has become history.
         names: of the documents and pictures.
+        shared_tokens: other places, in rising order, up to which other prompts may be the same.
     """
 
     token_ids: tuple[int, ...]
@@ -65,6 +66,7 @@ class Prompt:
     content_tokens: int
     stable_tokens: int
     names: tuple[str, ...]
+    shared_tokens: tuple[int, ...] = ()
 
     @property
     def image_tokens(self) -> int:
@@ -137,18 +139,29 @@ class PromptWriter:
         self._reply = self._template.render(answered)[len(self._template.render(probe)) :]
 
     def write(
-        self, messages: Sequence[Message | GivenMessage], *, thinking: bool = False
+        self,
+        messages: Sequence[Message | GivenMessage],
+        *,
+        thinking: bool = False,
+        tools: Sequence[Mapping[str, Any]] = (),
     ) -> Prompt:
-        """The prompt that asks for the next answer to `messages`.
+        """The prompt that asks for the next answer to `messages`, which may call `tools`.
 
         Raises:
-            ModelError: the template cannot write this conversation.
+            ModelError: the template cannot write this conversation, or knows no tools.
             InputError: the model sees no pictures, or none of a shape that is among them.
         """
         content = Content()
         records = [content.record(message) for message in messages]
-        head = self._template.render(records, enable_thinking=thinking)
-        full = self._template.render(records, enable_thinking=thinking, add_generation_prompt=True)
+        declared = content.tools(tools)
+        head = self._template.render(records, declared, enable_thinking=thinking)
+        full = self._template.render(
+            records, declared, enable_thinking=thinking, add_generation_prompt=True
+        )
+        if any(tool["function"]["name"] not in head for tool in declared):
+            raise ModelError(
+                "its chat template knows no tools; take a model that was trained on some"
+            )
         tail = full.removeprefix(head)
         # What the template writes before an answer in either case: an asked and a past one
         header = os.path.commonprefix([tail, self._reply])
@@ -287,7 +300,10 @@ class _Draft:
 
     def check_complete(self) -> None:
         """Every text and picture was written once, in order."""
-        whole = self._written == list(range(len(self._content.texts)))
+        loose = self._content.loose
+        fixed = [index for index in self._written if index not in loose]
+        whole = sorted(self._written) == list(range(len(self._content.texts)))
+        whole = whole and fixed == sorted(fixed)
         if not whole or len(self.images) != len(self._content.pictures):
             raise ModelError(
                 "its chat template leaves out or reorders parts of the conversation, so rqchat"

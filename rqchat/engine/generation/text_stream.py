@@ -7,16 +7,26 @@ from typing import Any
 
 from tokenizers.decoders import DecodeStream
 
-from rqchat.engine.events import TextDelta, ThoughtDelta
+from rqchat.engine.events import TextDelta, ThoughtDelta, ToolRequest
 from rqchat.engine.foreign import border
+from rqchat.engine.tool_calls import (
+    CALL_END,
+    CALL_START,
+    QUOTE,
+    QUOTE_TOKEN,
+    read_call,
+)
 from rqchat.errors import ModelError
 
-__all__ = ["CHANNEL_END", "CHANNEL_START", "TextWriter", "ThoughtSplitter"]
+__all__ = ["CHANNEL_END", "CHANNEL_START", "Delta", "TextWriter", "ThoughtSplitter"]
 
 CHANNEL_START = "<|channel>"
 CHANNEL_END = "<channel|>"
 _CHANNEL = "thought"
 _KNOWN_TOKENS = 16  # so many show the decoder whether a blank stands before the next one
+
+
+Delta = TextDelta | ThoughtDelta | ToolRequest
 
 
 class ThoughtSplitter:
@@ -85,9 +95,12 @@ class TextWriter:
 
     Attributes:
         answer: the text so far, without thoughts.
+        takes_calls: whether the model was told of tools, so that it may call some.
     """
 
     def __init__(self, tokenizer: Any, control_tokens: Mapping[int, str]) -> None:
+        self.takes_calls = False
+        self._call: str | None = None
         self._backend = tokenizer.backend_tokenizer
         self._controls = control_tokens
         self._splitter = ThoughtSplitter()
@@ -102,17 +115,46 @@ class TextWriter:
             for token in token_ids[-_KNOWN_TOKENS:]:
                 self._stream.step(self._backend, token)
 
-    def add(self, token: int) -> list[TextDelta | ThoughtDelta]:
+    def add(self, token: int) -> list[Delta]:
         """What `token` adds; control tokens add nothing of their own."""
         if token in self._controls:
             self._stream = DecodeStream(skip_special_tokens=False)
-            return self._splitter.mark(self._controls[token])
+            return self._control(self._controls[token])
         with border(lambda cause: ModelError(f"its tokenizer cannot write token {token}: {cause}")):
             piece = self._stream.step(self._backend, token)
-        deltas = self._splitter.text(piece) if piece else []
-        self.answer += "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
-        return deltas
+        if self._call is not None:
+            self._call += piece or ""
+            return []
+        return self._written(self._splitter.text(piece) if piece else [])
 
-    def end(self) -> list[TextDelta | ThoughtDelta]:
+    def end(self) -> list[Delta]:
         """What was held back, when no token comes any more."""
-        return self._splitter.end()
+        held = self._unread_call() if self._call is not None else []
+        return [*held, *self._splitter.end()]
+
+    def _control(self, token: str) -> list[Delta]:
+        if token == CALL_START and self.takes_calls:
+            held = self._unread_call() if self._call is not None else []
+            self._call = ""
+            return held
+        if self._call is None:
+            return list[Delta](self._splitter.mark(token))
+        if token == QUOTE_TOKEN:
+            self._call += QUOTE
+            return []
+        if token != CALL_END:
+            return [*self._unread_call(), *self._splitter.mark(token)]
+        found = read_call(self._call)
+        if found is None:
+            return self._unread_call()
+        self._call = None
+        return [ToolRequest(*found)]
+
+    def _unread_call(self) -> list[Delta]:
+        """A call that cannot be read, or was cut short, as the text that it is."""
+        text, self._call = (self._call or "").replace(QUOTE, '"'), None
+        return self._written(self._splitter.text(text) if text else [])
+
+    def _written(self, deltas: list[TextDelta | ThoughtDelta]) -> list[Delta]:
+        self.answer += "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
+        return list[Delta](deltas)

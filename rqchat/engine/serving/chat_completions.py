@@ -16,6 +16,7 @@ from rqchat.engine.serving.given_request import (
     AnswerRequest,
     EncodedPicture,
     ReceivedMessage,
+    call_arguments,
     data_url_picture,
     field,
     sampling_of,
@@ -23,6 +24,7 @@ from rqchat.engine.serving.given_request import (
     without_late_systems,
 )
 from rqchat.engine.serving.received_answer import ReceivedAnswer, server_sent
+from rqchat.engine.serving.tool_use import forced_tool, named_tools
 from rqchat.errors import UsageError
 
 __all__ = ["ChatReply", "PartReader", "finish_reason", "read_chat_request", "schema_of", "usage_of"]
@@ -51,14 +53,33 @@ def read_chat_request(body: Mapping[str, Any], *, thinks: bool) -> AnswerRequest
     messages = without_late_systems(tuple(_message(reader, each) for each in given))
     most = body.get("max_completion_tokens")
     most = field(body, "max_tokens", int, None) if most is None else most
+    tools = named_tools([t for t in field(body, "tools", list, []) if not _is_foreign(t)])
+    choice = field(body, "tool_choice", (str, dict), "auto")
     request = AnswerRequest(
         messages,
         sampling_of(body, None if most == -1 else most),
         thinking=_thinks(body, thinks),
         stops=stop_texts(body.get("stop"), "stop"),
         schema=_response_schema(field(body, "response_format", dict, {})),
+        tools=() if choice == "none" else tools,
+        forced_tools=_forced(tools, choice),
     )
     return request.with_last_answer_begun()
+
+
+def _is_foreign(tool: Any) -> bool:
+    """Whether a tool is one that OpenAI's own servers run, such as a search."""
+    return isinstance(tool, dict) and tool.get("type") not in (None, "function")
+
+
+def _forced(tools: tuple[Mapping[str, Any], ...], choice: Any) -> tuple[Mapping[str, Any], ...]:
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, dict) else choice.get("name")
+        return forced_tool(tools, str(name))
+    if choice not in ("auto", "none", "required"):
+        raise UsageError(f"tool_choice is {choice!r:.80}; allowed are auto, none, required")
+    return forced_tool(tools, None) if choice == "required" else ()
 
 
 class PartReader:
@@ -122,21 +143,6 @@ def _tool_call(given: Any) -> ToolCall:
         raise UsageError(f"a tool call is {given!r:.80}; it has to have a function with a name")
     arguments = call_arguments(function.get("arguments"), function["name"])
     return ToolCall(function["name"], arguments, str(given.get("id") or ""))
-
-
-def call_arguments(given: Any, name: str) -> dict[str, Any]:
-    """The arguments of a call of tool `name`, which stand there as JSON or in a string of it.
-
-    Raises:
-        UsageError: they are no object.
-    """
-    try:
-        arguments = json.loads(given or "{}") if isinstance(given, str | None) else given
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise UsageError(f"the arguments of {name} are {given!r:.80}; they have to be an object")
-    return arguments
 
 
 def _thinks(body: Mapping[str, Any], default: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ __all__ = [
     "AnswerRequest",
     "EncodedPicture",
     "ReceivedMessage",
+    "base64_picture",
+    "call_arguments",
     "data_url_picture",
     "decoded",
     "field",
@@ -74,6 +77,7 @@ class AnswerRequest:
         schema: a JSON schema that the answer matches.
         begun: how the answer begins, where the conversation ends with a piece of one.
         tools: what the model may call, as `{"type": "function", "function": {...}}`.
+        forced_tools: those of which one has to be called; none where the model may choose.
     """
 
     messages: tuple[ReceivedMessage, ...]
@@ -83,6 +87,7 @@ class AnswerRequest:
     schema: str | None = None
     begun: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
+    forced_tools: tuple[Mapping[str, Any], ...] = ()
 
     def with_last_answer_begun(self) -> AnswerRequest:
         """The same, where a last message of the assistant is what the answer begins with."""
@@ -119,6 +124,13 @@ def without_late_systems(messages: Sequence[ReceivedMessage]) -> tuple[ReceivedM
     Raises:
         UsageError: there is none, or none but the system's.
     """
+    for before, message in zip((None, *messages), messages, strict=False):
+        follows = before is not None and (before.tool_calls or before.role == "tool")
+        if message.role == "tool" and not follows:
+            raise UsageError("a result of a tool has to follow the message that called the tool")
+    if messages and messages[-1].tool_calls:
+        raise UsageError("the last message calls tools, whose results have to follow")
+    messages = _with_tool_names(messages)
     first = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
     if first == len(messages):
         raise UsageError("messages holds no question; add one with role 'user'")
@@ -153,6 +165,21 @@ _JSON_NAMES = {
     list: "an array",
     dict: "an object",
 }
+
+
+def call_arguments(given: Any, name: str) -> dict[str, Any]:
+    """The arguments of a call of tool `name`, which stand there as JSON or in a string of it.
+
+    Raises:
+        UsageError: they are no object.
+    """
+    try:
+        arguments = json.loads(given or "{}") if isinstance(given, str | None) else given
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise UsageError(f"the arguments of {name} are {given!r:.80}; they have to be an object")
+    return arguments
 
 
 def sampling_of(body: Mapping[str, Any], most_tokens: int | None) -> SamplingSettings:
@@ -201,6 +228,17 @@ def data_url_picture(url: Any, number: int) -> EncodedPicture:
             " itself, as a URL such as data:image/png;base64,..."
         )
     return base64_picture(url[head.end() :], number)
+
+
+def _with_tool_names(messages: Sequence[ReceivedMessage]) -> tuple[ReceivedMessage, ...]:
+    """The messages, in which every result has the name of the tool that its call names."""
+    names = {call.call_id: call.name for message in messages for call in message.tool_calls}
+    return tuple(
+        replace(m, tool_name=names.get(m.call_id, m.tool_name) or "unknown")
+        if m.role == "tool"
+        else m
+        for m in messages
+    )
 
 
 def base64_picture(text: Any, number: int) -> EncodedPicture:

@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rqchat.engine.serving.access_control import Access, read_body
-from rqchat.engine.serving.answering import answer_events
+from rqchat.engine.serving.answering import answer_events, count_tokens
+from rqchat.engine.serving.anthropic_messages import MessagesReply, read_messages_request
 from rqchat.engine.serving.chat_completions import ChatReply, read_chat_request
 from rqchat.engine.serving.given_request import AnswerRequest, field
 from rqchat.engine.serving.http_errors import HttpError, Style, error_body, status_of
@@ -73,6 +74,20 @@ class Server:
         except BaseException:
             self.queue.cancel(job)
             raise
+
+    async def count(self, request: Request, asked: AnswerRequest, size: int) -> int:
+        """Tokens of a prompt, counted when its turn comes.
+
+        Raises:
+            RqchatError: it cannot be written.
+        """
+        job = Job(lambda session: count_tokens(session, asked), size)
+        self.queue.submit(job)
+        try:
+            found: int = await _while_connected(request, anext(job.events()))
+        finally:
+            self.queue.cancel(job)
+        return found
 
     async def _stream(
         self, job: Job, first: Any, events: Any, reply: Reply, style: Style
@@ -150,6 +165,20 @@ def _guarded(server: Server, endpoint: Endpoint, style: Style) -> Endpoint:
     return guarded
 
 
+async def _messages(server: Server, request: Request) -> Response:
+    body, size = await read_body(request)
+    asked = read_messages_request(body, thinks=server.thinks)
+    streams = field(body, "stream", bool, False)
+    reply = MessagesReply(server.model)
+    return await server.answer(request, asked, reply, size, "anthropic", streams=streams)
+
+
+async def _count_tokens(server: Server, request: Request) -> Response:
+    body, size = await read_body(request)
+    asked = read_messages_request(body, thinks=server.thinks)
+    return JSONResponse({"input_tokens": await server.count(request, asked, size)})
+
+
 async def _chat(server: Server, request: Request) -> Response:
     body, size = await read_body(request)
     asked = read_chat_request(body, thinks=server.thinks)
@@ -197,6 +226,8 @@ def make_app(server: Server) -> Starlette:
 
     routes = [
         route("/v1/chat/completions", _chat, "POST"),
+        route("/v1/messages", _messages, "POST", style="anthropic"),
+        route("/v1/messages/count_tokens", _count_tokens, "POST", style="anthropic"),
         route("/v1/models", _models),
         route("/v1/models/{name:path}", _model),
         Route("/health", functools.partial(_health, server)),

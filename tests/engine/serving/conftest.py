@@ -17,7 +17,9 @@ from tests.engine.serving.running_server import CONTEXT_TOKENS, RunningServer
 @pytest.fixture(scope="session")
 def pocket() -> ChatSession:
     settings = Settings(model="pocket", device="cpu", context_tokens=CONTEXT_TOKENS)
-    return ChatSession.open(settings)
+    session = ChatSession.open(settings)
+    session.keep_conversations(100_000_000)
+    return session
 
 
 @pytest.fixture(scope="session")

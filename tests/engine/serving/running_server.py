@@ -16,7 +16,7 @@ from rqchat.engine.session import ChatSession
 
 __all__ = ["CONTEXT_TOKENS", "RunningServer", "picture_url"]
 
-CONTEXT_TOKENS = 4096
+CONTEXT_TOKENS = 16_384
 
 
 @dataclass
