@@ -34,7 +34,7 @@ class ServerStub:
     def __init__(self) -> None:
         self.models: list[dict[str, Any]] = [{"id": "gemma", "max_model_len": 16_384}]
         self.counts: dict[str, dict[str, int]] = {}
-        self.answers: list[tuple[int, str]] = []
+        self.answers: list[tuple[int, str | bytes]] = []
         self.asked: list[tuple[str, Any]] = []
         self.keys: list[str] = []
         self.gone = threading.Event()
@@ -84,15 +84,16 @@ def _handler(stub: ServerStub) -> type[BaseHTTPRequestHandler]:
             stub.asked.append((self.path, body))
             stub.keys.append(self.headers.get("Authorization", ""))
 
-        def _send(self, status: int, text: str) -> None:
-            is_stream = text.startswith("data:")
+        def _send(self, status: int, body: str | bytes) -> None:
+            sent = body if isinstance(body, bytes) else body.encode()
+            is_stream = sent.startswith(b"data:")
             kind = "text/event-stream" if is_stream else "application/json"
             self.send_response(status)
             self.send_header("Content-Type", kind)
             if not is_stream:
-                self.send_header("Content-Length", str(len(text.encode())))
+                self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
-            self.wfile.write(text.encode())
+            self.wfile.write(sent)
             self.wfile.flush()
             if is_stream and stub.holds and self.connection.recv(1) == b"":
                 stub.gone.set()
