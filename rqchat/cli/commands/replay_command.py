@@ -71,20 +71,24 @@ def _replay_all(kept: list[Kept], turn: int | None, screen: Screen) -> Iterator[
 
     session: Session | None = None
     settings: Settings | None = None
-    for index in turns_to_replay(kept, turn):
-        receipt = kept[index].receipt
-        # The cache on disk may hold now what it did not hold then, and this has to begin alike
-        wanted = replace(receipt.settings, no_cache=True)
-        if session is not None and wanted != settings:
+    try:
+        for index in turns_to_replay(kept, turn):
+            receipt = kept[index].receipt
+            # The cache on disk may hold now what it did not hold then, and this has to begin alike
+            wanted = replace(receipt.settings, no_cache=True)
+            if session is not None and wanted != settings:
+                session.close()
+                session = None  # the last reference: two models do not fit on most devices
+            if session is None:
+                session, settings = _open(wanted, screen), wanted
+            elif is_cold(kept[index]):
+                session.clear()
+            session.restore(earlier_messages(kept, index))
+            session.system, session.thinking = receipt.system, receipt.thinking
+            yield _again(session, index + 1, kept[index], screen)
+    finally:
+        if session is not None:
             session.close()
-            session = None  # the last reference: two models do not fit on most devices
-        if session is None:
-            session, settings = _open(wanted, screen), wanted
-        elif is_cold(kept[index]):
-            session.clear()
-        session.restore(earlier_messages(kept, index))
-        session.system, session.thinking = receipt.system, receipt.thinking
-        yield _again(session, index + 1, kept[index], screen)
 
 
 def _open(settings: Settings, screen: Screen) -> Session:

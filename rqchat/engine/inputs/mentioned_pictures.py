@@ -20,7 +20,7 @@ _SUFFIX = re.compile(
     rf"(?:{'|'.join(map(re.escape, (*PICTURE_SUFFIXES, *_FILMS)))})(?![\w/\\]|\.\w)", re.IGNORECASE
 )
 _MOST_WORDS = 12  # that a path with blanks may have
-_FOLDER = re.compile(r"(?<!\S)(?:~|\.\.?)/\w[\w./-]*\w/?")
+_FOLDER = re.compile(r"(?<!\S)(?:~|\.\.?)/\w(?:[\w./-]*\w)?/?")
 _MOST_OF_A_SENTENCE = 200  # what is longer may be a log or code, whose folders are not meant
 _BEFORE_A_WORD = re.compile(r"(?<![^\s\"'`(\[<,;=])\S")
 _OPENING = "\"'`(["

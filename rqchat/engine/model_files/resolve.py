@@ -32,6 +32,7 @@ from rqchat.engine.planning.known_models import (
 )
 from rqchat.engine.planning.memory import Budget
 from rqchat.engine.planning.shape import ModelShape
+from rqchat.engine.remote.address import is_address
 from rqchat.engine.settings import Settings
 from rqchat.errors import ModelError
 
@@ -143,6 +144,11 @@ def resolve_model(settings: Settings, device: DeviceInfo) -> ModelSource:
         ModelError: no such model, a folder that holds none, or another family's.
     """
     wanted = settings.model.strip()
+    if is_address(wanted):
+        raise ModelError(
+            f"{wanted} is a server, and this needs the model's files on this machine; the chat, ask"
+            " and replay talk to servers"
+        )
     if wanted == "auto":
         wanted = _automatic(device, settings)
     elif not os.path.isdir(wanted):

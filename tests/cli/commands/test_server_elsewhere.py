@@ -240,6 +240,15 @@ def test_the_chat_is_the_same(keys: Keyboard, run: Run, server: ServerStub) -> N
     assert roles == [["user"], ["user"], ["system", "user", "assistant", "user"]]
 
 
+def test_an_answer_is_made_again_at_its_server(ask: Run, run: Run, server: ServerStub) -> None:
+    server.says("A cat.", prompt_tokens=20, completion_tokens=4)
+    name = json.loads(ask("--json", "--seed", "7", "What is it?").out)["session"]
+    result = run("replay", name)
+    assert result.code == 0, result.err
+    assert [body["seed"] for body in server.questions] == [7, 7]
+    assert "the model's files" in run("verify", "-m", server.url).err
+
+
 def test_a_stranger_is_named_and_offline_means_offline(run: Run) -> None:
     result = run("ask", "--server", "http://192.0.2.1:9", "--offline", "Hello")
     assert result.code == 2
