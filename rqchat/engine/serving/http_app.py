@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rqchat.engine.serving.access_control import Access, read_body
-from rqchat.engine.serving.answering import answer_events, count_tokens
+from rqchat.engine.serving.answering import Ending, answer_events, count_tokens
 from rqchat.engine.serving.anthropic_messages import MessagesReply, read_messages_request
 from rqchat.engine.serving.chat_completions import ChatReply, read_chat_request
 from rqchat.engine.serving.given_request import AnswerRequest, field
 from rqchat.engine.serving.http_errors import HttpError, Style, error_body, status_of
+from rqchat.engine.serving.metrics import Metrics
 from rqchat.engine.serving.received_answer import ReceivedAnswer, Reply
 from rqchat.engine.serving.work_queue import Job, WorkQueue
 from rqchat.engine.session_api import Session
@@ -40,7 +41,7 @@ class Server:
         """`session` is only asked for what does not change; `queue` alone lets it answer."""
         self.queue, self.access, self.thinks = queue, access, thinks
         self.model, self.context_tokens = session.model_name, session.context_tokens
-        self.plan, self.started = session.plan, int(time.time())
+        self.started, self.metrics = int(time.time()), Metrics()
 
     async def answer(
         self,
@@ -57,7 +58,7 @@ class Server:
         Raises:
             RqchatError: the answer failed before any of it was sent.
         """
-        job = Job(lambda session: answer_events(session, asked), size)
+        job = Job(lambda session: self._counted(answer_events(session, asked)), size)
         self.queue.submit(job)
         events = job.events()
         # Until the first event nothing is sent, so that a refusal has a status of its own
@@ -74,6 +75,12 @@ class Server:
         except BaseException:
             self.queue.cancel(job)
             raise
+
+    def _counted(self, events: Iterator[Any]) -> Iterator[Any]:
+        for event in events:
+            if isinstance(event, Ending):
+                self.metrics.add(event)
+            yield event
 
     async def count(self, request: Request, asked: AnswerRequest, size: int) -> int:
         """Tokens of a prompt, counted when its turn comes.
@@ -211,6 +218,13 @@ async def _model(server: Server, request: Request) -> Response:
     return JSONResponse(_model_record(server))
 
 
+async def _metrics(server: Server, request: Request) -> Response:
+    del request
+    waiting = server.queue.waiting
+    text = server.metrics.text(waiting=waiting, context_tokens=server.context_tokens)
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
 async def _health(server: Server, request: Request) -> Response:
     """Open to everybody, as load balancers want it; says nothing but that it lives."""
     del server, request
@@ -230,6 +244,7 @@ def make_app(server: Server) -> Starlette:
         route("/v1/messages/count_tokens", _count_tokens, "POST", style="anthropic"),
         route("/v1/models", _models),
         route("/v1/models/{name:path}", _model),
+        route("/metrics", _metrics),
         Route("/health", functools.partial(_health, server)),
     ]
     return Starlette(

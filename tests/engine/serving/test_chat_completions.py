@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -190,6 +191,20 @@ def test_models_and_health(server: RunningServer, client: openai.OpenAI) -> None
     assert listed["max_model_len"] == listed["meta"]["n_ctx"] == CONTEXT_TOKENS
     assert server.send("GET", "/health") == (200, {"status": "ok"})
     assert server.send("GET", "/v1/engines")[0] == 404
+
+
+def _counted(server: RunningServer, name: str) -> int:
+    with urllib.request.urlopen(f"{server.url}/metrics") as page:
+        found = re.search(rf"^{re.escape(name)} (\d+)$", page.read().decode(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def test_what_was_answered_is_counted(server: RunningServer, client: openai.OpenAI) -> None:
+    names = ('rqchat_requests_total{reason="length"}', "rqchat_output_tokens_total")
+    before = [_counted(server, name) for name in names]
+    client.chat.completions.create(messages=user(QUESTION), max_tokens=2, **GREEDY)
+    after = [_counted(server, name) for name in names]
+    assert after == [before[0] + 1, before[1] + 2]
 
 
 def test_sixty_four_clients_wait_and_none_is_lost(
