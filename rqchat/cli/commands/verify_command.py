@@ -25,7 +25,8 @@ File = Annotated[
         "--file",
         "-f",
         metavar="FILE",
-        help="A text like those that will be read; without it the model writes one.",
+        help="A text like those that will be read; without it the help of Python, or what the model"
+        " writes itself.",
     ),
 ]
 Tokens = Annotated[

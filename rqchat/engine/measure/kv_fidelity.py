@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module, util
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ def verify_model(
 
     Args:
         settings: which model, device and KV bits.
-        text: what is read; None lets the model write it.
+        text: what is read; None takes the help of Python, or lets the model write where that is not
+            installed.
         most_tokens: to read.
         on_event: gets `Notice` and `LoadProgress`.
 
@@ -43,6 +45,8 @@ def verify_model(
         RqchatError: no such model, it does not fit, or the text is too short.
     """
     opened = open_model(settings, on_event)
+    if text is None and (text := _help_of_python()):
+        on_event(Notice("no text given: reading the help of Python; --file takes one like yours"))
     ids = _tokens(opened, text, min(most_tokens, opened.plan.chosen.context_tokens), on_event)
     chosen = opened.plan.chosen
     config = RotorQuantConfig(chosen.kv_bits, sliding_bits=chosen.sliding_bits)
@@ -70,8 +74,8 @@ def calibrate_model(
 ) -> Path:
     """Writes the calibration that sessions of this model will use, beside its weights.
 
-    Arguments and errors as in `verify_model`; a folder that cannot be written is one more, and the
-    pocket model in the package, which stays as it is.
+    Arguments and errors as in `verify_model`, but None lets the model write its text. A folder that
+    cannot be written is one more error, and the pocket model in the package, which stays as it is.
     """
     opened = open_model(settings, on_event)
     if opened.name == POCKET:
@@ -111,6 +115,18 @@ def _tokens(
     if len(found) > most:
         on_event(Notice(f"reading the first {most:,} of {len(found):,} tokens"))
     return torch.tensor(found[:most])
+
+
+def _help_of_python() -> str | None:
+    """Some 600,000 characters of prose and code that lie on most machines.
+
+    A model's own text would be nearer to a chat, but takes minutes, and a small model falls into a
+    loop, in which every cache is perfect.
+    """
+    name = "pydoc_data.topics"
+    if util.find_spec("pydoc_data") is None or util.find_spec(name) is None:
+        return None  # some distributions have it in a package of its own
+    return "\n\n".join(import_module(name).topics.values())
 
 
 def _row(name: str, row: ModelRow) -> FidelityRow:

@@ -77,6 +77,14 @@ def test_the_pocket_model_brings_a_calibration() -> None:
         calibrate_model(Settings(model="pocket"), None, 1024, ignore)
 
 
+def test_without_a_text_one_is_read_in_which_the_model_is_not_sure() -> None:
+    """A small model's own text ends in a loop: perplexity 1, whatever the cache does."""
+    said: list[object] = []
+    found = verify_model(Settings(model="pocket", kv_bits=2), None, 1024, said.append)
+    assert found.floor.perplexity > 2 and found.planned.mean > found.floor.mean
+    assert any("the help of Python" in str(event) for event in said)
+
+
 def test_a_short_text_is_refused() -> None:
     with pytest.raises(InputError, match=f"{LEAST_TOKENS:,} are needed"):
         verify_model(Settings(model="pocket"), "too short", 2000, ignore)
