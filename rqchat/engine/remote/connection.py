@@ -29,7 +29,7 @@ _RETRIES = 1
 _NO_KEY = "none"  # the client wants one, and servers without a key take any
 
 
-class Interrupted(Exception):
+class Interrupted(RqchatError):
     """`Connection.interrupt` was called."""
 
 
@@ -177,7 +177,7 @@ class Connection:
 
     def _translated(self, error: Exception, *, has_begun: bool = False) -> Exception:
         """`error` in our words, without the key."""
-        if isinstance(error, Interrupted | RqchatError):
+        if isinstance(error, RqchatError):
             return error
         host = self.address.host
         if isinstance(error, openai.APIStatusError):

@@ -167,7 +167,8 @@ def test_a_token_costs_one_wait_and_the_next_step_is_queued_before_it(
     assert isinstance(done, Done)
     steps = happened[happened.index("step") :]
     assert steps == ["step", "wait"] * (len(steps) // 2) + ["wait"]  # none after the last token
-    assert done.tokens.output - 2 < len(steps) / 2
+    # Three run as they are: the first is the prompt's, the next packs what the prompt kept exact
+    assert done.tokens.output - 3 < len(steps) / 2
 
 
 def test_a_gpu_captures_by_itself_and_a_cpu_does_not() -> None:
