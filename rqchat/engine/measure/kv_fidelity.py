@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module, util
 from pathlib import Path
 
 import torch
@@ -19,6 +18,11 @@ from rqchat.engine.measure.fidelity_record import Fidelity, FidelityRow
 from rqchat.engine.model_files.resolve import POCKET
 from rqchat.engine.settings import Settings
 from rqchat.errors import InputError, ModelError, UsageError
+
+try:
+    from pydoc_data.topics import topics
+except ImportError:  # some distributions have it in a package of its own
+    topics = {}
 
 __all__ = ["LEAST_TOKENS", "calibrate_model", "verify_model"]
 
@@ -123,10 +127,7 @@ def _help_of_python() -> str | None:
     A model's own text would be nearer to a chat, but takes minutes, and a small model falls into a
     loop, in which every cache is perfect.
     """
-    name = "pydoc_data.topics"
-    if util.find_spec("pydoc_data") is None or util.find_spec(name) is None:
-        return None  # some distributions have it in a package of its own
-    return "\n\n".join(import_module(name).topics.values())
+    return "\n\n".join(topics.values()) or None
 
 
 def _row(name: str, row: ModelRow) -> FidelityRow:

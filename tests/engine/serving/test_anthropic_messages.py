@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import pytest
 
 from tests.engine.serving.running_server import CONTEXT_TOKENS, RunningServer, picture_url
+
+if TYPE_CHECKING:
+    import anthropic
 
 NOTE = "The spare key is kept in the blue cabinet."
 ASKED: dict[str, Any] = {"model": "any", "max_tokens": 60}  # the pocket model is greedy by itself
@@ -17,6 +19,8 @@ ASKED: dict[str, Any] = {"model": "any", "max_tokens": 60}  # the pocket model i
 
 @pytest.fixture(scope="module")
 def asker(server: RunningServer) -> Iterator[anthropic.Anthropic]:
+    import anthropic  # slow, and every process of the checks imports this module
+
     with anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0) as client:
         yield client
 
@@ -57,6 +61,8 @@ def test_pictures_stop_texts_and_limits(asker: anthropic.Anthropic) -> None:
 
 def test_a_prompt_that_is_too_long_is_refused(asker: anthropic.Anthropic) -> None:
     messages: Any = [{"role": "user", "content": "a fact " * CONTEXT_TOKENS}]
+    import anthropic
+
     with pytest.raises(anthropic.BadRequestError) as caught:
         asker.messages.create(messages=messages, **ASKED)
     body: Any = caught.value.body
