@@ -145,7 +145,7 @@ class Connection:
 
     def close(self) -> None:
         """Ends all that is open."""
-        with suppress(Exception):
+        with suppress(Exception):  # nothing is wanted of the line any more, and nobody waits for it
             self._runner.run(self._long.close())
             self._runner.close()
         self._short.close()
